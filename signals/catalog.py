@@ -1,0 +1,188 @@
+"""Every signal a job can send: its name, unit, axis, cadence, and what it tells.
+
+The documentation table is generated from this list, and a test compares the names that the hooks
+send and the detectors read with it. A name that is not here can still travel (``monitor.log(name=...)``):
+it is stored and drawn, and no detector reads it.
+"""
+
+from typing import Literal, get_args
+
+import msgspec
+
+Axis = Literal["none", "parameter", "module", "feature", "class"]
+Cadence = Literal["step", "sampled", "window", "beat"]
+
+
+class Signal(msgspec.Struct, frozen=True):
+    """One named measurement. ``unit`` is UCUM-like (``s``, ``By``, ``1``); ``axis`` says what its entries are."""
+
+    name: str
+    unit: str
+    axis: Axis
+    cadence: Cadence
+    tells: str
+
+
+SIGNALS: tuple[Signal, ...] = (
+    # every optimizer step
+    Signal(
+        "loss",
+        "1",
+        "none",
+        "step",
+        "What the job minimises, unscaled; the sum of the backward roots of one step.",
+    ),
+    Signal("learning_rate", "1", "none", "step", "The largest learning rate of the optimizer's groups."),
+    Signal(
+        "gradient_norm",
+        "1",
+        "none",
+        "step",
+        "Global 2-norm of the gradients the optimizer is about to apply.",
+    ),
+    Signal(
+        "gradient_norm_unclipped",
+        "1",
+        "none",
+        "step",
+        "The same before clipping; present when the job clips.",
+    ),
+    Signal("tripwire_norm", "1", "none", "step", "2-norm of the gradients of a few input-most parameters."),
+    Signal("loss_scale", "1", "none", "step", "The AMP loss scale in force; 1 without a scaler."),
+    Signal("skipped_steps", "{step}", "none", "step", "Steps the scaler skipped since the last applied one."),
+    Signal(
+        "backward_passes",
+        "{pass}",
+        "none",
+        "step",
+        "Backward passes since the last applied step (micro-batches).",
+    ),
+    Signal(
+        "gradients_reset",
+        "1",
+        "none",
+        "step",
+        "1 if gradients were cleared since the last step, 0 if they pile up.",
+    ),
+    Signal(
+        "step_seconds", "s", "none", "step", "Wall time from the end of the last step to the end of this one."
+    ),
+    Signal("data_seconds", "s", "none", "step", "Part of it spent waiting for the data loader."),
+    Signal("forward_seconds", "s", "none", "step", "Part of it spent in the root module's forward."),
+    Signal("backward_seconds", "s", "none", "step", "Part of it spent in backward passes."),
+    Signal("optimizer_seconds", "s", "none", "step", "Part of it spent in the optimizer's step."),
+    Signal("rss_bytes", "By", "none", "step", "Resident memory of the process."),
+    Signal(
+        "cuda_allocated_bytes", "By", "none", "step", "Device memory held by live tensors, after the step."
+    ),
+    Signal("cuda_reserved_bytes", "By", "none", "step", "Device memory held by the caching allocator."),
+    Signal("cuda_inactive_split_bytes", "By", "none", "step", "Reserved but unusable pieces: fragmentation."),
+    Signal(
+        "cuda_alloc_retries",
+        "{retry}",
+        "none",
+        "step",
+        "Allocations that succeeded only after a cache flush.",
+    ),
+    Signal(
+        "batch_items", "{item}", "none", "step", "First dimension of the root module's first tensor input."
+    ),
+    Signal(
+        "input_absmax", "1", "none", "step", "Largest absolute value in the root module's floating inputs."
+    ),
+    Signal("input_nonfinite", "1", "none", "step", "1 if a floating input held NaN or Inf."),
+    Signal("batch_digest", "1", "none", "step", "Digest of the first batch tensor, folded to 52 bits."),
+    Signal(
+        "collectives",
+        "{collective}",
+        "none",
+        "step",
+        "Collectives issued between the first backward and the step.",
+    ),
+    Signal(
+        "optimizer_extra_parameters",
+        "{parameter}",
+        "none",
+        "step",
+        "Optimizer parameters no live model owns.",
+    ),
+    Signal(
+        "parameters_without_gradient",
+        "{parameter}",
+        "none",
+        "step",
+        "Trainable parameters whose grad is None.",
+    ),
+    Signal(
+        "live_tensors",
+        "{tensor}",
+        "none",
+        "sampled",
+        "Tensors alive in the process (when a leak is suspected).",
+    ),
+    Signal("overhead_ratio", "1", "none", "step", "Measured cost of the hooks as a share of step time."),
+    Signal(
+        "sampling_interval",
+        "{step}",
+        "none",
+        "step",
+        "Steps between sampled steps, as the budget has set it.",
+    ),
+    # sampled steps, one entry per parameter tensor
+    Signal(
+        "parameter_gradient_norm", "1", "parameter", "sampled", "2-norm of each gradient about to be applied."
+    ),
+    Signal("parameter_weight_norm", "1", "parameter", "sampled", "2-norm of each parameter after the step."),
+    Signal("parameter_update_norm", "1", "parameter", "sampled", "2-norm of the change the step made."),
+    Signal(
+        "parameter_zero_rows",
+        "1",
+        "parameter",
+        "sampled",
+        "Share of output rows whose gradient is exactly zero.",
+    ),
+    Signal(
+        "parameter_silent_rows",
+        "1",
+        "parameter",
+        "sampled",
+        "Share of output rows whose gradient was exactly zero on every sampled step of the recent window.",
+    ),
+    Signal("parameter_rows", "{row}", "parameter", "sampled", "Output rows of each parameter."),
+    Signal("parameter_nonfinite", "1", "parameter", "sampled", "1 where the gradient held NaN or Inf."),
+    # sampled steps, one entry per module call
+    Signal("module_output_absmax", "1", "module", "sampled", "Largest absolute output of each leaf module."),
+    Signal("module_output_std", "1", "module", "sampled", "Standard deviation of each leaf module's output."),
+    Signal("module_zero_share", "1", "module", "sampled", "Share of outputs that are exactly zero."),
+    Signal(
+        "module_silent_units", "1", "module", "sampled", "Share of units that were zero for the whole batch."
+    ),
+    Signal(
+        "module_saturated_share",
+        "1",
+        "module",
+        "sampled",
+        "Share of tanh/sigmoid outputs in the flat region.",
+    ),
+    # inference: windows of requests
+    Signal(
+        "latency_seconds", "s", "none", "window", "Duration of each outermost forward of a serving model."
+    ),
+    Signal(
+        "feature_mean", "1", "feature", "window", "Mean of each input feature or output class over a block."
+    ),
+    Signal("feature_std", "1", "feature", "window", "Standard deviation of each over a block."),
+    Signal("feature_missing", "1", "feature", "window", "Share of NaN in each over a block."),
+    Signal("feature_zero", "1", "feature", "window", "Share of exact zeros in each over a block."),
+)
+
+BY_NAME: dict[str, Signal] = {signal.name: signal for signal in SIGNALS}
+
+
+def axes() -> tuple[str, ...]:
+    """The axes a signal can run along.
+
+    >>> "parameter" in axes()
+    True
+    """
+    return get_args(Axis)

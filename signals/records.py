@@ -1,0 +1,182 @@
+"""What travels in the spool: one msgpack array per record, tagged by name.
+
+Fields are only ever appended and always have defaults, so an old reader ignores what it does not know
+and a new reader fills what an old writer did not send. ``SCHEMA_VERSION`` changes only when that is
+impossible, and then the reader refuses by name.
+"""
+
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+SCHEMA_VERSION = 1
+LAUNCHER_RANK = -1
+"""Rank under which ``torchvitals run`` itself, which trains nothing, writes."""
+
+
+class Record(msgspec.Struct, array_like=True, tag=True, frozen=True):
+    """Base of all records: ``[tag, field, field, ...]`` on the wire."""
+
+
+class Hello(Record, tag="hello", kw_only=True, frozen=True):
+    """Opens every segment, so that a segment stands alone. Times are seconds since the epoch."""
+
+    schema: int = SCHEMA_VERSION
+    run: str = ""
+    name: str = ""
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    host: str = ""
+    pid: int = 0
+    incarnation: int = 0
+    """How often an elastic launcher has restarted the job; 0 at first."""
+    segment: int = 0
+    started: float = 0.0
+    """Wall time at which this process opened its spool."""
+    monotonic: float = 0.0
+    """``time.monotonic()`` at the same instant: the pair survives a clock jump."""
+    python: str = ""
+    torch: str = ""
+    device: str = ""
+    command: str = ""
+    role: str = "train"
+    """``train``, ``serve`` or ``launcher``."""
+    dropped: int = 0
+    """Records this process could not write or had to delete before this segment."""
+
+
+class Axis(Record, tag="axis", frozen=True):
+    """Names the entries of an axis. ``key`` is what other records refer to, as ``parameter:0``."""
+
+    key: str
+    kind: str
+    entries: list[str]
+    details: dict[str, Any] = {}
+
+
+class Step(Record, tag="step", frozen=True):
+    """One optimizer step, applied. ``values`` maps the index into the axis ``signal`` to the value.
+
+    The reader replaces the indices by names before anybody sees the record.
+    """
+
+    step: int
+    time: float
+    values: dict[int | str, float]
+    optimizer: int = 0
+
+
+class Profile(Record, tag="profile", frozen=True):
+    """One sampled step along an axis: signal name → float32 little-endian bytes, one entry per axis entry."""
+
+    step: int
+    time: float
+    axis: str
+    values: dict[str, bytes]
+    optimizer: int = 0
+
+
+class Digest(Record, tag="digest", frozen=True):
+    """Exact bit digests along an axis, int64 little-endian; ``kind`` is ``parameter``, ``hyperparameter``, ..."""
+
+    step: int
+    time: float
+    axis: str
+    kind: str
+    values: bytes
+
+
+class Requests(Record, tag="requests", frozen=True):
+    """A run of inference requests from number ``first`` on; float32 seconds; ``errors`` are their offsets."""
+
+    first: int
+    time: float
+    model: str
+    latencies: bytes
+    errors: list[int] = []
+    items: bytes = b""
+    """Batch sizes, int32 little-endian."""
+
+
+class Window(Record, tag="window", frozen=True):
+    """Statistics of ``requests`` requests (``items`` rows) from number ``first`` on, along a feature axis."""
+
+    first: int
+    time: float
+    axis: str
+    requests: int
+    items: int
+    values: dict[str, bytes]
+
+
+class Beat(Record, tag="beat", frozen=True):
+    """Once a second from a side thread: alive, and where. ``sequences`` is collectives by process group."""
+
+    time: float
+    monotonic: float
+    step: int
+    phase: str
+    sequences: dict[str, int] = {}
+    rss_bytes: int = 0
+
+
+class Stacks(Record, tag="stacks", frozen=True):
+    """All Python stacks of the process, innermost frame last: thread name → ``file:line function``."""
+
+    time: float
+    step: int
+    reason: str
+    threads: dict[str, list[str]]
+
+
+class Event(Record, tag="event", frozen=True):
+    """Something that happened once: ``kind`` (see ``EVENT_KINDS``) and its details."""
+
+    time: float
+    step: int
+    kind: str
+    details: dict[str, Any] = {}
+
+
+EVENT_KINDS: dict[str, str] = {
+    "attached": "Hooks were attached; details name models, optimizers and what could be seen.",
+    "facts": "What the code is: optimizer, schedule, dtype, clipping, scaler, wrappers, activation modules.",
+    "changed": "A hyper-parameter changed outside a schedule's usual step; from, to.",
+    "detached": "Hooks were removed by the job.",
+    "not_checked": "Something cannot be seen; details hold `what` and `why`.",
+    "fuse": "A probe failed inside and was removed; details hold its name and the error.",
+    "origin": "Replay named the first operation that made a non-finite value; see hooks/replay.py.",
+    "holder": "The leak hunt named what keeps objects alive; see hooks/leaks.py.",
+    "eval": "An evaluation or a checkpoint interrupted training.",
+    "exception": "An uncaught exception: type, message, frames as `file:line function`.",
+    "exit": "The process ended by itself; `code`.",
+    "command": "Launcher only: the command, its working directory and environment of interest.",
+    "command_exit": "Launcher only: exit code, signal, and out-of-memory kills seen in the cgroup.",
+    "lost": "Records were dropped, and how many, and why.",
+}
+
+AnyRecord = Hello | Axis | Step | Profile | Digest | Requests | Window | Beat | Stacks | Event
+
+
+def pack_floats(values: NDArray[Any]) -> bytes:
+    """Float32 little-endian bytes of ``values``; NaN and Inf survive; what float32 cannot hold becomes Inf."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.ascontiguousarray(values, dtype="<f4").tobytes()
+
+
+def unpack_floats(data: bytes) -> NDArray[np.float64]:
+    """The inverse of :func:`pack_floats`, widened to float64."""
+    return np.frombuffer(data, dtype="<f4").astype(np.float64)
+
+
+def pack_integers(values: NDArray[Any]) -> bytes:
+    """Int64 little-endian bytes of ``values``."""
+    return np.ascontiguousarray(values, dtype="<i8").tobytes()
+
+
+def unpack_integers(data: bytes) -> NDArray[np.int64]:
+    """The inverse of :func:`pack_integers`."""
+    return np.frombuffer(data, dtype="<i8").astype(np.int64)

@@ -1,0 +1,171 @@
+"""The writing side of the spool: append-only segment files that survive the crash they are to explain.
+
+Layout: ``$TORCHVITALS_DIR/<run_id>/<rank>.<pid>/<n>.spool``. One ``os.write`` on an ``O_APPEND`` file per
+record; nothing is buffered in the process, so a SIGKILL loses nothing that was written. A write that
+fails (disk full, directory gone) is counted and never raised: the job goes on.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+from torchvitals.signals import frames
+from torchvitals.signals.records import Axis, Event, Hello, Record, Step
+
+SEGMENT_BYTES = 8 << 20
+PROCESS_BYTES = 256 << 20
+RETRY_AFTER = 512
+"""After a failed write, this many records are dropped before the file is tried again."""
+
+SIGNAL_AXIS = "signal"
+
+
+def default_directory(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where runs live: ``TORCHVITALS_DIR``, else ``$XDG_STATE_HOME/torchvitals``, else ``~/.local/state/torchvitals``.
+
+    >>> str(default_directory({"TORCHVITALS_DIR": "/data/vitals"}))
+    '/data/vitals'
+    """
+    if chosen := environ.get("TORCHVITALS_DIR"):
+        return Path(chosen).expanduser()
+    state = environ.get("XDG_STATE_HOME")
+    return (Path(state) if state else Path.home() / ".local" / "state") / "torchvitals"
+
+
+class SpoolWriter:
+    """Writes the records of one process.
+
+    Args:
+        directory: the directory of all runs.
+        hello: who writes; its ``segment``, ``started``, ``monotonic`` and ``dropped`` are filled in here.
+        segment_bytes: a segment is closed when it is at least this long.
+        process_bytes: beyond this the oldest segments but the first go; the first holds how the job began.
+        clock, monotonic: injected for tests.
+
+    The writer belongs to the process that made it: after a fork the child's writes are ignored.
+
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        hello: Hello,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        process_bytes: int = PROCESS_BYTES,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = directory / hello.run / f"{hello.rank}.{hello.pid or os.getpid()}"
+        self.dropped = 0
+        """Records lost so far: not written, or deleted with their segment."""
+        self.failure = ""
+        """Why the last write failed, empty while all is well."""
+        self._hello = msgspec.structs.replace(
+            hello, pid=hello.pid or os.getpid(), started=clock(), monotonic=monotonic()
+        )
+        self._segment_bytes = segment_bytes
+        self._process_bytes = process_bytes
+        self._clock = clock
+        self._owner = os.getpid()
+        self._descriptor = -1
+        self._written = 0
+        self._records = 0
+        self._next_segment = 0
+        self._sizes: dict[int, tuple[int, int]] = {}
+        self._axes: dict[str, Axis] = {}
+        self._signals: dict[str, int] = {}
+        self._skip = 0
+        self._told = 0
+
+    def write(self, record: Record) -> bool:
+        """Append one record; ``False`` when it was lost."""
+        if os.getpid() != self._owner:
+            return False
+        if isinstance(record, Axis):
+            self._axes[record.key] = record
+        if self._skip:
+            self._skip -= 1
+            self.dropped += 1
+            return False
+        try:
+            return self._append(frames.encode(record))
+        except OSError as error:
+            self._fail(error)
+            return False
+
+    def step(self, step: int, seconds: float, values: Mapping[str, float], optimizer: int = 0) -> bool:
+        """Append a :class:`Step`, with names sent once and indices afterwards."""
+        try:
+            indexed: dict[int | str, float] = {self._signals[name]: value for name, value in values.items()}
+        except KeyError:
+            self._learn(values)
+            indexed = {self._signals[name]: value for name, value in values.items()}
+        return self.write(Step(step, seconds, indexed, optimizer))
+
+    def close(self) -> None:
+        """Close the file; a later write opens a new segment."""
+        if self._descriptor >= 0 and os.getpid() == self._owner:
+            os.close(self._descriptor)
+        self._descriptor = -1
+
+    def _learn(self, names: Mapping[str, float]) -> None:
+        for name in names:
+            self._signals.setdefault(name, len(self._signals))
+        self.write(Axis(SIGNAL_AXIS, SIGNAL_AXIS, list(self._signals)))
+
+    def _append(self, data: bytes) -> bool:
+        if self._descriptor < 0 or self._written >= self._segment_bytes:
+            self._open_segment()
+        self._put(data)
+        return True
+
+    def _put(self, data: bytes) -> None:
+        count = os.write(self._descriptor, data)
+        self._written += count
+        if count < len(data):
+            raise OSError(f"wrote {count} of {len(data)} bytes")
+        self._records += 1
+
+    def _open_segment(self) -> None:
+        self.close()
+        if self._next_segment:
+            self._sizes[self._next_segment - 1] = (self._written, self._records)
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_room()
+        name = self.path / f"{self._next_segment}.spool"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        self._descriptor = os.open(name, flags, 0o600)
+        self._written = self._records = 0
+        hello = msgspec.structs.replace(self._hello, segment=self._next_segment, dropped=self.dropped)
+        self._next_segment += 1
+        self._put(frames.encode(hello))
+        for axis in self._axes.values():
+            self._put(frames.encode(axis))
+        if self.dropped > self._told:
+            details = {"records": self.dropped, "why": self.failure or f"over {self._process_bytes} bytes"}
+            self._put(frames.encode(Event(self._clock(), -1, "lost", details)))
+            self._told = self.dropped
+
+    def _make_room(self) -> None:
+        """Delete the oldest segments but the first while the closed ones and a new one exceed the limit."""
+        while sum(size for size, _ in self._sizes.values()) + self._segment_bytes > self._process_bytes:
+            oldest = min((number for number in self._sizes if number > 0), default=None)
+            if oldest is None:
+                return
+            _, records = self._sizes.pop(oldest)
+            self.dropped += records
+            (self.path / f"{oldest}.spool").unlink(missing_ok=True)
+
+    def _fail(self, error: OSError) -> None:
+        self.dropped += 1
+        self.failure = f"{type(error).__name__}: {error}"
+        self._skip = RETRY_AFTER
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass  # already gone with its file system
