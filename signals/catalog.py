@@ -30,7 +30,7 @@ SIGNALS: tuple[Signal, ...] = (
         "1",
         "none",
         "step",
-        "What the job minimises, unscaled; the sum of the backward roots of one step.",
+        "What the job minimises, unscaled; summed over one step's backward roots.",
     ),
     Signal("learning_rate", "1", "none", "step", "The largest learning rate of the optimizer's groups."),
     Signal(
@@ -62,19 +62,15 @@ SIGNALS: tuple[Signal, ...] = (
         "1",
         "none",
         "step",
-        "1 if gradients were cleared since the last step, 0 if they pile up.",
+        "1 if gradients were cleared since the last step, else 0.",
     ),
-    Signal(
-        "step_seconds", "s", "none", "step", "Wall time from the end of the last step to the end of this one."
-    ),
+    Signal("step_seconds", "s", "none", "step", "Wall time from the end of the last step to the end of this one."),
     Signal("data_seconds", "s", "none", "step", "Part of it spent waiting for the data loader."),
     Signal("forward_seconds", "s", "none", "step", "Part of it spent in the root module's forward."),
     Signal("backward_seconds", "s", "none", "step", "Part of it spent in backward passes."),
     Signal("optimizer_seconds", "s", "none", "step", "Part of it spent in the optimizer's step."),
     Signal("rss_bytes", "By", "none", "step", "Resident memory of the process."),
-    Signal(
-        "cuda_allocated_bytes", "By", "none", "step", "Device memory held by live tensors, after the step."
-    ),
+    Signal("cuda_allocated_bytes", "By", "none", "step", "Device memory held by live tensors, after the step."),
     Signal("cuda_reserved_bytes", "By", "none", "step", "Device memory held by the caching allocator."),
     Signal("cuda_inactive_split_bytes", "By", "none", "step", "Reserved but unusable pieces: fragmentation."),
     Signal(
@@ -84,12 +80,8 @@ SIGNALS: tuple[Signal, ...] = (
         "step",
         "Allocations that succeeded only after a cache flush.",
     ),
-    Signal(
-        "batch_items", "{item}", "none", "step", "First dimension of the root module's first tensor input."
-    ),
-    Signal(
-        "input_absmax", "1", "none", "step", "Largest absolute value in the root module's floating inputs."
-    ),
+    Signal("batch_items", "{item}", "none", "step", "First dimension of the root module's first tensor input."),
+    Signal("input_absmax", "1", "none", "step", "Largest absolute value in the root module's floating inputs."),
     Signal("input_nonfinite", "1", "none", "step", "1 if a floating input held NaN or Inf."),
     Signal("batch_digest", "1", "none", "step", "Digest of the first batch tensor, folded to 52 bits."),
     Signal(
@@ -97,7 +89,7 @@ SIGNALS: tuple[Signal, ...] = (
         "{collective}",
         "none",
         "step",
-        "Collectives issued between the first backward and the step.",
+        "Collectives from the first backward to the step.",
     ),
     Signal(
         "optimizer_extra_parameters",
@@ -129,9 +121,7 @@ SIGNALS: tuple[Signal, ...] = (
         "Steps between sampled steps, as the budget has set it.",
     ),
     # sampled steps, one entry per parameter tensor
-    Signal(
-        "parameter_gradient_norm", "1", "parameter", "sampled", "2-norm of each gradient about to be applied."
-    ),
+    Signal("parameter_gradient_norm", "1", "parameter", "sampled", "2-norm of each gradient about to be applied."),
     Signal("parameter_weight_norm", "1", "parameter", "sampled", "2-norm of each parameter after the step."),
     Signal("parameter_update_norm", "1", "parameter", "sampled", "2-norm of the change the step made."),
     Signal(
@@ -154,9 +144,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("module_output_absmax", "1", "module", "sampled", "Largest absolute output of each leaf module."),
     Signal("module_output_std", "1", "module", "sampled", "Standard deviation of each leaf module's output."),
     Signal("module_zero_share", "1", "module", "sampled", "Share of outputs that are exactly zero."),
-    Signal(
-        "module_silent_units", "1", "module", "sampled", "Share of units that were zero for the whole batch."
-    ),
+    Signal("module_silent_units", "1", "module", "sampled", "Share of units that were zero for the whole batch."),
     Signal(
         "module_saturated_share",
         "1",
@@ -165,12 +153,8 @@ SIGNALS: tuple[Signal, ...] = (
         "Share of tanh/sigmoid outputs in the flat region.",
     ),
     # inference: windows of requests
-    Signal(
-        "latency_seconds", "s", "none", "window", "Duration of each outermost forward of a serving model."
-    ),
-    Signal(
-        "feature_mean", "1", "feature", "window", "Mean of each input feature or output class over a block."
-    ),
+    Signal("latency_seconds", "s", "none", "window", "Duration of each outermost forward of a serving model."),
+    Signal("feature_mean", "1", "feature", "window", "Mean of each input feature or output class over a block."),
     Signal("feature_std", "1", "feature", "window", "Standard deviation of each over a block."),
     Signal("feature_missing", "1", "feature", "window", "Share of NaN in each over a block."),
     Signal("feature_zero", "1", "feature", "window", "Share of exact zeros in each over a block."),

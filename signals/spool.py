@@ -5,6 +5,7 @@ record; nothing is buffered in the process, so a SIGKILL loses nothing that was 
 fails (disk full, directory gone) is counted and never raised: the job goes on.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ SIGNAL_AXIS = "signal"
 
 
 def default_directory(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where runs live: ``TORCHVITALS_DIR``, else ``$XDG_STATE_HOME/torchvitals``, else ``~/.local/state/torchvitals``.
+    """Where runs live: ``TORCHVITALS_DIR``, else ``torchvitals`` in the XDG state home (``~/.local/state``).
 
     >>> str(default_directory({"TORCHVITALS_DIR": "/data/vitals"}))
     '/data/vitals'
@@ -165,7 +166,5 @@ class SpoolWriter:
         self._skip = RETRY_AFTER
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
-            try:
+            with contextlib.suppress(OSError):  # already gone with its file system
                 os.close(descriptor)
-            except OSError:
-                pass  # already gone with its file system
