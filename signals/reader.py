@@ -53,7 +53,10 @@ class ProcessReader:
 
     @property
     def position(self) -> tuple[int, int]:
-        """Segment number and byte offset up to which everything has been read."""
+        """Segment number and byte offset behind the last entry yielded (or bad frame passed over).
+
+        Exact between entries too, so that a consumer may stop in the middle, commit, and go on later.
+        """
         return self._segment, self._offset
 
     def read(self) -> Iterator[Entry]:
@@ -77,9 +80,9 @@ class ProcessReader:
             data = self._chunk()
             if not data:
                 return
-            consumed = 0
+            start = self._offset
             for frame in frames.scan(data):
-                consumed = frame.end
+                self._offset = start + frame.end
                 if frame.record is not None:
                     entry = self._entry(frame.record)
                     if entry is not None:
@@ -88,8 +91,7 @@ class ProcessReader:
                     self.corrupt += 1
                 else:
                     self.unknown += 1
-            self._offset += consumed
-            if not consumed:
+            if self._offset == start:
                 return
 
     def _chunk(self) -> bytes:
