@@ -1,0 +1,121 @@
+"""The hub of one process: what the probes feel goes through here into the spool, and what it costs is counted."""
+
+import logging
+import os
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torchvitals.hooks import identity
+from torchvitals.hooks.budget import Budget
+from torchvitals.hooks.fuse import Fuse
+from torchvitals.signals.records import Event, Record
+from torchvitals.signals.spool import SpoolWriter, default_directory
+
+log = logging.getLogger("torchvitals")
+
+PHASES = ("init", "data", "forward", "backward", "optimizer", "eval", "idle", "done")
+
+
+class Recorder:
+    """What the probes of one process share.
+
+    Nothing is written, and no directory made, before the first record: a process that imports torch and
+    never trains (a loader worker, a launcher) leaves no trace.
+
+    Args:
+        directory: of all runs; the default is :func:`torchvitals.signals.spool.default_directory`.
+        overhead: share of step time the hooks may take.
+        role: ``train`` or ``serve``.
+        clock: wall clock, injected for tests.
+    """
+
+    def __init__(
+        self,
+        directory: Path | None = None,
+        *,
+        overhead: float = 0.01,
+        role: str = "train",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.directory = directory or default_directory()
+        self.budget = Budget(overhead)
+        self.fuse = Fuse(self._blown)
+        self.clock = clock
+        self.step = 0
+        """The step in progress of the first optimizer; for a service the number of the next request."""
+        self.phase = "init"
+        self.cost = 0.0
+        """Seconds spent in our own code since the last step was closed."""
+        self.spent = dict.fromkeys(PHASES, 0.0)
+        """Seconds spent by phase since the last step was closed."""
+        self.writer: SpoolWriter | None = None
+        self.facts: dict[str, Any] = {}
+        self._facts_sent: dict[str, Any] = {}
+        self._role = role
+        self._pid = os.getpid()
+
+    def write(self, record: Record) -> bool:
+        """Append a record; ``False`` when it was lost. The spool opens on the first one."""
+        return self.open().write(record)
+
+    def open(self) -> SpoolWriter:
+        """The writer of this process, made on first use: rank and world size are known by then."""
+        if self.writer is None or self._pid != os.getpid():
+            self._pid = os.getpid()
+            self.writer = SpoolWriter(self.directory, identity.hello(self._role), clock=self.clock)
+        return self.writer
+
+    def event(self, kind: str, **details: Any) -> None:
+        """Write an event of this moment."""
+        self.write(Event(self.clock(), self.step, kind, details))
+
+    def not_checked(self, what: str, why: str) -> None:
+        """Say that something cannot be seen."""
+        self.event("not_checked", what=what, why=why)
+
+    def learn(self, **facts: Any) -> None:
+        """Note facts about the code; they are sent once, and again when they change."""
+        self.facts.update(facts)
+
+    def send_facts(self) -> None:
+        """Write the facts that have not been sent yet."""
+        changed = {key: value for key, value in self.facts.items() if self._facts_sent.get(key) != value}
+        if changed:
+            self._facts_sent.update(changed)
+            self.event("facts", **changed)
+
+    def close_step(self, step_seconds: float) -> None:
+        """A step of ``step_seconds`` has ended: settle with the budget and reset the timers."""
+        self.budget.close_step(step_seconds, self.cost)
+        self.cost = 0.0
+        for phase in self.spent:
+            self.spent[phase] = 0.0
+
+    def close(self) -> None:
+        """Close the spool."""
+        if self.writer is not None:
+            self.writer.close()
+
+    def _blown(self, probe: str, error: Exception) -> None:
+        frames = traceback.format_exception(error)
+        log.warning("torchvitals: the probe %r failed and was removed; the job goes on\n%s", probe, "".join(frames))
+        try:
+            self.event("fuse", probe=probe, error=f"{type(error).__name__}: {error}", frames=frames[-3:])
+        except Exception:  # noqa: BLE001 (the fuse itself must hold)
+            log.warning("torchvitals: and the spool could not be told")
+
+
+def finite_or_none(value: Any) -> float | None:
+    """``value`` as a float, ``None`` when it is not a number at all; NaN and Inf are numbers."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """The entries of ``values`` that are numbers, 0-d tensors included."""
+    return {name: number for name, value in values.items() if (number := finite_or_none(value)) is not None}

@@ -1,0 +1,74 @@
+"""Places in torch where everybody passes: replaced by a wrapper on install, put back on remove.
+
+Each tap calls the original with the same arguments and returns what it returned; listeners run under the
+fuse before and after. ``install`` and ``remove`` nest, so several monitors may share the taps.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple
+
+import torch
+
+Listener = Callable[..., None]
+
+
+class Tap(NamedTuple):
+    """One replaced attribute: where it lives, its name, and what to tell whom."""
+
+    owner: Any
+    attribute: str
+    original: Any
+
+
+class Taps:
+    """The replaced attributes of one monitor."""
+
+    def __init__(self) -> None:
+        self._taps: list[Tap] = []
+
+    def wrap(
+        self,
+        owner: Any,
+        attribute: str,
+        before: Listener | None = None,
+        after: Listener | None = None,
+    ) -> bool:
+        """Replace ``owner.attribute`` by a wrapper; ``False`` when there is no such attribute.
+
+        ``before(args, kwargs)`` runs first, ``after(result, args, kwargs)`` last, also when the original
+        raised (``result`` is then the exception, which goes on).
+        """
+        original = getattr(owner, attribute, None)
+        if original is None:
+            return False
+        setattr(owner, attribute, _wrapper(original, before, after))
+        self._taps.append(Tap(owner, attribute, original))
+        return True
+
+    def remove(self) -> None:
+        """Put everything back that nobody else has replaced since, the last one first."""
+        while self._taps:
+            owner, attribute, original = self._taps.pop()
+            if getattr(getattr(owner, attribute), "__wrapped__", None) is original:
+                setattr(owner, attribute, original)
+
+
+def _wrapper(original: Any, before: Listener | None, after: Listener | None) -> Any:
+    @wraps(original)
+    def tapped(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():  # dynamo traces the original, and none of us
+            return original(*args, **kwargs)
+        if before is not None:
+            before(args, kwargs)
+        try:
+            result = original(*args, **kwargs)
+        except BaseException as error:
+            if after is not None:
+                after(error, args, kwargs)
+            raise
+        if after is not None:
+            after(result, args, kwargs)
+        return result
+
+    return tapped
