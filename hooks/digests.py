@@ -25,8 +25,8 @@ from torch import Tensor
 BLOCK = 1023
 LARGE_WORDS = 8 * BLOCK
 """From here on a tensor is summed in place (about 10 µs of calls); smaller ones are gathered and summed together."""
-BATCH_BYTES = 4 * 8 * BLOCK
-"""How much of a batch is digested: its first and last 16 kB, since every step pays for it."""
+BATCH_BYTES = 2 * 8 * BLOCK
+"""How much of a batch is digested: its first and last 8 kB, since every step pays for it."""
 FOLDED_BITS = 52
 """A float64 holds integers of up to 53 bits exactly."""
 
@@ -114,7 +114,7 @@ def _to_host(positions: list[int], digests: Tensor) -> Part:
         return Part(positions, digests.cpu(), None)
     host = torch.empty(len(digests), dtype=torch.int64, pin_memory=True)
     host.copy_(digests, non_blocking=True)
-    event = torch.cuda.Event()
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record(torch.cuda.current_stream(digests.device))
     return Part(positions, host, event)
 
@@ -147,6 +147,8 @@ def _mix(sums: Tensor) -> Tensor:
 
 def _gather(tensors: list[Tensor]) -> Tensor:
     """All words of small tensors of one dtype, one copy behind the other."""
+    if len(tensors) == 1:
+        return _flat(tensors[0]).view(torch.int64)
     if _flatten is not None:
         return _flatten(tensors).view(torch.int64)
     return torch.cat([tensor.reshape(-1) for tensor in tensors]).view(torch.int64)
@@ -192,7 +194,8 @@ class Layout(NamedTuple):
 
 @lru_cache(maxsize=16)
 def _layout(device: torch.device, tensors: tuple[tuple[int, torch.dtype], ...]) -> Layout:
-    large, ragged = [], []
+    large: list[int] = []
+    ragged: list[int] = []
     buckets: dict[torch.dtype, list[int]] = {}
     for position, (nbytes, dtype) in enumerate(tensors):
         if nbytes // 8 >= LARGE_WORDS:
@@ -202,7 +205,9 @@ def _layout(device: torch.device, tensors: tuple[tuple[int, torch.dtype], ...]) 
         elif nbytes:
             buckets.setdefault(dtype, []).append(position)
     gathered = [position for bucket in buckets.values() for position in bucket] + large + ragged
-    owners, indices, lengths = [], [], []
+    owners: list[int] = []
+    indices: list[int] = []
+    lengths: list[int] = []
     for position in large:
         count = tensors[position][0] // 8 // BLOCK
         owners += [position] * count
@@ -260,7 +265,7 @@ def fold(value: int) -> float:
 
 @torch.no_grad()
 def batch_piece(batch: Tensor) -> Tensor:
-    """The bytes that stand for ``batch``, as uint8: all of a small one, else its first and last 16 kB."""
+    """The bytes that stand for ``batch``, as uint8: all of a small one, else its first and last 8 kB."""
     batch = _local(batch)
     if batch.nbytes <= BATCH_BYTES:
         return batch.contiguous().reshape(-1).view(torch.uint8)
