@@ -49,7 +49,13 @@ SIGNALS: tuple[Signal, ...] = (
     ),
     Signal("tripwire_norm", "1", "none", "step", "2-norm of the gradients of a few input-most parameters."),
     Signal("loss_scale", "1", "none", "step", "The AMP loss scale in force; 1 without a scaler."),
-    Signal("skipped_steps", "{step}", "none", "step", "Steps the scaler skipped since the last applied one."),
+    Signal(
+        "skipped_steps",
+        "{step}",
+        "none",
+        "step",
+        "1 on a step that the loss scaler skipped; such a step applies nothing.",
+    ),
     Signal(
         "backward_passes",
         "{pass}",

@@ -7,7 +7,18 @@ from typing import NamedTuple
 
 import msgspec
 from torchvitals.signals import frames
-from torchvitals.signals.records import LAUNCHER_RANK, SCHEMA_VERSION, AnyRecord, Axis, Hello, Step
+from torchvitals.signals.records import (
+    LAUNCHER_RANK,
+    SCHEMA_VERSION,
+    AnyRecord,
+    Axis,
+    Digest,
+    Hello,
+    Profile,
+    Requests,
+    Step,
+    Window,
+)
 from torchvitals.signals.spool import SIGNAL_AXIS
 
 CHUNK_BYTES = 4 << 20
@@ -23,6 +34,10 @@ class NotARunError(SpoolError):
 
 class UnknownSchemaError(SpoolError):
     """The spool was written by an incompatible version."""
+
+
+class UnreadableError(SpoolError):
+    """The file system does not let us read a run."""
 
 
 class Entry(NamedTuple):
@@ -64,14 +79,18 @@ class ProcessReader:
 
         Raises:
             UnknownSchemaError: a segment was written with another schema version.
+            UnreadableError: a segment is there and cannot be read.
 
         """
         while True:
+            # Looked up before draining: once the next segment exists, nothing more is appended to this one.
+            following = self._following()
             if self._segment >= 0:
                 yield from self._drain()
-            following = self._following()
             if following is None:
                 return
+            if self._rest():
+                self.corrupt += 1  # torn by a crash or a full disk, and never to be completed
             self.missing_segments += following - self._segment - 1
             self._segment, self._offset = following, 0
 
@@ -107,6 +126,15 @@ class ProcessReader:
                     size *= 4
         except FileNotFoundError:
             return b""
+        except OSError as error:
+            raise UnreadableError(f"{self.path}: segment {self._segment} cannot be read: {error}") from error
+
+    def _rest(self) -> bool:
+        """Whether bytes are left behind the last whole frame of the current segment."""
+        try:
+            return (self.path / f"{self._segment}.spool").stat().st_size > self._offset >= 0
+        except OSError:
+            return False
 
     def _entry(self, record: AnyRecord) -> Entry | None:
         if isinstance(record, Hello):
@@ -123,6 +151,9 @@ class ProcessReader:
         if isinstance(record, Step):
             record = self._named(record)
         axis = self._axes.get(getattr(record, "axis", ""))
+        if not _consistent(record, axis):
+            self.corrupt += 1
+            return None
         return Entry(self.hello, record, axis)
 
     def _greet(self, hello: Hello) -> None:
@@ -157,10 +188,10 @@ class RunReader:
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.is_dir():
-            raise NotARunError(f"{path} is not a directory; list the recorded runs with: torchvitals runs")
         self.path = path
         self.processes: dict[str, ProcessReader] = {}
+        if not path.is_dir():
+            raise NotARunError(f"{path} is not a directory; list the recorded runs with: torchvitals runs")
         self.look()
         if not self.processes:
             what = "is empty" if not any(path.iterdir()) else "holds no spool files"
@@ -169,9 +200,21 @@ class RunReader:
             )
 
     def look(self) -> None:
-        """Find processes that have appeared since."""
-        for child in _process_directories(self.path):
-            self.processes.setdefault(child.name, ProcessReader(child))
+        """Find processes that have appeared since.
+
+        Raises:
+            UnreadableError: the directory cannot be listed.
+
+        """
+        try:
+            children = list(_process_directories(self.path))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise UnreadableError(f"{self.path} cannot be listed: {error}") from error
+        for child in children:
+            if child.name not in self.processes:
+                self.processes[child.name] = ProcessReader(child)
 
     def read(self) -> Iterator[Entry]:
         """Yield what is new, one process after the other."""
@@ -195,10 +238,19 @@ class RunListing(NamedTuple):
 
 
 def list_runs(directory: Path) -> list[RunListing]:
-    """The runs below ``directory``, the latest started last; foreign folders are passed over."""
+    """The runs below ``directory``, the latest started last; foreign and unreadable folders are passed over.
+
+    Raises:
+        UnreadableError: ``directory`` itself cannot be listed.
+
+    """
     if not directory.is_dir():
         return []
-    found = [listing for child in directory.iterdir() if child.is_dir() and (listing := _listing(child))]
+    try:
+        children = [child for child in directory.iterdir() if child.is_dir()]
+    except OSError as error:
+        raise UnreadableError(f"{directory} cannot be listed: {error}") from error
+    found = [listing for child in children if (listing := _listing(child))]
     return sorted(found, key=lambda listing: (listing.started, listing.run))
 
 
@@ -216,7 +268,10 @@ def first_hello(path: Path) -> Hello | None:
 
 
 def _listing(path: Path) -> RunListing | None:
-    directories = list(_process_directories(path))
+    try:
+        directories = list(_process_directories(path))
+    except OSError:
+        return None
     hellos = [hello for child in directories if (hello := first_hello(child))]
     if not hellos:
         return None
@@ -236,17 +291,34 @@ def _listing(path: Path) -> RunListing | None:
     )
 
 
+def _consistent(record: AnyRecord, axis: Axis | None) -> bool:
+    """Whether the byte strings of ``record`` have the length that their meaning asks for.
+
+    Consumers may then unpack without a guard; only a broken writer fails this, the checksum being good.
+    """
+    entries = len(axis.entries) if axis else None
+    match record:
+        case Profile() | Window():
+            return all(len(data) % 4 == 0 and entries in (None, len(data) // 4) for data in record.values.values())
+        case Digest():
+            return len(record.values) % 8 == 0 and entries in (None, len(record.values) // 8)
+        case Requests():
+            return len(record.latencies) % 4 == 0 and len(record.items) in (0, len(record.latencies))
+        case _:
+            return True
+
+
 def _process_directories(path: Path) -> Iterator[Path]:
     for child in sorted(path.iterdir()):
         rank, _, pid = child.name.partition(".")
-        if rank.lstrip("-").isdigit() and pid.isdigit() and child.is_dir() and _segments(child):
+        if rank.removeprefix("-").isdecimal() and pid.isdecimal() and child.is_dir() and _segments(child):
             yield child
 
 
 def _segments(path: Path) -> list[int]:
     try:
-        return [int(file.stem) for file in path.iterdir() if file.suffix == ".spool" and file.stem.isdigit()]
-    except FileNotFoundError:
+        return [int(file.stem) for file in path.iterdir() if file.suffix == ".spool" and file.stem.isdecimal()]
+    except OSError:
         return []
 
 
@@ -256,6 +328,6 @@ def _last_written(path: Path) -> float:
     for number in _segments(path):
         try:
             times.append((path / f"{number}.spool").stat().st_mtime)
-        except FileNotFoundError:
+        except OSError:
             continue
     return min(max(times, default=0.0), time.time())

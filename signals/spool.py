@@ -6,7 +6,9 @@ fails (disk full, directory gone) is counted and never raised: the job goes on.
 """
 
 import contextlib
+import errno
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +21,8 @@ SEGMENT_BYTES = 8 << 20
 PROCESS_BYTES = 256 << 20
 RETRY_AFTER = 512
 """After a failed write, this many records are dropped before the file is tried again."""
+LOOK_EVERY = 256
+"""After so many records the writer looks whether its file still has a name: one fstat, 0.5 µs."""
 
 SIGNAL_AXIS = "signal"
 
@@ -45,7 +49,9 @@ class SpoolWriter:
         process_bytes: beyond this the oldest segments but the first go; the first holds how the job began.
         clock, monotonic: injected for tests.
 
-    The writer belongs to the process that made it: after a fork the child's writes are ignored.
+    The writer belongs to the process that made it: after a fork the child's writes are ignored. Threads may
+    share it. It never raises for the file system's sake; a record that msgpack cannot hold is a ``TypeError``,
+    ``OverflowError`` or ``UnicodeEncodeError`` and the caller's mistake.
 
     """
 
@@ -71,10 +77,13 @@ class SpoolWriter:
         self._process_bytes = process_bytes
         self._clock = clock
         self._owner = os.getpid()
+        # Without it a thread could write into a descriptor that another has closed, which may be the job's by then.
+        # Re-entrant, because a signal handler of the job may log in the middle of a write.
+        self._lock = threading.RLock()
         self._descriptor = -1
         self._written = 0
         self._records = 0
-        self._next_segment = 0
+        self._first_segment = self._next_segment = _free_segment(self.path)
         self._sizes: dict[int, tuple[int, int]] = {}
         self._axes: dict[str, Axis] = {}
         self._signals: dict[str, int] = {}
@@ -85,17 +94,19 @@ class SpoolWriter:
         """Append one record; ``False`` when it was lost."""
         if os.getpid() != self._owner:
             return False
-        if isinstance(record, Axis):
-            self._axes[record.key] = record
-        if self._skip:
-            self._skip -= 1
-            self.dropped += 1
-            return False
-        try:
-            return self._append(frames.encode(record))
-        except OSError as error:
-            self._fail(error)
-            return False
+        with self._lock:
+            if isinstance(record, Axis):
+                self._axes[record.key] = record
+            if self._skip:
+                self._skip -= 1
+                self.dropped += 1
+                return False
+            try:
+                self._append(frames.encode(record))
+            except OSError as error:
+                self._fail(error)
+                return False
+            return True
 
     def step(self, step: int, seconds: float, values: Mapping[str, float], optimizer: int = 0) -> bool:
         """Append a :class:`Step`, with names sent once and indices afterwards."""
@@ -108,41 +119,65 @@ class SpoolWriter:
 
     def close(self) -> None:
         """Close the file; a later write opens a new segment."""
-        if self._descriptor >= 0 and os.getpid() == self._owner:
-            os.close(self._descriptor)
-        self._descriptor = -1
+        if os.getpid() != self._owner:
+            return
+        with self._lock:
+            descriptor, self._descriptor = self._descriptor, -1
+            if descriptor >= 0:
+                with contextlib.suppress(OSError):  # a network file system reports a lost write only here
+                    os.close(descriptor)
 
     def _learn(self, names: Mapping[str, float]) -> None:
-        for name in names:
-            self._signals.setdefault(name, len(self._signals))
-        self.write(Axis(SIGNAL_AXIS, SIGNAL_AXIS, list(self._signals)))
+        with self._lock:
+            for name in names:
+                self._signals.setdefault(name, len(self._signals))
+            self.write(Axis(SIGNAL_AXIS, SIGNAL_AXIS, list(self._signals)))
 
-    def _append(self, data: bytes) -> bool:
-        if self._descriptor < 0 or self._written >= self._segment_bytes:
+    def _append(self, data: bytes) -> None:
+        if self._descriptor < 0 or self._written >= self._segment_bytes or self._deleted():
             self._open_segment()
         self._put(data)
+
+    def _deleted(self) -> bool:
+        """Whether somebody removed the file under us, asked now and then; what went with it counts as dropped."""
+        if self._records % LOOK_EVERY or os.fstat(self._descriptor).st_nlink:
+            return False
+        self.dropped += self._records
+        self.failure = "the segment file was deleted"
+        self._records = self._written = 0
         return True
 
     def _put(self, data: bytes) -> None:
         count = os.write(self._descriptor, data)
         self._written += count
         if count < len(data):
-            raise OSError(f"wrote {count} of {len(data)} bytes")
+            raise OSError(errno.ENOSPC, f"wrote {count} of {len(data)} bytes")
         self._records += 1
 
     def _open_segment(self) -> None:
         self.close()
-        if self._next_segment:
+        if self._next_segment > self._first_segment:
             self._sizes[self._next_segment - 1] = (self._written, self._records)
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._make_room()
         name = self.path / f"{self._next_segment}.spool"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
         self._descriptor = os.open(name, flags, 0o600)
+        written, records = self._written, self._records
         self._written = self._records = 0
-        hello = msgspec.structs.replace(self._hello, segment=self._next_segment, dropped=self.dropped)
+        try:
+            self._begin_segment()
+        except OSError:
+            # A disk that stays full must not fill with segments that hold nothing.
+            self._written, self._records = written, records
+            name.unlink(missing_ok=True)
+            raise
+        self._records = 0
         self._next_segment += 1
-        self._put(frames.encode(hello))
+
+    def _begin_segment(self) -> None:
+        """What lets a segment stand alone: who writes, all axes, and what was lost before."""
+        self._put(frames.encode(msgspec.structs.replace(self._hello, segment=self._next_segment, dropped=self.dropped)))
         for axis in self._axes.values():
             self._put(frames.encode(axis))
         if self.dropped > self._told:
@@ -153,7 +188,7 @@ class SpoolWriter:
     def _make_room(self) -> None:
         """Delete the oldest segments but the first while the closed ones and a new one exceed the limit."""
         while sum(size for size, _ in self._sizes.values()) + self._segment_bytes > self._process_bytes:
-            oldest = min((number for number in self._sizes if number > 0), default=None)
+            oldest = min((number for number in self._sizes if number > self._first_segment), default=None)
             if oldest is None:
                 return
             _, records = self._sizes.pop(oldest)
@@ -168,3 +203,16 @@ class SpoolWriter:
         if descriptor >= 0:
             with contextlib.suppress(OSError):  # already gone with its file system
                 os.close(descriptor)
+
+
+def _free_segment(path: Path) -> int:
+    """The first number behind all segments in ``path``.
+
+    Containers hand out the same pid again, so a restarted rank may find the files of the one before it; a
+    reader that has passed segment 0 would never see what is appended to it.
+    """
+    try:
+        numbers = [int(file.stem) for file in path.glob("*.spool") if file.stem.isdecimal()]
+    except OSError:
+        return 0
+    return max(numbers, default=-1) + 1
