@@ -164,6 +164,20 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("feature_std", "1", "feature", "window", "Standard deviation of each over a block."),
     Signal("feature_missing", "1", "feature", "window", "Share of NaN in each over a block."),
     Signal("feature_zero", "1", "feature", "window", "Share of exact zeros in each over a block."),
+    Signal(
+        "feature_rows",
+        "{row}",
+        "feature",
+        "window",
+        "Rows behind the block's other figures; 0 where the entry was absent.",
+    ),
+    Signal(
+        "feature_role",
+        "1",
+        "feature",
+        "window",
+        "0 for an input, 1 for an output, 2 for an output that is a share between 0 and 1.",
+    ),
 )
 
 BY_NAME: dict[str, Signal] = {signal.name: signal for signal in SIGNALS}
