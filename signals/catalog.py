@@ -23,30 +23,14 @@ class Signal(msgspec.Struct, frozen=True):
     tells: str
 
 
+# fmt: off (a table: one signal, one line)
 SIGNALS: tuple[Signal, ...] = (
     # every optimizer step
-    Signal(
-        "loss",
-        "1",
-        "none",
-        "step",
-        "What the job minimises, unscaled; summed over one step's backward roots.",
-    ),
+    Signal("loss", "1", "none", "step", "What the job minimises, unscaled; summed over one step's backward roots."),
     Signal("learning_rate", "1", "none", "step", "The largest learning rate of the optimizer's groups."),
-    Signal(
-        "gradient_norm",
-        "1",
-        "none",
-        "step",
-        "Global 2-norm of the gradients the optimizer is about to apply.",
-    ),
-    Signal(
-        "gradient_norm_unclipped",
-        "1",
-        "none",
-        "step",
-        "The same before clipping; present when the job clips.",
-    ),
+    Signal("gradient_norm", "1", "none", "step", "Global 2-norm of the gradients the optimizer is about to apply."),
+    Signal("gradient_norm_unclipped", "1", "none", "step", "The same before clipping; present when the job clips."),
+    Signal("gradient_norm_shard", "1", "none", "step", "2-norm of the gradient shards this rank holds (FSDP)."),
     Signal("tripwire_norm", "1", "none", "step", "2-norm of the gradients of a few input-most parameters."),
     Signal("loss_scale", "1", "none", "step", "The AMP loss scale in force; 1 without a scaler."),
     Signal(
@@ -56,20 +40,8 @@ SIGNALS: tuple[Signal, ...] = (
         "step",
         "1 on a step that the loss scaler skipped; such a step applies nothing.",
     ),
-    Signal(
-        "backward_passes",
-        "{pass}",
-        "none",
-        "step",
-        "Backward passes since the last applied step (micro-batches).",
-    ),
-    Signal(
-        "gradients_reset",
-        "1",
-        "none",
-        "step",
-        "1 if gradients were cleared since the last step, else 0.",
-    ),
+    Signal("backward_passes", "{pass}", "none", "step", "Backward passes since the last applied step (micro-batches)."),
+    Signal("gradients_reset", "1", "none", "step", "1 if gradients were cleared since the last step, else 0."),
     Signal("step_seconds", "s", "none", "step", "Wall time from the end of the last step to the end of this one."),
     Signal("data_seconds", "s", "none", "step", "Part of it spent waiting for the data loader."),
     Signal("forward_seconds", "s", "none", "step", "Part of it spent in the root module's forward."),
@@ -79,64 +51,23 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("cuda_allocated_bytes", "By", "none", "step", "Device memory held by live tensors, after the step."),
     Signal("cuda_reserved_bytes", "By", "none", "step", "Device memory held by the caching allocator."),
     Signal("cuda_inactive_split_bytes", "By", "none", "step", "Reserved but unusable pieces: fragmentation."),
-    Signal(
-        "cuda_alloc_retries",
-        "{retry}",
-        "none",
-        "step",
-        "Allocations that succeeded only after a cache flush.",
-    ),
+    Signal("cuda_alloc_retries", "{retry}", "none", "step", "Allocations that succeeded only after a cache flush."),
     Signal("batch_items", "{item}", "none", "step", "First dimension of the root module's first tensor input."),
     Signal("input_absmax", "1", "none", "step", "Largest absolute value in the root module's floating inputs."),
     Signal("input_nonfinite", "1", "none", "step", "1 if a floating input held NaN or Inf."),
     Signal("batch_digest", "1", "none", "step", "Digest of the first batch tensor, folded to 52 bits."),
-    Signal(
-        "collectives",
-        "{collective}",
-        "none",
-        "step",
-        "Collectives from the first backward to the step.",
-    ),
-    Signal(
-        "optimizer_extra_parameters",
-        "{parameter}",
-        "none",
-        "step",
-        "Optimizer parameters no live model owns.",
-    ),
-    Signal(
-        "parameters_without_gradient",
-        "{parameter}",
-        "none",
-        "step",
-        "Trainable parameters whose grad is None.",
-    ),
-    Signal(
-        "live_tensors",
-        "{tensor}",
-        "none",
-        "sampled",
-        "Tensors alive in the process (when a leak is suspected).",
-    ),
+    Signal("collectives", "{collective}", "none", "step", "Collectives from the first backward to the step."),
+    Signal("optimizer_extra_parameters", "{parameter}", "none", "step", "Optimizer parameters no live model owns."),
+    Signal("parameters_without_gradient", "{parameter}", "none", "step", "Trainable parameters whose grad is None."),
+    Signal("parameters_not_optimized", "{parameter}", "none", "step", "Trainable parameters no optimizer holds."),
+    Signal("live_tensors", "{tensor}", "none", "sampled", "Tensors alive in the process (when a leak is suspected)."),
     Signal("overhead_ratio", "1", "none", "step", "Measured cost of the hooks as a share of step time."),
-    Signal(
-        "sampling_interval",
-        "{step}",
-        "none",
-        "step",
-        "Steps between sampled steps, as the budget has set it.",
-    ),
+    Signal("sampling_interval", "{step}", "none", "step", "Steps between sampled steps, as the budget has set it."),
     # sampled steps, one entry per parameter tensor
     Signal("parameter_gradient_norm", "1", "parameter", "sampled", "2-norm of each gradient about to be applied."),
     Signal("parameter_weight_norm", "1", "parameter", "sampled", "2-norm of each parameter after the step."),
     Signal("parameter_update_norm", "1", "parameter", "sampled", "2-norm of the change the step made."),
-    Signal(
-        "parameter_zero_rows",
-        "1",
-        "parameter",
-        "sampled",
-        "Share of output rows whose gradient is exactly zero.",
-    ),
+    Signal("parameter_zero_rows", "1", "parameter", "sampled", "Share of output rows whose gradient is exactly zero."),
     Signal(
         "parameter_silent_rows",
         "1",
@@ -151,13 +82,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("module_output_std", "1", "module", "sampled", "Standard deviation of each leaf module's output."),
     Signal("module_zero_share", "1", "module", "sampled", "Share of outputs that are exactly zero."),
     Signal("module_silent_units", "1", "module", "sampled", "Share of units that were zero for the whole batch."),
-    Signal(
-        "module_saturated_share",
-        "1",
-        "module",
-        "sampled",
-        "Share of tanh/sigmoid outputs in the flat region.",
-    ),
+    Signal("module_saturated_share", "1", "module", "sampled", "Share of tanh/sigmoid outputs in the flat region."),
     # inference: windows of requests
     Signal("latency_seconds", "s", "none", "window", "Duration of each outermost forward of a serving model."),
     Signal("feature_mean", "1", "feature", "window", "Mean of each input feature or output class over a block."),
@@ -179,6 +104,8 @@ SIGNALS: tuple[Signal, ...] = (
         "0 for an input, 1 for an output, 2 for an output that is a share between 0 and 1.",
     ),
 )
+# fmt: on
+
 
 BY_NAME: dict[str, Signal] = {signal.name: signal for signal in SIGNALS}
 
