@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 SCHEMA_VERSION = 1
 LAUNCHER_RANK = -1
 """Rank under which ``torchvitals run`` itself, which trains nothing, writes."""
+ABSENT = -1.0
+"""Stands in a profile for what was not measured: none of its quantities is negative, and NaN is a measurement."""
 
 
 class Record(msgspec.Struct, array_like=True, tag=True, frozen=True):
