@@ -70,7 +70,8 @@ def _frame_at(data: bytes, position: int) -> Frame | None:
         return None if MARK.startswith(torn) or torn[:2] == MARK else Frame(None, position + 1, "corrupt")
     mark, length, checksum = HEADER.unpack_from(data, position)
     end = position + HEADER.size + length
-    if mark != MARK or length > MAX_PAYLOAD or end > len(data):
+    if mark != MARK or not 0 < length <= MAX_PAYLOAD or end > len(data):
+        # Length 0 too: a mark before a page of zeros, as a power cut leaves them, has the checksum of nothing.
         return Frame(None, position + 1, "corrupt")
     payload = data[position + HEADER.size : end]
     if zlib.crc32(payload) != checksum:
@@ -100,7 +101,7 @@ def _could_be_torn(data: bytes, position: int) -> bool:
     if len(data) - position < HEADER.size:
         return MARK.startswith(data[position : position + 2][:2])
     mark, length, _ = HEADER.unpack_from(data, position)
-    return bool(mark == MARK and length <= MAX_PAYLOAD and position + HEADER.size + length > len(data))
+    return bool(mark == MARK and 0 < length <= MAX_PAYLOAD and position + HEADER.size + length > len(data))
 
 
 def _torn_start(data: bytes, position: int) -> int:

@@ -1,14 +1,23 @@
 """The reading side of the spool: follow a growing run, or read a finished one; nothing but files is needed."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 from torchvitals.signals import frames
+from torchvitals.signals.listing import (
+    NotARunError,
+    RunListing,
+    SpoolError,
+    UnknownSchemaError,
+    UnreadableError,
+    first_hello,
+    list_runs,
+    process_directories,
+    segments,
+)
 from torchvitals.signals.records import (
-    LAUNCHER_RANK,
     SCHEMA_VERSION,
     AnyRecord,
     Axis,
@@ -21,23 +30,20 @@ from torchvitals.signals.records import (
 )
 from torchvitals.signals.spool import SIGNAL_AXIS
 
+__all__ = [
+    "Entry",
+    "NotARunError",
+    "ProcessReader",
+    "RunListing",
+    "RunReader",
+    "SpoolError",
+    "UnknownSchemaError",
+    "UnreadableError",
+    "first_hello",
+    "list_runs",
+]
+
 CHUNK_BYTES = 4 << 20
-
-
-class SpoolError(Exception):
-    """A spool that cannot be read; the message says what was seen and what to do."""
-
-
-class NotARunError(SpoolError):
-    """The directory holds no run."""
-
-
-class UnknownSchemaError(SpoolError):
-    """The spool was written by an incompatible version."""
-
-
-class UnreadableError(SpoolError):
-    """The file system does not let us read a run."""
 
 
 class Entry(NamedTuple):
@@ -175,7 +181,7 @@ class ProcessReader:
         return msgspec.structs.replace(step, values=values)
 
     def _following(self) -> int | None:
-        numbers = [n for n in _segments(self.path) if n > self._segment]
+        numbers = [n for n in segments(self.path) if n > self._segment]
         return min(numbers, default=None)
 
 
@@ -207,7 +213,7 @@ class RunReader:
 
         """
         try:
-            children = list(_process_directories(self.path))
+            children = list(process_directories(self.path))
         except FileNotFoundError:
             return
         except OSError as error:
@@ -221,74 +227,6 @@ class RunReader:
         self.look()
         for process in list(self.processes.values()):
             yield from process.read()
-
-
-class RunListing(NamedTuple):
-    """What a directory listing tells of a run without reading it through."""
-
-    run: str
-    name: str
-    path: Path
-    started: float
-    last_written: float
-    world_size: int
-    processes: int
-    host: str
-    command: str
-
-
-def list_runs(directory: Path) -> list[RunListing]:
-    """The runs below ``directory``, the latest started last; foreign and unreadable folders are passed over.
-
-    Raises:
-        UnreadableError: ``directory`` itself cannot be listed.
-
-    """
-    if not directory.is_dir():
-        return []
-    try:
-        children = [child for child in directory.iterdir() if child.is_dir()]
-    except OSError as error:
-        raise UnreadableError(f"{directory} cannot be listed: {error}") from error
-    found = [listing for child in children if (listing := _listing(child))]
-    return sorted(found, key=lambda listing: (listing.started, listing.run))
-
-
-def first_hello(path: Path) -> Hello | None:
-    """The ``Hello`` that opens the first readable segment of a process directory."""
-    for number in sorted(_segments(path)):
-        try:
-            with (path / f"{number}.spool").open("rb") as file:
-                frame = next(frames.scan(file.read(1 << 16)), None)
-        except OSError:
-            continue
-        if frame is not None and isinstance(frame.record, Hello):
-            return frame.record
-    return None
-
-
-def _listing(path: Path) -> RunListing | None:
-    try:
-        directories = list(_process_directories(path))
-    except OSError:
-        return None
-    hellos = [hello for child in directories if (hello := first_hello(child))]
-    if not hellos:
-        return None
-    launcher = next((hello for hello in hellos if hello.rank == LAUNCHER_RANK), None)
-    workers = [hello for hello in hellos if hello.rank != LAUNCHER_RANK]
-    speaker = launcher or workers[0]
-    return RunListing(
-        run=path.name,
-        name=speaker.name,
-        path=path,
-        started=min(hello.started for hello in hellos),
-        last_written=max((_last_written(child) for child in directories), default=0.0),
-        world_size=max((hello.world_size for hello in workers), default=0),
-        processes=len(workers),
-        host=speaker.host,
-        command=speaker.command,
-    )
 
 
 def _consistent(record: AnyRecord, axis: Axis | None) -> bool:
@@ -306,28 +244,3 @@ def _consistent(record: AnyRecord, axis: Axis | None) -> bool:
             return len(record.latencies) % 4 == 0 and len(record.items) in (0, len(record.latencies))
         case _:
             return True
-
-
-def _process_directories(path: Path) -> Iterator[Path]:
-    for child in sorted(path.iterdir()):
-        rank, _, pid = child.name.partition(".")
-        if rank.removeprefix("-").isdecimal() and pid.isdecimal() and child.is_dir() and _segments(child):
-            yield child
-
-
-def _segments(path: Path) -> list[int]:
-    try:
-        return [int(file.stem) for file in path.iterdir() if file.suffix == ".spool" and file.stem.isdecimal()]
-    except OSError:
-        return []
-
-
-def _last_written(path: Path) -> float:
-    """Latest modification among the segments, never in the future of this host's clock."""
-    times = []
-    for number in _segments(path):
-        try:
-            times.append((path / f"{number}.spool").stat().st_mtime)
-        except OSError:
-            continue
-    return min(max(times, default=0.0), time.time())
