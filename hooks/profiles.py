@@ -61,17 +61,22 @@ class GradientProfile:
         self._spoke: list[Tensor] = []
         self._known = np.zeros(len(self._layers), dtype=bool)
 
-    def before(self, scale: Tensor | float | None = None) -> None:
-        """In the step pre-hook: reduce the gradients (divided by ``scale``) and copy the weights to watch."""
+    def before(self, scale: Tensor | float | None = None) -> dict[str, NDArray[np.float64]]:
+        """In the step pre-hook: reduce the gradients (divided by ``scale``) and copy the weights to watch.
+
+        Returns what is known without waiting for the device: the rows. The rest comes from :meth:`after`.
+        """
         gradients = [local(parameter.grad) for parameter in self._parameters]
-        present = [i for i, gradient in enumerate(gradients) if gradient is not None and gradient.numel()]
+        found = {i: gradient for i, gradient in enumerate(gradients) if gradient is not None and gradient.numel()}
+        present = list(found)
         self._present = present
-        self._gradient_norms = norms([gradients[i] for i in present])
+        self._gradient_norms = norms(list(found.values()))
         if scale is not None:
             self._gradient_norms = [norm / scale for norm in self._gradient_norms]
         self._spoke, self._known = self._active_rows(gradients)
         self._watched = self._next_turn(present)
         self._copies = [values(self._parameters[i]).clone() for i in self._watched]
+        return {"parameter_rows": self._rows.copy()}
 
     def after(self) -> dict[str, NDArray[np.float64]]:
         """In the step post-hook: signal → one float per parameter. Waits for the device once."""
@@ -142,11 +147,7 @@ class GradientProfile:
             zero_share = np.add.reduceat((~active).astype(np.float64), starts) / sizes
             zero[weights] = np.where(self._known, zero_share, ABSENT)
             silent[weights] = self._silence.update(active, self._known)
-        return {
-            "parameter_zero_rows": zero,
-            "parameter_silent_rows": silent,
-            "parameter_rows": self._rows.copy(),
-        }
+        return {"parameter_zero_rows": zero, "parameter_silent_rows": silent}
 
     def _nonfinite(self, gradient_norms: NDArray[np.float64]) -> NDArray[np.float64]:
         """An infinite norm may be an overflow of squares, so only the elements of a suspicious tensor decide."""
