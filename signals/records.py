@@ -155,6 +155,7 @@ EVENT_KINDS: dict[str, str] = {
     "eval": "An evaluation or a checkpoint interrupted training.",
     "exception": "An uncaught exception: type, message, frames as `file:line function`.",
     "exit": "The process ended by itself; `code`.",
+    "collectives": "The job stands still; `last` holds the newest collectives of each process group.",
     "command": "Launcher only: the command, its working directory and environment of interest.",
     "command_exit": "Launcher only: exit code, signal, and out-of-memory kills seen in the cgroup.",
     "lost": "Records were dropped, and how many, and why.",

@@ -1,0 +1,160 @@
+"""A sign of life once a second from a side thread, and the stacks of all threads when the job stands still.
+
+The thread reads plain attributes and counters only; whatever might block (the flight recorder) runs in a
+thread of its own that nobody waits for.
+"""
+
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from torchvitals.hooks.collectives import Collectives
+from torchvitals.signals.records import Beat, Event, Record, Stacks
+
+DEEPEST = 60
+"""Frames kept of a stack, the innermost ones."""
+
+
+class Job(Protocol):
+    """What the thread reads, two plain attributes that somebody else sets, and where it writes."""
+
+    step: int
+    phase: str
+
+    def write(self, record: Record, /) -> object: ...
+
+
+def resident_bytes(statm: Path = Path("/proc/self/statm")) -> int:
+    """Resident memory of this process; 0 where there is no ``/proc``."""
+    try:
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def python_stacks(frames: Mapping[int, FrameType], skip: int | None = None) -> dict[str, list[str]]:
+    """Thread name → ``file:line function``, innermost last. ``skip`` is the id of a thread to leave out."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    stacks: dict[str, list[str]] = {}
+    for ident, frame in frames.items():
+        if ident == skip:
+            continue
+        name = names.get(ident, f"thread {ident}")
+        if name in stacks:
+            name = f"{name} {ident}"
+        lines = [f"{f.f_code.co_filename}:{line} {f.f_code.co_name}" for f, line in traceback.walk_stack(frame)]
+        stacks[name] = lines[:DEEPEST][::-1]
+    return stacks
+
+
+class Heartbeat:
+    """Beats until stopped; belongs to the process that started it, a forked child has none.
+
+    Args:
+        job: where the job is, read without a lock; its ``write`` is called from the side thread.
+        collectives: the counters of the process groups. Their newest collectives are asked for once per stall,
+            in a thread of its own, and become an event ``collectives``.
+        interval: seconds between beats.
+        patience: standing still for less long than this many seconds is nobody's business: a checkpoint, a flush.
+        factor: nor is less than this many times the usual step.
+        stacks_per_stall: the first says where, the second, ``patience`` later, whether anything moves.
+        stacks_in_all: a job that stalls again and again (evaluation) is known by then.
+        clock, monotonic: injected for tests.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        collectives: Collectives | None = None,
+        interval: float = 1.0,
+        patience: float = 5.0,
+        factor: float = 5.0,
+        stacks_per_stall: int = 2,
+        stacks_in_all: int = 20,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._job = job
+        self._collectives = collectives or Collectives()
+        self._interval = interval
+        self._patience = patience
+        self._factor = factor
+        self._stacks_per_stall = stacks_per_stall
+        self._stacks_left = stacks_in_all
+        self._clock = clock
+        self._monotonic = monotonic
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+        self._step = -1
+        self._moved = monotonic()
+        self._usual = 0.0
+        self._shown = 0
+
+    def start(self) -> None:
+        """Start the thread, unless it runs in this process already."""
+        if self._thread is not None and self._pid == os.getpid():
+            return
+        self._pid = os.getpid()
+        self._stop = threading.Event()  # a new one: after a fork the old one's lock may be held by nobody
+        self._moved = self._monotonic()
+        self._thread = threading.Thread(target=self._run, name="torchvitals-beat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread at once; nothing happens in a forked child."""
+        thread, self._thread = self._thread, None
+        if thread is None or self._pid != os.getpid():
+            return
+        self._stop.set()
+        if thread is not threading.current_thread():
+            thread.join(timeout=self._interval)
+
+    def _run(self) -> None:
+        stop = self._stop
+        while not stop.wait(self._interval):
+            self.beat()
+
+    def beat(self) -> None:
+        """Write one beat, and stacks when the job has stood still for too long."""
+        now, step = self._monotonic(), self._job.step
+        self._job.write(
+            Beat(self._clock(), now, step, self._job.phase, self._collectives.sequences(), resident_bytes())
+        )
+        if step != self._step:
+            self._advance(now, step)
+            return
+        still = now - self._moved
+        limit = self.limit() * (self._shown + 1)
+        if still > limit and self._shown < self._stacks_per_stall and self._stacks_left > 0:
+            self._shown += 1
+            self._stacks_left -= 1
+            self._show(step, f"no step for {still:.0f} s, limit {limit:.0f} s, phase {self._job.phase}")
+
+    def limit(self) -> float:
+        """Seconds without a step after which stacks are written."""
+        return max(self._patience, self._factor * self._usual)
+
+    def _advance(self, now: float, step: int) -> None:
+        """The job has moved: learn how long a step takes (the mean of the last few beats, new ones count 30 %)."""
+        if self._step >= 0 and step > self._step:
+            seconds = (now - self._moved) / (step - self._step)
+            self._usual = seconds if not self._usual else 0.7 * self._usual + 0.3 * seconds
+        self._step, self._moved, self._shown = step, now, 0
+
+    def _show(self, step: int, reason: str) -> None:
+        stacks = python_stacks(sys._current_frames(), skip=threading.get_ident())
+        self._job.write(Stacks(self._clock(), step, reason, stacks))
+        if self._shown == 1:
+            threading.Thread(target=self._tell_collectives, args=(step,), name="torchvitals-fr", daemon=True).start()
+
+    def _tell_collectives(self, step: int) -> None:
+        if last := self._collectives.last():
+            self._job.write(Event(self._clock(), step, "collectives", {"last": last}))

@@ -1,0 +1,170 @@
+"""How a process ends: an uncaught exception, ``sys.exit(n)``, or a signal that leaves no time to speak.
+
+Everything chains: the job's own hooks, torchrun's ``record`` and an enabled ``faulthandler`` are left as they are.
+"""
+
+import atexit
+import faulthandler
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn, TextIO
+
+from torchvitals.signals.records import Event
+
+MOST_FRAMES = 60
+"""Innermost frames kept of a traceback: a recursion error has a thousand."""
+LONGEST_MESSAGE = 4000
+
+
+def exception_details(error: BaseException, trace: TracebackType | None = None) -> dict[str, Any]:
+    """``type``, ``message`` and ``frames`` (``file:line function``, innermost last) of an exception, and its ``cause``.
+
+    >>> try:
+    ...     [][0]
+    ... except IndexError as caught:
+    ...     exception_details(caught)["message"]
+    'list index out of range'
+    """
+    frames = traceback.extract_tb(trace if trace is not None else error.__traceback__)
+    details: dict[str, Any] = {
+        "type": type(error).__name__,
+        "message": _message(error)[:LONGEST_MESSAGE],
+        "frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-MOST_FRAMES:]],
+    }
+    if error.__cause__ is not None:
+        details["cause"] = f"{type(error.__cause__).__name__}: {_message(error.__cause__)[:LONGEST_MESSAGE]}"
+    return details
+
+
+def _message(error: BaseException) -> str:
+    """``str(error)``, which is the job's code and may itself fail."""
+    return "".join(traceback.format_exception_only(type(error), error)).strip().partition(": ")[2]
+
+
+class Exits:
+    """Tells how the process ends.
+
+    Args:
+        write: takes the events; failures are its own business (it must not raise).
+        step: the step in progress.
+        faults: a file for ``faulthandler`` (fatal signals; and SIGTERM, where the job leaves it to the system).
+            Not used when the job has enabled ``faulthandler`` itself.
+        clock: wall clock, injected for tests.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[Event], object],
+        step: Callable[[], int],
+        *,
+        faults: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._write = write
+        self._step = step
+        self._faults = faults
+        self._clock = clock
+        self._file: TextIO | None = None
+        self._terminate_noted = False
+        self._installed = False
+        self._pid = os.getpid()
+        self._asked: tuple[int, int] | None = None
+        self._raised = False
+
+    def install(self) -> "Exits":
+        """Chain in front of the hooks that are there; a second call does nothing."""
+        if self._installed:
+            return self
+        self._installed, self._pid = True, os.getpid()
+        self._excepthook, sys.excepthook = sys.excepthook, self._uncaught
+        self._threadhook, threading.excepthook = threading.excepthook, self._uncaught_in_thread
+        self._exit, sys.exit = sys.exit, self._sys_exit
+        atexit.register(self._leaving)
+        self._arm()
+        return self
+
+    def remove(self) -> None:
+        """Take everything back that is still ours; what somebody chained on top is left to them."""
+        if not self._installed:
+            return
+        self._installed = False
+        if sys.excepthook == self._uncaught:
+            sys.excepthook = self._excepthook
+        if threading.excepthook == self._uncaught_in_thread:
+            threading.excepthook = self._threadhook
+        if sys.exit == self._sys_exit:
+            sys.exit = self._exit
+        atexit.unregister(self._leaving)
+        self._disarm()
+
+    def _uncaught(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        if self._ours():
+            self._raised = True
+            self._event("exception", exception_details(error, trace))
+        self._excepthook(kind, error, trace)
+
+    def _uncaught_in_thread(self, args: threading.ExceptHookArgs) -> None:
+        if self._ours() and args.exc_value is not None and args.exc_type is not SystemExit:
+            name = args.thread.name if args.thread is not None else ""
+            self._event("exception", {**exception_details(args.exc_value, args.exc_traceback), "thread": name})
+        self._threadhook(args)
+
+    def _sys_exit(self, status: Any = None, /) -> NoReturn:
+        """The job's ``sys.exit``: the only place where the code it asks for can be seen from inside."""
+        if self._ours():
+            code = 0 if status is None else status if isinstance(status, int) else 1
+            self._asked = (int(code), self._step())
+        self._exit(status)
+
+    def _leaving(self) -> None:
+        """At exit. A code that was asked for counts unless somebody caught it and trained on."""
+        if not self._ours():
+            return
+        code = 1 if self._raised else 0
+        if self._asked is not None and not self._raised and self._asked[1] == self._step():
+            code = self._asked[0]
+        self._event("exit", {"code": code})
+
+    def _ours(self) -> bool:
+        """Whether this is the process that installed us, and not a forked child (a loader worker)."""
+        return self._installed and os.getpid() == self._pid
+
+    def _event(self, kind: str, details: dict[str, Any]) -> None:
+        self._write(Event(self._clock(), self._step(), kind, details))
+
+    def _arm(self) -> None:
+        """Have the interpreter's C code write the stacks when the process dies where no Python runs."""
+        if self._faults is None or faulthandler.is_enabled():
+            return
+        try:
+            self._file = self._faults.open("a")
+        except OSError:
+            return
+        faulthandler.enable(self._file, all_threads=True)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and hasattr(faulthandler, "register"):
+            # In C and chained: a process that waits inside a collective still dies of SIGTERM as it would have.
+            faulthandler.register(signal.SIGTERM, self._file, all_threads=True, chain=True)
+            self._terminate_noted = True
+            os.register_at_fork(after_in_child=self._disarm_child)
+
+    def _disarm(self) -> None:
+        if self._file is None:
+            return
+        if self._terminate_noted:
+            faulthandler.unregister(signal.SIGTERM)
+            self._terminate_noted = False
+        faulthandler.disable()
+        self._file.close()
+        self._file = None
+
+    def _disarm_child(self) -> None:
+        """A loader worker ended by SIGTERM is no news."""
+        if self._terminate_noted:
+            faulthandler.unregister(signal.SIGTERM)
