@@ -118,7 +118,7 @@ class Exits:
 
     def _sys_exit(self, status: Any = None, /) -> NoReturn:
         """The job's ``sys.exit``: the only place where the code it asks for can be seen from inside."""
-        if self._ours():
+        if self._ours() and threading.current_thread() is threading.main_thread():  # elsewhere it ends a thread
             code = 0 if status is None else status if isinstance(status, int) else 1
             self._asked = (int(code), self._step())
         self._exit(status)

@@ -1,0 +1,224 @@
+"""Every way a process can end leaves its words, and ends as it would have without us."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from torchvitals.hooks.exits import Exits
+
+HEAD = """
+    import json, os, signal, sys, threading
+    from pathlib import Path
+    from torchvitals.hooks.exits import Exits
+    told = open(sys.argv[1], "a", buffering=1)
+    state = {"step": 5}
+    def write(event):
+        told.write(json.dumps([event.step, event.kind, event.details]) + "\\n")
+    %s
+    exits = Exits(write, lambda: state["step"], faults=Path(sys.argv[1] + ".faults"))
+    exits.install()
+    exits.install()
+"""
+
+
+def run(tmp_path, body, before=""):
+    script = tmp_path / "job.py"
+    script.write_text(textwrap.dedent(HEAD) % before + textwrap.dedent(body))
+    told = tmp_path / "told"
+    told.touch()
+    ran = subprocess.run([sys.executable, script, told], capture_output=True, text=True, timeout=60)
+    events = [json.loads(line) for line in told.read_text().splitlines()]
+    return ran, events
+
+
+def test_a_normal_end_is_code_0(tmp_path):
+    ran, events = run(tmp_path, "")
+
+    assert ran.returncode == 0
+    assert events == [[5, "exit", {"code": 0}]]
+
+
+@pytest.mark.parametrize(("call", "code"), [("3", 3), ("0", 0), ("", 0), ("None", 0), ("'no data'", 1), ("True", 1)])
+def test_the_code_that_was_asked_for_is_told(tmp_path, call, code):
+    ran, events = run(tmp_path, f"sys.exit({call})")
+
+    assert ran.returncode == code
+    assert events == [[5, "exit", {"code": code}]]
+
+
+def test_a_code_that_was_caught_does_not_count_once_the_job_trains_on(tmp_path):
+    body = """
+    try:
+        sys.exit(3)
+    except SystemExit:
+        state["step"] += 1
+    """
+    ran, events = run(tmp_path, body)
+
+    assert ran.returncode == 0
+    assert events == [[6, "exit", {"code": 0}]]
+
+
+def test_an_exception_is_told_with_its_place_and_still_printed(tmp_path):
+    body = """
+    def collate(rows):
+        return rows[7]
+    collate([])
+    """
+    ran, events = run(tmp_path, body)
+    (step, kind, details), last = events
+
+    assert ran.returncode == 1
+    assert "IndexError: list index out of range" in ran.stderr
+    assert (step, kind, details["type"], details["message"]) == (
+        5,
+        "exception",
+        "IndexError",
+        "list index out of range",
+    )
+    assert details["frames"][-1].endswith(" collate")
+    assert "job.py:" in details["frames"][-1]
+    assert last == [5, "exit", {"code": 1}]
+
+
+def test_the_jobs_own_hook_still_runs(tmp_path):
+    ran, events = run(tmp_path, "1 / 0", before="sys.excepthook = lambda *_: print('the job saw it')")
+
+    assert ran.stdout == "the job saw it\n"
+    assert [kind for _, kind, _ in events] == ["exception", "exit"]
+
+
+def test_the_cause_of_an_exception_is_told(tmp_path):
+    body = """
+    try:
+        open("/nowhere/at/all")
+    except OSError as error:
+        raise RuntimeError("no data") from error
+    """
+    _, events = run(tmp_path, body)
+
+    assert "FileNotFoundError" in events[0][2]["cause"]
+
+
+def test_torchruns_record_still_gets_the_exception(tmp_path):
+    body = """
+    os.environ["TORCHELASTIC_ERROR_FILE"] = sys.argv[1] + ".error"
+    from torch.distributed.elastic.multiprocessing.errors import record
+    @record
+    def main():
+        raise ValueError("bad label")
+    main()
+    """
+    _, events = run(tmp_path, body)
+
+    assert events[0][2]["message"] == "bad label"
+    assert "bad label" in (tmp_path / "told.error").read_text()
+
+
+def test_an_interrupt_is_an_exception_of_its_own_type(tmp_path):
+    ran, events = run(tmp_path, "signal.raise_signal(signal.SIGINT)")
+
+    assert ran.returncode == -signal.SIGINT
+    assert events[0][2]["type"] == "KeyboardInterrupt"
+
+
+def test_a_thread_that_dies_is_named_and_the_process_ends_well(tmp_path):
+    body = """
+    thread = threading.Thread(target=lambda: 1 / 0, name="prefetch")
+    thread.start()
+    thread.join()
+    """
+    ran, events = run(tmp_path, body)
+
+    assert ran.returncode == 0
+    assert events[0][2]["thread"] == "prefetch"
+    assert events[1] == [5, "exit", {"code": 0}]
+
+
+def test_sys_exit_in_a_thread_ends_the_thread_only(tmp_path):
+    body = """
+    thread = threading.Thread(target=lambda: sys.exit(3))
+    thread.start()
+    thread.join()
+    """
+    ran, events = run(tmp_path, body)
+
+    assert ran.returncode == 0
+    assert events == [[5, "exit", {"code": 0}]]
+
+
+def test_sigterm_kills_as_before_and_leaves_a_note(tmp_path):
+    ran, events = run(tmp_path, "signal.raise_signal(signal.SIGTERM)")
+
+    assert ran.returncode == -signal.SIGTERM
+    assert events == []
+    assert "job.py" in (tmp_path / "told.faults").read_text()
+
+
+def test_the_jobs_own_sigterm_handler_is_left_alone(tmp_path):
+    ran, _ = run(
+        tmp_path,
+        "signal.raise_signal(signal.SIGTERM)",
+        before="signal.signal(signal.SIGTERM, lambda *_: print('saving'))",
+    )
+
+    assert (ran.returncode, ran.stdout) == (0, "saving\n")
+    assert (tmp_path / "told.faults").read_text() == ""
+
+
+def test_a_faulthandler_that_is_enabled_is_not_taken(tmp_path):
+    run(tmp_path, "os.abort()", before="import faulthandler; faulthandler.enable()")
+
+    assert not (tmp_path / "told.faults").exists()
+
+
+def test_a_fatal_signal_leaves_the_stack(tmp_path):
+    ran, _ = run(tmp_path, "os.abort()")
+
+    assert ran.returncode == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in (tmp_path / "told.faults").read_text()
+
+
+def test_a_forked_child_says_nothing(tmp_path):
+    body = """
+    pid = os.fork()
+    if pid == 0:
+        sys.exit(9)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 9
+    """
+    ran, events = run(tmp_path, body)
+
+    assert ran.returncode == 0, ran.stderr
+    assert events == [[5, "exit", {"code": 0}]]
+
+
+def test_after_remove_everything_is_as_it_was(tmp_path):
+    body = """
+    exits.remove()
+    assert (sys.excepthook, threading.excepthook, sys.exit) == before
+    import faulthandler
+    assert not faulthandler.is_enabled()
+    """
+    ran, events = run(tmp_path, body, before="before = sys.excepthook, threading.excepthook, sys.exit")
+
+    assert ran.returncode == 0, ran.stderr
+    assert events == []
+
+
+def test_what_was_chained_on_top_of_us_is_left_there():
+    ours = Exits(lambda event: None, lambda: 0).install()
+    hook = sys.excepthook
+
+    def on_top(*args):
+        hook(*args)
+
+    sys.excepthook = on_top
+    ours.remove()
+    try:
+        assert sys.excepthook is on_top
+    finally:
+        sys.excepthook = sys.__excepthook__
