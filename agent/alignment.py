@@ -12,9 +12,11 @@ from torchvitals.signals.reader import Entry
 from torchvitals.signals.records import Event, Requests, Step, Window
 
 LEAD_SECONDS = 300.0
-"""How long, in the job's own time, others wait for a silent rank: slow starts and checkpoints take a minute."""
-LEAD_ENTRIES = 20_000
-"""And how many steps may wait: about 25 MB of them."""
+"""How long, in the job's own time, others wait for a silent rank: slow starts and checkpoints take a minute or two;"""
+LEAD_STEPS = 2000
+"""and how many steps at least: the live agent reads processes a thousand records at a time."""
+LEAD_LIMIT = 20_000
+"""And at most, whatever the time: about 25 MB of records."""
 
 PACERS = (Step, Requests, Window)
 
@@ -61,17 +63,23 @@ class Lanes:
 
     Args:
         ranks: the ranks that are expected to speak.
-        lead_seconds: how far, in record time, the leader may run ahead of a silent rank.
-        lead_entries: how many records may wait for it.
+        lead_seconds, lead_steps: nobody waits for a silent rank that the leader is ahead of by both.
+        lead_limit: nor for one that it is ahead of by so many steps.
 
     """
 
     def __init__(
-        self, ranks: Iterable[int], *, lead_seconds: float = LEAD_SECONDS, lead_entries: int = LEAD_ENTRIES
+        self,
+        ranks: Iterable[int],
+        *,
+        lead_seconds: float = LEAD_SECONDS,
+        lead_steps: int = LEAD_STEPS,
+        lead_limit: int = LEAD_LIMIT,
     ) -> None:
         self.lanes = {rank: Lane() for rank in ranks}
         self._lead_seconds = lead_seconds
-        self._lead_entries = lead_entries
+        self._lead_steps = lead_steps
+        self._lead_limit = lead_limit
         self._tick = 0
         self._newest = 0.0
 
@@ -120,4 +128,6 @@ class Lanes:
     def _overdue(self, waiting: list[Lane]) -> bool:
         oldest = min(lane.due_times[0] for lane in waiting)
         queued = max(len(lane.due_times) for lane in waiting)
-        return self._newest - oldest > self._lead_seconds or queued > self._lead_entries
+        if queued > self._lead_limit:
+            return True
+        return queued > self._lead_steps and self._newest - oldest > self._lead_seconds

@@ -88,8 +88,7 @@ class Diagnosis:
             self.absorbed[other.id] = home.id
 
     def _name(self, crew: Crew, finding: Finding) -> str:
-        nth = list(self._engine.crews.values()).index(crew) if crew in self._engine.crews.values() else -1
-        text = f"{self._engine.run_id}/{nth}/{finding.kind}/{finding.optimizer}/{finding.first_step}"
+        text = f"{self._engine.run_id}/{crew.hello.incarnation}/{crew.hello.started}/{finding.kind}/{finding.optimizer}/{finding.first_step}"
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def _is_stale(self, group: Group) -> bool:

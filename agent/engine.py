@@ -12,8 +12,6 @@ from torchvitals.detectors.detector import Detector, Finding, RecordDetector, St
 from torchvitals.signals.reader import Entry
 from torchvitals.signals.records import LAUNCHER_RANK, AnyRecord, Event, Hello, Requests, Step, Window
 
-Crews = tuple[int, int, int]
-
 
 class NotChecked(msgspec.Struct, frozen=True):
     """What was not looked at, and why."""
@@ -72,7 +70,7 @@ class Engine:
         self.processes: dict[tuple[int, int], Process] = {}
         """(rank, pid) → process; the launcher has rank -1."""
         self.launcher_events: list[Event] = []
-        self.crews: dict[Crews, Crew] = {}
+        self.crews: list[Crew] = []
         self.noted: list[Noted] = []
         self._classes = tuple(detectors)
         self._record_classes = tuple(record_detectors)
@@ -107,7 +105,7 @@ class Engine:
             if process := self.processes.get((hello.rank, hello.pid)):
                 process.gone = True
         found: list[Finding] = []
-        for crew in self.crews.values():
+        for crew in self.crews:
             found.extend(self._keep(crew, crew.finish()))
         if self.processes:
             found.extend(self._keep(self.newest, self._records.finish(gone)))
@@ -118,12 +116,12 @@ class Engine:
         """The crew that started last; while nobody has trained, the launcher's own, which has no ranks.
 
         Raises:
-            LookupError: nothing was fed yet.
+            ValueError: nothing was fed yet.
 
         """
         if not self.crews and self._launcher_crew:
             return self._launcher_crew
-        return self.crews[max(self.crews)]
+        return max(self.crews, key=lambda crew: (crew.hello.incarnation, crew.hello.started))
 
     @property
     def history(self) -> History:
@@ -147,7 +145,7 @@ class Engine:
         for cls in self._classes:
             reads = " or ".join(f"`{name}`" for name in cls.reads[:2])
             yield cls.kind, Status("not_checked", f"no {reads} was recorded")
-        for crew in self.crews.values():
+        for crew in self.crews:
             yield from crew.statuses()
         yield from self._records.statuses()
 
@@ -160,20 +158,23 @@ class Engine:
         return self._keep(self.newest, self._records.observe(hello, record))
 
     def _enlist(self, hello: Hello) -> Crew:
-        """The crew of a new process: a rank that appears again in the same incarnation starts another one.
+        """The crew of a new process: the one of its incarnation that lacks its rank and began at about its time.
 
-        A process that serves requests keeps no step with others, so each is a crew of its own.
+        A rank that appears again in the same incarnation (two trainings in one command) starts another crew;
+        a process that serves requests keeps no step with others, so each is a crew of its own.
         """
-        alone = hello.role == "serve"
-        nth = 0
-        while (key := (hello.incarnation, nth, hello.rank if alone else -1)) in self.crews:
-            members = [k for k, crew in self._crew_of.items() if crew is self.crews[key]]
-            if not alone and all(rank != hello.rank for rank, _ in members):
-                return self.crews[key]
-            nth += 1
-        alone_hello = msgspec.structs.replace(hello, world_size=1, rank=0) if alone else hello
-        crew = self.crews[key] = Crew(alone_hello, self._classes, self._records)
+        if hello.role != "serve":
+            open_crews = [crew for crew in self.crews if self._lacks(crew, hello)]
+            if open_crews:
+                return min(open_crews, key=lambda crew: abs(crew.hello.started - hello.started))
+        crew = Crew(hello, self._classes, self._records)
+        self.crews.append(crew)
         return crew
+
+    def _lacks(self, crew: Crew, hello: Hello) -> bool:
+        same = (crew.hello.incarnation, crew.hello.world_size, crew.hello.role)
+        taken = {rank for (rank, _), other in self._crew_of.items() if other is crew}
+        return same == (hello.incarnation, hello.world_size, hello.role) and hello.rank not in taken
 
     def _keep(self, crew: Crew, findings: list[Finding]) -> list[Finding]:
         self.noted.extend(Noted(crew, finding) for finding in findings)

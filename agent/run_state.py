@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from torchvitals.agent.diagnosis import Diagnosis
 from torchvitals.agent.engine import Engine, NotChecked
 from torchvitals.agent.incident import Incident
+from torchvitals.detectors.detector import Status
 from torchvitals.signals.reader import Entry
 from torchvitals.signals.records import Hello
 
@@ -56,18 +57,22 @@ class RunState:
         self._note(changed, self.diagnosis.conclude())
         return list(changed.values())
 
+    def statuses(self) -> dict[str, Status]:
+        """Each detector kind once, and where it stands."""
+        return self.engine.statuses()
+
     def checked(self) -> list[str]:
         """The kinds that were looked for."""
-        return [kind for kind, status in self.engine.statuses().items() if status.state in ("ok", "alarm")]
+        return [kind for kind, status in self.statuses().items() if status.state in ("ok", "alarm")]
 
     def not_checked(self) -> list[NotChecked]:
         """What could not be looked at, and why; each once."""
         found = [
             NotChecked(kind, status.reason or "too few steps so far")
-            for kind, status in self.engine.statuses().items()
+            for kind, status in self.statuses().items()
             if status.state in ("warming_up", "not_checked")
         ]
-        for crew in self.engine.crews.values():
+        for crew in self.engine.crews:
             for _, event in crew.events:
                 if event.kind == "not_checked":
                     found.append(NotChecked(str(event.details.get("what", "")), str(event.details.get("why", ""))))
