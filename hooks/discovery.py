@@ -56,6 +56,16 @@ def unwrap(module: Module) -> Model:
     return Model(module, inner, wrappers)
 
 
+def hookable(module: Module) -> Module:
+    """The module whose forward can be hooked: the compiled wrapper, which runs eagerly, else the inner module."""
+    model = unwrap(module)
+    if "OptimizedModule" not in model.wrappers:
+        return model.inner
+    while type(module).__name__ != "OptimizedModule":
+        module = module._modules["module"]  # type: ignore[assignment]
+    return module
+
+
 def parameter_names(models: Iterable[Model]) -> dict[int, str]:
     """Parameter id → its names joined by `` = `` (a tied weight has several), without wrapper prefixes.
 

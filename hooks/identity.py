@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-
 from torchvitals.signals.records import Hello
 
 
@@ -77,7 +76,7 @@ def hello(role: str, environ: Mapping[str, str] = os.environ) -> Hello:
         pid=os.getpid(),
         incarnation=_first_integer(environ, "TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT") or 0,
         python=platform.python_version(),
-        torch=torch.__version__,
+        torch=str(torch.__version__),  # a subclass of str that msgpack refuses
         device=device_name(),
         command=" ".join([sys.executable, *sys.argv])[:1000],
         role=role,
@@ -86,7 +85,7 @@ def hello(role: str, environ: Mapping[str, str] = os.environ) -> Hello:
 
 def device_name() -> str:
     """``cpu``, or the name of the current CUDA device when the job has already started CUDA."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return torch.cuda.get_device_name()
     return "cpu"
 

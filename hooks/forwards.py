@@ -1,0 +1,183 @@
+"""The root module's forward: what goes in, how long it takes, and whether it trains, evaluates or serves."""
+
+import contextlib
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import Module
+from torchvitals.hooks.activations import ActivationProfile
+from torchvitals.hooks.replay import Replay
+from torchvitals.signals.records import Axis, Profile, pack_floats
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+    from torchvitals.hooks.observer import Observer
+
+FREE_NUMEL = 1 << 16
+"""An input this small is looked at every step: 65,536 floats reduce in about 10 µs. Larger ones when sampled."""
+
+
+class RootHook:
+    """A forward hook that a copy of the model does not inherit.
+
+    A deep copy's hook does nothing, and a pickled model carries a harmless standard-library callable, so
+    that it loads where torchvitals is not installed.
+    """
+
+    __slots__ = ("_watch", "_which")
+
+    def __init__(self, watch: "RootWatch | None", which: str) -> None:
+        self._watch = weakref.ref(watch) if watch is not None else None
+        self._which = which
+
+    def __call__(self, *args: Any) -> None:
+        if torch.compiler.is_compiling() or self._watch is None:
+            return
+        watch = self._watch()
+        if watch is not None:
+            (watch.entered if self._which == "enter" else watch.left)(*args)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "RootHook":
+        return RootHook(None, self._which)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (contextlib.nullcontext(), "__exit__")
+
+
+class RootWatch:
+    """Watches one root module.
+
+    Args:
+        module: whose forward is hooked; the compiled wrapper when there is one.
+        prefix: path of ``module`` in the model the user knows, as ``net.`` or empty.
+        observer: who knows the phase, the pending step and the spool.
+    """
+
+    def __init__(self, module: Module, prefix: str, observer: "Observer") -> None:
+        self.module = weakref.ref(module)
+        self.prefix = prefix
+        self.replay = Replay(module)
+        self.training_calls = 0
+        self.awaiting_backward = False
+        """A training forward whose loss nobody has called backward on yet."""
+        self.compiled = type(module).__name__ == "OptimizedModule"
+        self._observer = observer
+        self._recorder = observer.recorder
+        self._depth = 0
+        self._began = 0.0
+        self._training = False
+        self._activations: ActivationProfile | None = None
+        self._measuring = False
+        self._axis_sent: list[str] = []
+        self._axis = f"module:{len(observer.roots)}"
+        self._handles: list[RemovableHandle] = [
+            module.register_forward_pre_hook(RootHook(self, "enter"), with_kwargs=True),
+            module.register_forward_hook(RootHook(self, "leave"), with_kwargs=True),
+        ]
+
+    def remove(self) -> None:
+        """Take the hooks off the module."""
+        for handle in self._handles:
+            handle.remove()
+        if self._activations is not None:
+            self._activations.remove()
+        self._handles.clear()
+
+    # -- called by the hooks ----------------------------------------------------------------------
+
+    def entered(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Forward begins. A root that calls itself counts once."""
+        began = time.perf_counter()
+        self._training = module.training and torch.is_grad_enabled()
+        self._recorder.phase = "forward" if self._training else "eval"
+        if self._training:
+            self._recorder.fuse.guard("inputs", self._before_training)(module, args, kwargs)
+        self._began = time.perf_counter()
+        self._recorder.cost += self._began - began
+
+    def left(self, _module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Forward has ended."""
+        now = time.perf_counter()
+        took = now - self._began
+        if self._training:
+            self._recorder.spent["forward"] += took
+            self._recorder.fuse.guard("outputs", self._after_training)(output)
+        else:
+            self._recorder.spent["eval"] += took
+            self._observer.evaluated(self, args, kwargs, output, took)
+        self._recorder.phase = "idle"
+        self._recorder.cost += time.perf_counter() - now
+
+    # -- parts ------------------------------------------------------------------------------------
+
+    def _before_training(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.training_calls += 1
+        self.awaiting_backward = True
+        observer = self._observer
+        observer.training_forward()
+        self._recorder.fuse.guard("batch", self._read_batch)(args, kwargs)
+        if observer.sampling and not self.compiled:
+            if self._activations is None:  # one for the whole run: it remembers which units used to speak
+                self._activations = ActivationProfile(module, self._recorder.fuse)
+            self._activations.install()
+            self._measuring = True
+        if not self.compiled:
+            self._recorder.fuse.guard("replay", self.replay.remember)(module, args, kwargs)
+
+    def _after_training(self, output: Any) -> None:
+        if not self.compiled:
+            self._recorder.fuse.guard("replay", self.replay.remember_output)(output)
+        if self._measuring and self._activations is not None:
+            self._measuring = False
+            self._activations.remove()
+            self._recorder.fuse.guard("activations", self._send)(self._activations, output)
+
+    def _send(self, profile: ActivationProfile, output: Any) -> None:
+        entries, values = profile.collect(output)
+        if not entries:
+            return
+        names = [self.prefix + entry for entry in entries]
+        if names != self._axis_sent:
+            self._axis_sent = names
+            self._recorder.write(Axis(self._axis, "module", names))
+        packed = {name: pack_floats(value) for name, value in values.items()}
+        record = Profile(self._observer.sampled_step, self._recorder.clock(), self._axis, packed)
+        self._recorder.write(record)
+
+    def _read_batch(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        scalars = self._observer.pending.scalars
+        first = True
+        for tensor in tensors((args, kwargs)):
+            if first and tensor.dim():
+                scalars["batch_items"] = scalars.get("batch_items", 0.0) + tensor.shape[0]
+                self._observer.saw_batch(tensor)
+                first = False
+            if tensor.is_floating_point() and tensor.device.type == "cpu" and self._may_read(tensor):
+                self._read_range(tensor, scalars)
+
+    def _may_read(self, tensor: torch.Tensor) -> bool:
+        return 0 < tensor.numel() <= FREE_NUMEL or (self._observer.sampling and tensor.numel() > 0)
+
+    def _read_range(self, tensor: torch.Tensor, scalars: dict[str, float]) -> None:
+        with torch.no_grad():
+            largest = float(torch.linalg.vector_norm(tensor.detach(), float("inf")))
+        if not largest <= scalars.get("input_absmax", -1.0):
+            scalars["input_absmax"] = largest
+        if largest - largest != 0.0:
+            scalars["input_nonfinite"] = 1.0
+
+
+def tensors(structure: Any, depth: int = 4) -> Iterator[torch.Tensor]:
+    """The dense tensors in nested tuples, lists and mappings, in order; other things are passed over."""
+    if isinstance(structure, torch.Tensor):
+        if structure.layout is torch.strided and not structure.is_meta:
+            yield structure
+    elif depth and isinstance(structure, tuple | list):
+        for item in structure:
+            yield from tensors(item, depth - 1)
+    elif depth and isinstance(structure, Mapping):
+        for item in structure.values():
+            yield from tensors(item, depth - 1)

@@ -1,0 +1,150 @@
+"""The handle that ``attach`` returns, and what it installs."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TYPE_CHECKING
+
+import torch
+from torch.nn import Module
+from torch.optim import Optimizer
+from torch.optim import optimizer as optimizers
+from torchvitals.hooks import discovery, sources
+from torchvitals.hooks.observer import Observer
+from torchvitals.hooks.recorder import Recorder, numbers
+from torchvitals.hooks.taps import Taps
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+
+
+class Monitor:
+    """Hooks in this process, until :meth:`detach`. Also a context manager.
+
+    >>> model = torch.nn.Linear(2, 1)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> with attach(model, optimizer) as monitor:  # doctest: +SKIP
+    ...     model(torch.ones(4, 2)).sum().backward()
+    ...     optimizer.step()
+    """
+
+    def __init__(self, recorder: Recorder, *, finds_models: bool = False) -> None:
+        self.recorder = recorder
+        self.observer = Observer(recorder)
+        self.observer.finds_models = finds_models
+        self._taps = Taps()
+        self._handles: list[RemovableHandle] = []
+
+    @property
+    def run(self) -> str:
+        """The id of the run this process writes into."""
+        return self.recorder.open().path.parent.name
+
+    def log(self, **values: Any) -> None:
+        """Add numbers that cannot be seen to the step in progress: ``monitor.log(loss=loss, reward=12.5)``.
+
+        Tensors of one element are read when the step is written. ``loss`` replaces the one that was seen.
+        """
+        pending = self.observer.pending.logged
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                pending[name] = value.detach()
+            else:
+                pending.update(numbers({name: value}))
+
+    def watch(self, models: Sequence[Module], watched: Iterable[Optimizer]) -> None:
+        """Watch these and nothing else."""
+        self.observer.adopt([discovery.unwrap(model) for model in models])
+        for model in models:
+            self.observer.watch_model(discovery.hookable(model))
+        for optimizer in watched:
+            self.observer.watch_optimizer(optimizer)
+
+    def install(self, *, only: Sequence[Optimizer] | None = None) -> None:
+        """Put the hooks in: on ``only`` these optimizers, or on every one of the process."""
+        guard = self.recorder.fuse.guard
+        before = guard("step", self.observer.before_step)
+        after = guard("step", self.observer.after_step)
+        # An optimizer's hook must return None, and guard returns what the probe returned: None.
+        if only is None:
+            self._handles = [
+                optimizers.register_optimizer_step_pre_hook(before),
+                optimizers.register_optimizer_step_post_hook(after),
+            ]
+        else:
+            for optimizer in only:
+                self._handles.append(optimizer.register_step_pre_hook(before))
+                self._handles.append(optimizer.register_step_post_hook(after))
+        sources.install(self._taps, self.observer, guard)
+        self.observer.exits.install()
+
+    def tap(self, owner: Any, attribute: str, after: Any) -> None:
+        """Run ``after`` behind every call of ``owner.attribute``, under the fuse."""
+        self._taps.wrap(owner, attribute, None, self.recorder.fuse.guard("discovery", after))
+
+    def detach(self) -> None:
+        """Remove every hook and tap and close the spool; the model is as it was."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._taps.remove()
+        self.observer.exits.remove()
+        self.observer.detach()
+        self.observer.close()
+        self.recorder.event("detached")
+        self.recorder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+
+def attach(
+    model: Module | Sequence[Module] | Mapping[str, Module],
+    optimizer: Optimizer | Sequence[Optimizer] | None = None,
+    *,
+    directory: str | Path | None = None,
+    overhead: float = 0.01,
+) -> Monitor:
+    """Watch ``model`` (one or several roots) and ``optimizer`` (one or several) of this process.
+
+    Args:
+        model: the module you call, wrapped or not; several for a GAN or an actor and a critic.
+        optimizer: what steps it; ``None`` for inference.
+        directory: where runs are written; default ``TORCHVITALS_DIR`` or ``~/.local/state/torchvitals``.
+        overhead: share of step time that all hooks together may take.
+
+    Returns:
+        A handle: ``monitor.log(...)``, ``monitor.detach()``, or use it in a ``with``.
+
+    Raises:
+        TypeError: ``model`` or ``optimizer`` is something else; the message says what was given.
+    """
+    models = _several(model, Module, "model", "a torch.nn.Module")
+    watched = _several(optimizer, Optimizer, "optimizer", "a torch.optim.Optimizer") if optimizer is not None else []
+    recorder = Recorder(Path(directory) if directory else None, overhead=overhead, role="train" if watched else "serve")
+    monitor = Monitor(recorder)
+    monitor.watch(models, watched)
+    monitor.install(only=watched)
+    names = [type(module).__name__ for module in models]
+    recorder.event("attached", models=names, optimizers=[type(each).__name__ for each in watched])
+    return monitor
+
+
+def _several(given: Any, kind: type[Any], name: str, wanted: str) -> list[Any]:
+    """``given`` as a list of ``kind``."""
+    if isinstance(given, kind):
+        return [given]
+    items = list(given.values()) if isinstance(given, Mapping) else given
+    if not isinstance(items, Iterable) or isinstance(items, str):
+        raise TypeError(f"attach() needs {wanted} as {name}, or several; it was given {type(given).__name__}")
+    items = list(items)
+    wrong = next((item for item in items if not isinstance(item, kind)), None)
+    if wrong is not None or not items:
+        what = type(wrong).__name__ if wrong is not None else "nothing"
+        raise TypeError(f"attach() needs {wanted} as {name}, or several; it was given {what}")
+    return items

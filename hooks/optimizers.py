@@ -1,0 +1,285 @@
+"""One optimizer under watch: what it is about to apply, what it applied, and the record of the step."""
+
+import time
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim import Optimizer
+from torchvitals.hooks import gradients, readback
+from torchvitals.hooks.profiles import GradientProfile
+from torchvitals.signals.records import Axis, Digest, Profile, pack_floats, pack_integers
+
+if TYPE_CHECKING:
+    from torchvitals.hooks.observer import Observer
+
+NAMELESS = "parameter[{}]"
+
+
+class OptimizerWatch:
+    """Reads one optimizer in its step's pre- and post-hook.
+
+    Args:
+        optimizer: watched by weak reference.
+        index: the optimizer's number in this process; number 0 counts the job's steps.
+        observer: who knows the models, the budget and the spool.
+    """
+
+    def __init__(self, optimizer: Optimizer, index: int, observer: "Observer") -> None:
+        self.optimizer = weakref.ref(optimizer)
+        self.index = index
+        self.step = 0
+        self.calls = 0
+        """How often ``step`` really ran: an attempt the loss scaler skipped does not."""
+        self.sampled = True
+        """Whether the step in progress is a sampled one."""
+        self.parameters: list[torch.Tensor] = []
+        self.tripwire: list[torch.Tensor] = []
+        self.axis = f"parameter:{index}"
+        self._observer = observer
+        self._recorder = observer.recorder
+        self._profile: GradientProfile | None = None
+        self._began = 0.0
+        self._ended = 0.0
+        self._scalars: dict[str, torch.Tensor | float] = {}
+        self._arriving: tuple[int, float, dict[str, float], readback.Arriving] | None = None
+        self._profiling = False
+        self._facts: dict[str, Any] = {}
+        self._sample_cost = 0.0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the parameter list anew: groups were added, models found or moved."""
+        optimizer = self.optimizer()
+        if optimizer is None:
+            return
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.tripwire = gradients.tripwire(self._observer.in_model_order(self.parameters))
+        self._profile = None
+
+    def cleared(self) -> bool:
+        """Whether the gradients near the input are cleared: ``None``, or all zero where looking is free."""
+        for parameter in self.tripwire:
+            grad = parameter.grad
+            if grad is None:
+                return True
+            if grad.device.type == "cpu" and not bool(gradients.local(grad).any()):
+                return True
+        return False
+
+    # -- the step ---------------------------------------------------------------------------------
+
+    def before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Pre-hook: everything that is about to be applied, unless a closure is still to compute it."""
+        self.calls += 1
+        self._began = time.perf_counter()
+        self._recorder.phase = "optimizer"
+        self._scalars = {}
+        self._check_parameters(optimizer)
+        # ``args`` begins with the optimizer itself. A closure has still to compute the gradients.
+        if (args[1] if len(args) > 1 else kwargs.get("closure")) is None:
+            self._read(optimizer)
+        self._recorder.cost += time.perf_counter() - self._began
+
+    def after(self, optimizer: Optimizer) -> None:
+        """Post-hook: the step has been applied; write it down before the next one begins."""
+        now = time.perf_counter()
+        if not self._scalars:
+            self._read(optimizer)
+        self._recorder.spent["optimizer"] += now - self._began
+        skipped = self._scalars.pop("found_inf", None)
+        if skipped is not None and skipped.__class__ is not float and _truthy(skipped):
+            self._scalars = {}
+            self._close(optimizer, now, skipped=True)
+            return
+        if self._profiling and self._profile is not None:
+            self._recorder.fuse.guard("profile", self._send_profile)(self._profile)
+        self._digest(optimizer)
+        self._close(optimizer, now, skipped=False)
+
+    def skipped(self, optimizer: Optimizer) -> None:
+        """The loss scaler found an overflow and did not step: an attempt of its own, nothing applied."""
+        self._scalars = {}
+        self._profiling = False
+        self._close(optimizer, time.perf_counter(), skipped=True)
+
+    def flush(self) -> None:
+        """Write the record that still waits for its device values; the job is ending."""
+        if self._arriving is not None:
+            step, seconds, values, arriving = self._arriving
+            self._arriving = None
+            self._recorder.open().step(step, seconds, values | arriving.values(wait=True), self.index)
+
+    # -- parts ------------------------------------------------------------------------------------
+
+    def _check_parameters(self, optimizer: Optimizer) -> None:
+        count = sum(len(group["params"]) for group in optimizer.param_groups)
+        if count != len(self.parameters):
+            self.refresh()
+
+    def _read(self, optimizer: Optimizer) -> None:
+        scale = getattr(optimizer, "grad_scale", None)
+        scale = scale if isinstance(scale, torch.Tensor) else None
+        found = getattr(optimizer, "found_inf", None)
+        if isinstance(found, torch.Tensor):
+            self._scalars["found_inf"] = found
+        self._scalars["learning_rate"] = _learning_rate(optimizer)
+        with torch.no_grad():
+            self._read_tripwire(scale)
+            self._read_norm(scale)
+            self._check_finite(found)
+            if self.sampled:
+                self._sample(scale)
+
+    def _read_tripwire(self, scale: torch.Tensor | None) -> None:
+        norm = gradients.global_norm(gradients.gradients(self.tripwire))
+        if norm is not None:
+            self._scalars["tripwire_norm"] = _unscaled(norm, scale)
+
+    def _read_norm(self, scale: torch.Tensor | None) -> None:
+        clip = self._observer.pending.clip
+        if clip is not None:
+            total, limit = clip
+            self._scalars["gradient_norm_unclipped"] = total
+            self._scalars["gradient_norm"] = _clipped(total, limit)
+            return
+        budget = self._recorder.budget
+        if not budget.wants("norm", self.step):
+            return
+        began = time.perf_counter()
+        found = gradients.gradients(self.parameters)
+        norm = gradients.global_norm(found)
+        if norm is not None:
+            name = "gradient_norm_shard" if self._observer.sharded else "gradient_norm"
+            self._scalars[name] = _unscaled(norm, scale)
+        wanted = sum(p.requires_grad for p in self.parameters)
+        self._scalars["parameters_without_gradient"] = float(max(0, wanted - len(found)))
+        self._scalars |= self._recorder.fuse.guard("memory", self._observer.memory.device)() or {}
+        budget.done("norm", self.step, time.perf_counter() - began)
+
+    def _check_finite(self, found_inf: torch.Tensor | None) -> None:
+        """On a CPU the numbers are here already: look for the origin before the weights are touched."""
+        for name in ("tripwire_norm", "gradient_norm"):
+            value = self._scalars.get(name)
+            if isinstance(value, torch.Tensor) and value.device.type != "cpu":
+                continue
+            if value is not None and not _finite(float(value)) and not (found_inf is not None and _truthy(found_inf)):
+                self._observer.nonfinite_gradient(self)
+                return
+
+    def _sample(self, scale: torch.Tensor | None) -> None:
+        began = time.perf_counter()
+        if self._profile is None:
+            self._profile = self._make_profile()
+        self._facts = self._recorder.fuse.guard("profile", self._profile.before)(scale) or {}
+        self._profiling = True
+        self._sample_cost = time.perf_counter() - began
+
+    def _make_profile(self) -> GradientProfile:
+        names = self._observer.names_of(self.parameters)
+        kinds = self._observer.kinds_of(self.parameters)
+        self._recorder.write(Axis(self.axis, "parameter", names, {"kinds": kinds}))
+        return GradientProfile(names, self.parameters, dict(zip(names, kinds, strict=True)))
+
+    def _send_profile(self, profile: GradientProfile) -> None:
+        began = time.perf_counter()
+        self._profiling = False
+        values = {**self._facts, **profile.after()}
+        packed = {name: pack_floats(value) for name, value in values.items()}
+        self._recorder.write(Profile(self.step, self._recorder.clock(), self.axis, packed, self.index))
+        self._recorder.budget.done("sample", self.step, self._sample_cost + time.perf_counter() - began)
+
+    def _digest(self, optimizer: Optimizer) -> None:
+        digests = self._observer.digests
+        if digests is None or not digests.due(self.step):
+            return
+        if self._profile is None:
+            self._profile = self._make_profile()
+        for kind, values in digests.of(optimizer, self.parameters).items():
+            record = Digest(self.step, self._recorder.clock(), self.axis, kind, pack_integers(values))
+            self._recorder.write(record)
+
+    def _close(self, optimizer: Optimizer, now: float, *, skipped: bool) -> None:
+        scalars: dict[str, torch.Tensor | float] = dict(self._scalars)
+        scalars.update(self._observer.take(self))
+        if skipped:
+            scalars["learning_rate"] = _learning_rate(optimizer)
+            scalars["skipped_steps"] = 1.0
+        self._add_timing(scalars, now)
+        self._write(scalars)
+        self._scalars = {}
+        self.step += 1
+        if self.index == 0:
+            self._recorder.step = self.step
+        self._observer.step_closed(self)
+        self._settle(now)
+
+    def _add_timing(self, scalars: dict[str, torch.Tensor | float], now: float) -> None:
+        spent = self._recorder.spent
+        if self._ended and not self._observer.interrupted:
+            scalars["step_seconds"] = now - self._ended
+            for phase in ("data", "forward", "backward", "optimizer"):
+                if spent[phase]:
+                    scalars[f"{phase}_seconds"] = spent[phase]
+        rss = self._observer.memory.rss_bytes()
+        if rss is not None:
+            scalars["rss_bytes"] = float(rss)
+        scalars["overhead_ratio"] = self._recorder.budget.ratio
+
+    def _write(self, scalars: dict[str, torch.Tensor | float]) -> None:
+        self.flush()
+        values, arriving = readback.read(scalars)
+        if arriving is None:
+            self._recorder.open().step(self.step, self._recorder.clock(), values, self.index)
+        else:
+            self._arriving = (self.step, self._recorder.clock(), values, arriving)
+
+    def _settle(self, now: float) -> None:
+        ended = time.perf_counter()
+        recorder = self._recorder
+        recorder.cost += ended - now
+        if self.index == 0 or not self._ended:
+            recorder.close_step(ended - self._ended if self._ended else 0.0)
+        self._ended = ended
+        self.sampled = recorder.budget.wants("sample", self.step)
+        recorder.phase = "idle"
+
+
+def _learning_rate(optimizer: Optimizer) -> torch.Tensor | float:
+    rates = [group.get("lr", 0.0) for group in optimizer.param_groups]
+    if any(isinstance(rate, torch.Tensor) for rate in rates):
+        tensors = [rate if isinstance(rate, torch.Tensor) else torch.tensor(rate) for rate in rates]
+        return torch.stack([tensor.detach().reshape(()).to(tensors[0].device) for tensor in tensors]).max()
+    return float(max(rates, default=0.0))
+
+
+def _unscaled(norm: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+    return norm if scale is None else norm / scale.to(norm.device)
+
+
+def _clipped(total: Any, limit: float) -> Any:
+    """The norm that is left after ``clip_grad_norm_`` computed ``total`` and scaled down to ``limit``."""
+    if isinstance(total, torch.Tensor) and total.device.type != "cpu":
+        return torch.where(total > limit, torch.full_like(total, limit), total)
+    value = float(total)
+    return value if not value > limit else limit
+
+
+def _finite(value: float) -> bool:
+    return value - value == 0.0
+
+
+def _truthy(flag: torch.Tensor | float) -> bool:
+    """Whether ``found_inf`` is set; unknown, and so False, while it is on a device."""
+    if isinstance(flag, torch.Tensor) and flag.device.type != "cpu":
+        return False
+    return bool(flag)
+
+
+def sum_of(losses: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The sum of scalar losses of one step, which may live on several devices."""
+    total = losses[0].detach()
+    for loss in losses[1:]:
+        total = total + loss.detach().to(total.device)
+    return total

@@ -1,0 +1,50 @@
+"""What has been felt since the last step and belongs to the step in progress."""
+
+from typing import Any, TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Pending:
+    """Values on their way to the next step record; whichever optimizer steps next takes them."""
+
+    __slots__ = (
+        "backward_passes",
+        "clip",
+        "collectives",
+        "evaluated",
+        "loader_batches",
+        "logged",
+        "losses",
+        "nonfinite_loss",
+        "resets",
+        "scalars",
+    )
+
+    def __init__(self) -> None:
+        self.losses: list[torch.Tensor] = []
+        self.backward_passes = 0
+        self.collectives: int | None = None
+        """Sequence number when the first backward pass began."""
+        self.clip: tuple[Any, float] | None = None
+        """Total norm that the job's clipping computed, and its limit."""
+        self.scalars: dict[str, float] = {}
+        self.logged: dict[str, Any] = {}
+        self.evaluated = False
+        """An evaluation ran in between: the step's duration says nothing about training."""
+        self.resets: set[int] = set()
+        """Optimizers whose gradients were seen cleared."""
+        self.loader_batches = 0
+        self.nonfinite_loss = False
+
+    def take(self) -> "Pending":
+        """What was pending; nothing is afterwards, but for what concerns the other optimizers."""
+        taken = Pending()
+        for name in Pending.__slots__:
+            setattr(taken, name, getattr(self, name))
+        resets = self.resets
+        self.__init__()  # type: ignore[misc]
+        self.resets = resets
+        return taken

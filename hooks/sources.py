@@ -1,0 +1,88 @@
+"""The taps: where backward passes, loss scaling, clipping, loading and new optimizers can be met."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.data import dataloader
+from torchvitals.hooks.observer import Observer
+from torchvitals.hooks.taps import Taps
+
+Guard = Callable[[str, Callable[..., None]], Callable[..., None]]
+
+
+def install(taps: Taps, observer: Observer, guard: Guard) -> None:
+    """Wrap everything; what this torch does not have is said in ``not_checked``."""
+    _tap_backward(taps, observer, guard)
+    _tap_scaler(taps, observer, guard)
+    _tap_clipping(taps, observer, guard)
+    _tap_loader(taps, observer, guard)
+    _tap_scheduler(taps, observer, guard)
+
+
+def _tap_backward(taps: Taps, observer: Observer, guard: Guard) -> None:
+    def begins(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        observer.backward_begins(args[0] if args else kwargs.get("tensors"))
+
+    def ended(_result: Any, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+        observer.backward_ended()
+
+    # Tensor.backward looks this up at every call, and so do Lightning, Accelerate and the scalers.
+    taps.wrap(torch.autograd, "backward", guard("loss", begins), guard("loss", ended))
+
+
+def _tap_scaler(taps: Taps, observer: Observer, guard: Guard) -> None:
+    scaler_class = getattr(getattr(torch.amp, "grad_scaler", None), "GradScaler", None)
+    if scaler_class is None:
+        return
+
+    def scaled(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        observer.scaled(args[1] if len(args) > 1 else kwargs.get("outputs"), result)
+
+    def stepping(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        observer.scaler_steps(args[0], args[1] if len(args) > 1 else kwargs["optimizer"])
+
+    def stepped(_result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        observer.scaler_stepped(args[1] if len(args) > 1 else kwargs["optimizer"])
+
+    taps.wrap(scaler_class, "scale", None, guard("scaler", scaled))
+    taps.wrap(scaler_class, "step", guard("scaler", stepping), guard("scaler", stepped))
+
+
+def _tap_clipping(taps: Taps, observer: Observer, guard: Guard) -> None:
+    def clipped(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        limit = args[1] if len(args) > 1 else kwargs.get("max_norm")
+        kind = args[2] if len(args) > 2 else kwargs.get("norm_type", 2.0)
+        observer.clipped(result, limit, kind)
+
+    listener = guard("clipping", clipped)
+    # The module is looked up by its path: torch.nn.utils also holds a function of a similar name.
+    for owner in (torch.nn.utils, sys.modules.get("torch.nn.utils.clip_grad")):
+        if owner is not None:
+            taps.wrap(owner, "clip_grad_norm_", None, listener)
+
+
+def _tap_loader(taps: Taps, observer: Observer, guard: Guard) -> None:
+    iterator_class = getattr(dataloader, "_BaseDataLoaderIter", None)
+    if iterator_class is None:
+        return
+    began = 0.0
+
+    def waits(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+        nonlocal began
+        began = time.perf_counter()
+        observer.recorder.phase = "data"
+
+    def arrived(result: Any, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+        observer.batch_loaded(args[0], time.perf_counter() - began, ended=isinstance(result, StopIteration))
+
+    taps.wrap(iterator_class, "__next__", guard("loader", waits), guard("loader", arrived))
+
+
+def _tap_scheduler(taps: Taps, observer: Observer, guard: Guard) -> None:
+    def made(_result: Any, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+        observer.recorder.learn(scheduler=type(args[0]).__name__)
+
+    taps.wrap(torch.optim.lr_scheduler.LRScheduler, "__init__", None, guard("scheduler", made))
