@@ -83,6 +83,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     """``json`` (one object a line), ``text``, or ``auto``: text on a terminal, else json."""
     dashboard_url: str = "http://127.0.0.1:7412"
     """Put into alerts so that a person can click."""
+    runbook_url: str = ""
+    """A page of yours with a section per kind of incident; alerts link to ``<runbook_url>#<kind>``."""
     alertmanager: str = ""
     """Short form of an ``alertmanager`` sink: its URL."""
     webhook: str = ""

@@ -13,12 +13,15 @@ from torchvitals.agent.incident import SEVERITY_ORDER
 from torchvitals.agent.store import Store
 
 STATUSES = ("open", "acknowledged", "resolved")
+"""The store also knows ``absorbed``: the incident turned out to be part of another one and is not listed."""
 
 _SELECT = """
 SELECT i.*, r.name AS run_name FROM incidents AS i LEFT JOIN runs AS r ON r.run = i.run
 WHERE ($run IS NULL OR i.run = $run) AND ($id IS NULL OR i.id = $id) AND i.status IN (SELECT unnest($statuses))
 """
-_COUNTS = "SELECT run, severity, count(*) AS open FROM incidents WHERE status <> 'resolved' GROUP BY run, severity"
+_COUNTS = """
+SELECT run, severity, count(*) AS open FROM incidents WHERE status IN ('open', 'acknowledged') GROUP BY run, severity
+"""
 
 
 class NoSuchIncidentError(LookupError):

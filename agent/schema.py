@@ -111,3 +111,9 @@ WHEN NOT MATCHED THEN INSERT (id, run, kind, severity, first_step, detected_step
   new.detected_step, new.rank, new.place, new.cause, new.confidence, new.title, new.body, 'open', new.now, new.now)
 """
 """An incident that grew keeps its life-cycle: status, who acknowledged it, until when it is silenced."""
+
+WITHDRAW = """
+UPDATE incidents SET status = 'absorbed', resolved_at = coalesce(resolved_at, ?)
+WHERE status <> 'absorbed' AND id IN (SELECT unnest(?))
+"""
+"""Not deleted: whoever was alerted must be told that it is over."""

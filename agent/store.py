@@ -140,10 +140,14 @@ class Store:
         processes: Sequence[ProcessRow] = (),
         batch: RowBatch | None = None,
         incidents: Sequence[Incident] = (),
+        withdrawn: Sequence[str] = (),
         *,
         now: float = 0.0,
     ) -> None:
-        """Write rows, positions and incidents of one run: all of them or, when this raises, none."""
+        """Write rows, positions and incidents of one run: all of them or, when this raises, none.
+
+        ``withdrawn`` are ids of incidents that turned out to be part of others.
+        """
         tables = batch.tables() if batch else {}
         with self.transaction() as cursor:
             if batch:
@@ -155,6 +159,8 @@ class Store:
             cursor.execute(schema.MERGE_RUN, msgspec.structs.astuple(run))
             for incident in incidents:
                 cursor.execute(schema.MERGE_INCIDENT, _incident_row(run.run, incident, now))
+            if withdrawn:
+                cursor.execute(schema.WITHDRAW, [now, list(withdrawn)])
 
     def positions(self, run: str) -> dict[str, tuple[int, int]]:
         """Process directory → (segment, byte) up to which its rows are committed."""
