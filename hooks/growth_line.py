@@ -1,0 +1,61 @@
+"""The statement that makes a container grow: where a person has to look, and what to change."""
+
+import ast
+from collections.abc import Callable, Iterable
+
+from torchvitals.hooks.source import Function, Line, tree
+
+Search = Callable[[ast.AST, str], bool]
+
+
+def growth_line(files: Iterable[str], name: str, function: str = "") -> Line:
+    """The statement that makes the container called ``name`` grow, or defines it; else no line.
+
+    Looks in ``function`` first, then anywhere in ``files``; growing (append, ``[...] =``, ``+=``) before defining.
+    """
+    for search in (_grows, _defines):
+        for inside in dict.fromkeys((function, "")):
+            for file in files:
+                line = _first(file, inside, name, search)
+                if line:
+                    return Line(file, line)
+    return Line()
+
+
+_GROWING = {"append", "extend", "add", "insert", "update", "setdefault", "appendleft", "push", "register_forward_hook"}
+
+
+def _grows(node: ast.AST, name: str) -> bool:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return node.func.attr in _GROWING and _is(node.func.value, name)
+    if isinstance(node, ast.AugAssign):
+        return _is(node.target, name)
+    if isinstance(node, ast.Assign):
+        if any(isinstance(target, ast.Subscript) and _is(target.value, name) for target in node.targets):
+            return True
+        mentions = any(_is(part, name) for part in ast.walk(node.value) if isinstance(part, (ast.Name, ast.Attribute)))
+        return mentions and any(_is(target, name) for target in node.targets)
+    return False
+
+
+def _defines(node: ast.AST, name: str) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return isinstance(node, (ast.Assign, ast.AnnAssign)) and any(t is not None and _is(t, name) for t in targets)
+
+
+def _is(node: ast.AST, name: str) -> bool:
+    """Does ``node`` read as ``name``, ``anything.name`` or ``name[...]``?"""
+    if isinstance(node, ast.Subscript):
+        return _is(node.value, name)
+    return name == (node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None)
+
+
+def _first(file: str, function: str, name: str, search: Search) -> int:
+    module = tree(file)
+    if module is None:
+        return 0
+    inside = [f for f in ast.walk(module) if isinstance(f, Function) and f.name == function] if function else [module]
+    lines = [
+        node.lineno for part in inside for node in ast.walk(part) if search(node, name) and hasattr(node, "lineno")
+    ]
+    return min(lines, default=0)

@@ -1,0 +1,92 @@
+"""On which line of the job's code is this operation of the loss written?
+
+The autograd graph knows operations, not lines. The frame that called ``backward`` is known, so the syntax
+of its function, and of the functions it calls, is searched for the operation: ``torch.log(x)``,
+``x.log()``, ``a / b``.
+"""
+
+import ast
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+import torch
+from torchvitals.hooks.source import Function, Line, called_functions, function_at, line_of, locals_of, resolve
+
+_SPELLINGS: dict[str, set[str]] = {
+    "div": {"div", "divide", "true_divide"},
+    "pow": {"pow", "square"},
+    "linalg_vector_norm": {"norm", "vector_norm", "pairwise_distance"},
+    "norm": {"norm", "vector_norm"},
+    "log_softmax": {"log_softmax", "cross_entropy", "CrossEntropyLoss"},
+    "nll_loss": {"nll_loss", "cross_entropy", "CrossEntropyLoss", "NLLLoss"},
+    "mse_loss": {"mse_loss", "MSELoss"},
+    "binary_cross_entropy": {"binary_cross_entropy", "BCELoss"},
+    "std": {"std", "std_mean"},
+    "mul": {"mul", "multiply"},
+    "sub": {"sub", "subtract", "rsub"},
+}
+_OPERATORS: dict[str, type[ast.operator]] = {
+    "div": ast.Div, "pow": ast.Pow, "mul": ast.Mult, "sub": ast.Sub, "rsub": ast.Sub, "add": ast.Add,
+}  # fmt: skip
+_CALL_DEPTH = 4
+"""Calls followed from the function that calls backward: training step, loss method, helper, helper."""
+
+
+def operation_line(word: str, frames: list[FrameType]) -> Line:
+    """The line that spells ``word`` in the innermost of ``frames`` that leads to one; no line if none does.
+
+    Args:
+        word: an operation's name as in the graph, ``log`` or ``linalg_vector_norm``.
+        frames: the job's frames, innermost first.
+    """
+    for frame in frames:
+        function = function_at(frame.f_code.co_filename, frame.f_lineno)
+        if function is None:
+            continue
+        scope = {**frame.f_globals, **locals_of(frame)}
+        found = _search(word, frame.f_code.co_filename, function, scope, frame.f_lineno, depth=_CALL_DEPTH)
+        if found.file:
+            return found
+    return Line()
+
+
+def nearest(frames: list[FrameType]) -> Line:
+    """Where the innermost of ``frames`` stands."""
+    return line_of(frames[0]) if frames else Line()
+
+
+def _search(word: str, file: str, function: ast.AST, scope: dict[str, Any], before: int, *, depth: int) -> Line:
+    lines = sorted({part.lineno for part in own_nodes(function) if _spells(part, word, scope)})
+    if lines:
+        earlier = [number for number in lines if number <= before]
+        return Line(file, earlier[-1] if earlier else lines[-1])
+    if depth:
+        for other, called, its_scope in called_functions(function, scope):
+            found = _search(word, other, called, its_scope, getattr(called, "end_lineno", 0), depth=depth - 1)
+            if found.file:
+                return found
+    return Line()
+
+
+def own_nodes(function: ast.AST) -> Iterator[Any]:
+    """Nodes of ``function`` without those of functions and classes defined inside it."""
+    for child in ast.iter_child_nodes(function):
+        if isinstance(child, (*Function.__args__, ast.ClassDef)):
+            continue
+        yield child
+        yield from own_nodes(child)
+
+
+def _spells(node: ast.AST, word: str, scope: dict[str, Any]) -> bool:
+    operator = _OPERATORS.get(word)
+    if isinstance(node, (ast.BinOp, ast.AugAssign)):
+        return operator is not None and isinstance(node.op, operator)
+    if not isinstance(node, ast.Call):
+        return False
+    spellings = _SPELLINGS.get(word, {word, word + "_"})
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if name in spellings:
+        return True
+    target = resolve(node.func, scope)
+    return isinstance(target, torch.nn.Module) and type(target).__name__ in spellings

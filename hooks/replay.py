@@ -1,0 +1,259 @@
+"""Naming the first operation that made a non-finite value: the failing batch runs again under inspection.
+
+``remember`` and ``remember_output`` keep, by reference, what a forward would need to run once more;
+nothing else happens until a loss or a gradient is known to be non-finite.
+"""
+
+import contextlib
+import time
+import warnings
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
+from typing import Any
+
+import torch
+from torch.autograd import backward as run_backward  # imported before anybody taps it
+from torch.nn import Module
+from torchvitals.hooks.births import Birth, Births, kind_of
+from torchvitals.hooks.calls import Call
+from torchvitals.hooks.expression import LossExpression
+from torchvitals.hooks.nested import tensors
+from torchvitals.hooks.operation_line import nearest, operation_line
+from torchvitals.hooks.sandbox import sandbox
+from torchvitals.hooks.source import Line, locals_of, user_frames
+from torchvitals.hooks.verdict import Origin, Scene, tell
+
+_JOB_ERRORS = (
+    RuntimeError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError, AssertionError, StopIteration,
+    OSError,
+)  # fmt: skip
+"""What the job's forward may raise when it runs a second time; anything else is for the fuse."""
+
+
+class Replay:
+    """Remembers the forwards of one root module since the last optimizer step, and runs them again on request.
+
+    ``remember`` and ``remember_output`` cost 8.5 µs per forward together (2-core CPU, torch 2.13, one input
+    and one output): ``python -m benchmarks.replay_cost``. They keep references, no copies, except 5 kB of
+    generator state.
+
+    Args:
+        module: the root; a DDP wrapper is unwrapped, since a replay must not communicate.
+        calls: forwards kept between two optimizer steps (micro-batches); older ones are let go.
+        largest_gradient: bytes of output gradients kept per forward; logits of a language model can be
+            gigabytes, and keeping their gradient would raise the job's peak memory. Beyond it the replay
+            runs with a gradient of ones, and says so.
+    """
+
+    def __init__(self, module: Module, *, calls: int = 8, largest_gradient: int = 256 << 20) -> None:
+        self._module = weakref.ref(_inner(module))
+        self._calls: deque[Call] = deque(maxlen=calls)
+        self._largest_gradient = largest_gradient
+        self._probe: weakref.ref[torch.Tensor] | None = None
+        self._probe_version = -1
+
+    # -- every forward ----------------------------------------------------------------------------
+
+    def remember(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The root is about to be called to train."""
+        probe = self._probe() if self._probe is not None else None
+        if probe is None:
+            probe = next((p for p in module.parameters() if p.requires_grad), None)
+            if probe is None:
+                return
+            self._probe = weakref.ref(probe)
+        if probe._version != self._probe_version:  # an optimizer has written to it: what came before is over
+            self._probe_version = probe._version
+            self._calls.clear()
+        self._calls.append(Call(probe, args, kwargs, self._largest_gradient))
+
+    def remember_output(self, output: Any) -> None:
+        """The call remembered last has returned ``output``."""
+        if self._calls:
+            self._calls[-1].returned(output)
+
+    def forget(self) -> None:
+        """Let go of all inputs and gradients."""
+        self._calls.clear()
+
+    # -- when something is not finite -------------------------------------------------------------
+
+    def loss_origin(self, loss: torch.Tensor, limit_seconds: float = 20.0) -> Origin | None:
+        """Where the non-finite ``loss`` comes from. Call it before its backward, which frees the graph."""
+        deadline = time.monotonic() + limit_seconds
+        why = "" if self._calls else "the model was not called as a whole, so its forward cannot be run again"
+        for call in list(self._calls):
+            if call.outputs_finite():
+                continue
+            birth, reason = self._inspect(call, deadline, backward=False)
+            why = why or reason
+            if birth is not None:
+                return tell(birth, self._scene(call), phase="forward", why=reason)
+        return self._loss_expression(loss, why)
+
+    def gradient_origin(self, parameters: Iterable[torch.Tensor] = (), limit_seconds: float = 20.0) -> Origin | None:
+        """Where non-finite gradients of a finite loss come from. Call it before the optimizer's step.
+
+        Args:
+            parameters: those whose gradients were looked at; ``None`` is returned if all of theirs are finite.
+            limit_seconds: operations later than that run unseen.
+        """
+        watched = [p.grad for p in parameters if p.grad is not None]
+        if watched and not any(kind_of(gradient) for gradient in watched if not gradient.is_sparse):
+            return None
+        deadline = time.monotonic() + limit_seconds
+        why = "" if self._calls else "the model was not called as a whole, so its backward cannot be run again"
+        for call in list(self._calls):
+            if any(kind_of(gradient) for gradient in call.gradients.values()):
+                return self._loss_backward(call)
+            birth, reason = self._inspect(call, deadline, backward=True)
+            why = why or reason
+            if birth is not None:
+                return tell(birth, self._scene(call), phase="backward" if birth.backward else "forward", why=reason)
+        why = why or "run again, all gradients of this rank are finite: another rank, or code after backward, made them"
+        return tell(Birth("", "nan", allowed=False, backward=True), self._scene(), phase="backward", why=why)
+
+    # -- running again ----------------------------------------------------------------------------
+
+    def _inspect(self, call: Call, deadline: float, *, backward: bool) -> tuple[Birth | None, str]:
+        """The birth behind what ``call`` returned, or behind its parameters' gradients, and what was missed."""
+        module = self._module()
+        why = "the model is gone" if module is None else refusal(module) or call.changed(gradients=backward)
+        if module is None or why:
+            return None, why
+        births = Births({id(m): name for name, m in module.named_modules()}, _run.__code__, deadline, backward)
+        try:
+            birth = _run(module, call, births, backward=backward)
+        except _JOB_ERRORS as error:
+            return None, f"running the batch again failed: {type(error).__name__}: {error}"[:300]
+        if births.late:
+            return birth, "the time for the replay was over"
+        return birth, call.substituted if backward else ""
+
+    # -- the loss expression ----------------------------------------------------------------------
+
+    def _loss_expression(self, loss: torch.Tensor, why: str) -> Origin:
+        frames = list(user_frames())
+        birth = LossExpression(loss, self._after()).first_birth()
+        if birth is None:
+            birth = Birth("", _value(loss), allowed=False)
+            why = why or "no operation of the loss kept what it would take to tell"
+        return self._tell_loss(birth, frames, why)
+
+    def _loss_backward(self, call: Call) -> Origin:
+        frames = list(user_frames())
+        loss = _living_loss(frames)
+        operation, alone = LossExpression(loss, call.sequence).singular_operation() if loss is not None else ("", False)
+        gradient = next(gradient for gradient in call.gradients.values() if kind_of(gradient))
+        birth = Birth(f"aten.{operation}" if operation else "", _value(gradient), allowed=False, backward=True)
+        birth.describe([], gradient)
+        why = "" if alone else "several operations of the loss can do this, and backward has freed their values"
+        return self._tell_loss(birth, frames, why if operation else "the loss's graph is gone")
+
+    def _tell_loss(self, birth: Birth, frames: list[FrameType], why: str) -> Origin:
+        line = operation_line(birth.operation.removeprefix("aten."), frames) if birth.operation else Line()
+        birth.place.line = line if line.file else nearest(frames)
+        return tell(birth, self._scene(self._calls[-1] if self._calls else None), phase="loss", why=why)
+
+    def _after(self) -> int:
+        return max((call.sequence for call in self._calls), default=-1)
+
+    def _scene(self, call: Call | None = None) -> Scene:
+        module = self._module()
+        parameters = dict(module.named_parameters()) if module is not None else {}
+        return Scene(parameters, list(tensors((call.args, call.kwargs))) if call is not None else None)
+
+
+_running = False
+
+
+def replaying() -> bool:
+    """Is a forward running on our account? Hooks of ours then have nothing to see."""
+    return _running
+
+
+def _run(module: Module, call: Call, births: Births, *, backward: bool) -> Birth | None:
+    """Run ``call`` again under ``births``. Without backward no graph is built, so it takes little memory."""
+    with _marked(), sandbox(module, call.devices()) as aliases, contextlib.ExitStack() as stack:
+        args, kwargs = call.inputs()
+        births.declare("batch", tensors((args, kwargs)))
+        for name, alias in aliases.items():
+            births.declare(f"parameter {name}", iter((alias,)))
+        call.restore_generators()
+        stack.enter_context(torch.set_grad_enabled(backward))
+        with births, call.autocast():
+            output = module(*args, **kwargs)
+        if not backward:
+            return births.origin_of(output)
+        roots, gradients = call.roots(output)
+        if roots:
+            with births:
+                run_backward(roots, gradients)
+        reached = [alias.grad for alias in aliases.values() if alias.grad is not None]
+        return births.origin_of(reached)
+
+
+@contextlib.contextmanager
+def _marked() -> Iterator[None]:
+    global _running  # noqa: PLW0603 (one replay per process at a time: the training thread's)
+    _running = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the job has seen them once
+            yield
+    finally:
+        _running = False
+
+
+def refusal(module: Module) -> str:
+    """Why ``module`` must not be run again; empty if it may be."""
+    for name, child in module.named_modules():
+        for predicate, reason in _REFUSALS:
+            if predicate(child, name):
+                return reason
+        if any(type(p).__name__ == "DTensor" for p in child._parameters.values()):
+            return "the parameters are sharded: running the model again would communicate"
+    return ""
+
+
+_Predicate = Callable[[Module, str], bool]
+_REFUSALS: tuple[tuple[_Predicate, str], ...] = (
+    (lambda m, _: isinstance(m, torch.jit.ScriptModule), "the model is a TorchScript module"),
+    (
+        lambda m, _: type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None,
+        "the model is compiled: its operations do not exist one by one",
+    ),
+    (
+        lambda m, _: isinstance(m, torch.nn.SyncBatchNorm) and torch.distributed.is_initialized(),
+        "the model holds a SyncBatchNorm, which communicates",
+    ),
+    (
+        lambda m, _: type(m).__name__ in ("DistributedDataParallel", "FullyShardedDataParallel"),
+        "a part of the model communicates by itself",
+    ),
+    (lambda m, _: isinstance(m, torch.nn.modules.lazy.LazyModuleMixin), "the model has lazy parameters"),
+)
+
+
+def _inner(module: Module) -> Module:
+    while type(module).__name__ == "DistributedDataParallel":
+        module = module.module  # type: ignore[assignment]
+    return module
+
+
+def _living_loss(frames: list[FrameType]) -> torch.Tensor | None:
+    """The newest scalar with a graph among the local variables of the job's frames: most often ``loss``."""
+    found = [
+        value
+        for frame in frames[:4]
+        for value in locals_of(frame).values()
+        if isinstance(value, torch.Tensor) and value.grad_fn is not None and value.numel() == 1
+    ]
+    return max(found, key=lambda tensor: tensor.grad_fn._sequence_nr(), default=None)  # type: ignore[union-attr]
+
+
+def _value(tensor: torch.Tensor) -> str:
+    kind = kind_of(tensor.detach())
+    return kind.worst if kind is not None else "finite"
