@@ -26,8 +26,8 @@ class RootFinder:
     """Finds the outermost modules that a job calls, by a global hook that takes itself off again.
 
     A global hook costs every module call about a microsecond, so it is there only from the making of an
-    optimizer (or, without one, from the start) to the first step. It goes at once when a compiled module
-    is met, so that no compiled code is ever guarded on it.
+    optimizer (or, without one, from the start) to the first step. It goes for good when the job compiles a
+    module: dynamo warns of global hooks, and no compiled code shall ever be guarded on ours.
     """
 
     MOST_CALLS = 100_000
@@ -38,10 +38,18 @@ class RootFinder:
         self._handle: Any = None
         self._inside: weakref.ref[Module] | None = None
         self._calls = 0
+        self._compiles = False
+
+    def compiled(self, result: Any, *_call: Any) -> None:
+        """``torch.compile`` has answered: a module is a root, and whatever it is, global hooks must go."""
+        self._compiles = True
+        self.disarm()
+        if isinstance(result, Module):
+            self._monitor.observer.watch_model(result)
 
     def arm(self) -> None:
         """Look at module calls from now on."""
-        if self._handle is None:
+        if self._handle is None and not self._compiles:
             found = self._monitor.recorder.fuse.guard("discovery", self._called)
             self._handle = nn_module.register_module_forward_pre_hook(_eager_only(found))
             self._calls = 0
@@ -103,6 +111,7 @@ def start() -> Monitor | None:
     monitor.install()
     monitor.tap(Optimizer, "__init__", lambda *_: finder.arm())
     monitor.tap(Module, "eval", lambda *_: finder.arm() if not observer.optimizers and not observer.roots else None)
+    monitor.tap(torch, "compile", finder.compiled)
     finder.arm()
     _monitor = monitor
     return monitor

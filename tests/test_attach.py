@@ -1,0 +1,367 @@
+"""Attached, a job computes bit for bit what it computes alone, and every signal equals its truth."""
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from recorded import events, profiles, series, steps
+from torch import nn
+from torchvitals.hooks import attach
+
+
+def net(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(inplace=True), nn.Dropout(0.3), nn.Linear(16, 3))
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    x = torch.randn(8, 6)
+    return x, x[:, :3].argmax(1)
+
+
+def train(model: nn.Module, optimizer: torch.optim.Optimizer, count: int, each: Callable[[torch.Tensor], None]) -> None:
+    for _ in range(count):
+        x, y = batch()
+        loss = nn.functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        each(loss.detach())
+        optimizer.step()
+
+
+def total_norm(model: nn.Module) -> float:
+    grads = [p.grad.double() for p in model.parameters() if p.grad is not None]
+    return float(torch.sqrt(sum((g**2).sum() for g in grads)))  # type: ignore[arg-type]
+
+
+def test_training_is_bit_equal_and_detach_leaves_no_hook(tmp_path: Path) -> None:
+    def run(*, watched: bool) -> nn.Module:
+        model = net()
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        monitor = attach(model, optimizer, directory=tmp_path) if watched else None
+        torch.manual_seed(1)
+        train(model, optimizer, 30, lambda _: None)
+        if monitor:
+            monitor.detach()
+            for module in model.modules():
+                assert not module._forward_hooks
+                assert not module._forward_pre_hooks
+            assert not optimizer._optimizer_step_pre_hooks
+            assert not optimizer._optimizer_step_post_hooks
+        return model
+
+    backward = torch.autograd.backward
+    bare, watched = run(watched=False), run(watched=True)
+
+    assert torch.autograd.backward is backward
+    for mine, other in zip(bare.state_dict().values(), watched.state_dict().values(), strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_loss_norm_and_rate_are_the_truth(tmp_path: Path) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(
+        [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[4].parameters()}], lr=0.2
+    )
+    losses: list[float] = []
+    norms: list[float] = []
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def each(loss: torch.Tensor) -> None:
+        losses.append(loss.item())
+        norms.append(float(torch.sqrt(sum((p.grad.double() ** 2).sum() for p in held))))  # type: ignore[union-attr, arg-type, misc]
+
+    with attach(model, optimizer, directory=tmp_path):
+        train(model, optimizer, 12, each)
+
+    assert list(series(tmp_path, "loss").values()) == pytest.approx(losses, rel=1e-6)
+    recorded = series(tmp_path, "gradient_norm")
+    assert recorded == pytest.approx({step: norms[step] for step in recorded}, rel=1e-5)
+    assert len(recorded) == 12
+    assert set(series(tmp_path, "learning_rate").values()) == {0.2}
+    assert set(series(tmp_path, "batch_items").values()) == {8.0}
+    assert set(list(series(tmp_path, "gradients_reset").values())[1:]) == {1.0}
+
+
+def test_accumulation_reports_the_applied_gradient(tmp_path: Path) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    losses, norms = [], []
+    with attach(model, optimizer, directory=tmp_path):
+        for _ in range(5):
+            optimizer.zero_grad()
+            parts = []
+            for _ in range(4):
+                x, y = batch()
+                loss = nn.functional.cross_entropy(model(x), y) / 4
+                loss.backward()
+                parts.append(loss.item())
+            losses.append(sum(parts))
+            norms.append(total_norm(model))
+            optimizer.step()
+
+    assert list(series(tmp_path, "loss").values()) == pytest.approx(losses, rel=1e-5)
+    assert list(series(tmp_path, "gradient_norm").values()) == pytest.approx(norms, rel=1e-5)
+    assert set(series(tmp_path, "backward_passes").values()) == {4.0}
+    assert set(series(tmp_path, "batch_items").values()) == {32.0}
+
+
+def test_missing_zero_grad_is_seen(tmp_path: Path) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with attach(model, optimizer, directory=tmp_path):
+        for _ in range(6):
+            x, y = batch()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    assert list(series(tmp_path, "gradients_reset").values()) == [0.0] * 5
+
+
+@pytest.mark.parametrize("to_none", [True, False])
+def test_gradients_cleared_by_hand_count_as_cleared(tmp_path: Path, to_none: bool) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with attach(model, optimizer, directory=tmp_path):
+        for _ in range(4):
+            for parameter in model.parameters():
+                if to_none:
+                    parameter.grad = None
+                elif parameter.grad is not None:
+                    parameter.grad.zero_()
+            x, y = batch()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    assert set(series(tmp_path, "gradients_reset").values()) == {1.0}
+
+
+def test_clipping_gives_both_norms_for_free(tmp_path: Path) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before, after = [], []
+    with attach(model, optimizer, directory=tmp_path):
+        for _ in range(6):
+            x, y = batch()
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            before.append(total_norm(model))
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            after.append(total_norm(model))
+            optimizer.step()
+
+    assert list(series(tmp_path, "gradient_norm_unclipped").values()) == pytest.approx(before, rel=1e-5)
+    assert list(series(tmp_path, "gradient_norm").values()) == pytest.approx(after, rel=1e-5)
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_loss_scaling_is_undone_and_skips_are_steps(tmp_path: Path, fused: bool) -> None:
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**32)
+    losses, norms, skipped = [], {}, []
+    with attach(model, optimizer, directory=tmp_path):
+        for step in range(30):
+            x, y = batch()
+            optimizer.zero_grad()
+            with torch.autocast("cpu", dtype=torch.float16):
+                loss = nn.functional.cross_entropy(model(x), y)
+            scale = scaler.get_scale()
+            scaler.scale(loss).backward()
+            losses.append(loss.item())
+            norms[step] = total_norm(model) / scale
+            scaler.step(optimizer)
+            scaler.update()
+            if scaler.get_scale() < scale:
+                skipped.append(step)
+
+    assert skipped
+    assert [step for step, value in series(tmp_path, "skipped_steps").items() if value] == skipped
+    assert len(steps(tmp_path)) == 30
+    assert list(series(tmp_path, "loss").values()) == pytest.approx(losses, rel=1e-6)
+    recorded = series(tmp_path, "gradient_norm")
+    assert not set(recorded) & set(skipped)
+    assert recorded == pytest.approx({step: norms[step] for step in recorded}, rel=1e-5)
+
+
+def test_two_optimizers_keep_their_own_steps(tmp_path: Path) -> None:
+    first, second = net(0), net(1)
+    one = torch.optim.Adam(first.parameters(), lr=0.01)
+    two = torch.optim.SGD(second.parameters(), lr=0.02)
+    truth: dict[int, list[float]] = {0: [], 1: []}
+    with attach([first, second], [one, two], directory=tmp_path):
+        for _ in range(4):
+            train(first, one, 2, lambda loss: truth[0].append(float(loss)))
+            train(second, two, 1, lambda loss: truth[1].append(float(loss)))
+
+    for index in (0, 1):
+        assert list(series(tmp_path, "loss", index).values()) == pytest.approx(truth[index], rel=1e-6)
+
+
+def test_lbfgs_closures_are_read_after_they_ran(tmp_path: Path) -> None:
+    model = nn.Linear(4, 1)
+    x = torch.randn(32, 4)
+    y = x.sum(1, keepdim=True)
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=3)
+    norms = []
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = ((model(x) - y) ** 2).mean()
+        loss.backward()
+        return loss
+
+    with attach(model, optimizer, directory=tmp_path):
+        for _ in range(5):
+            optimizer.step(closure)
+            norms.append(total_norm(model))
+
+    assert list(series(tmp_path, "gradient_norm").values()) == pytest.approx(norms, rel=1e-5)
+
+
+def test_sparse_and_half_gradients(tmp_path: Path) -> None:
+    embedding = nn.Embedding(50, 4, sparse=True)
+    optimizer = torch.optim.SparseAdam(embedding.parameters(), lr=0.01)
+    truth = []
+    with attach(embedding, optimizer, directory=tmp_path):
+        for _ in range(3):
+            optimizer.zero_grad()
+            embedding(torch.randint(0, 50, (8,))).pow(2).sum().backward()
+            truth.append(float(embedding.weight.grad.coalesce().values().double().norm()))  # type: ignore[union-attr]
+            optimizer.step()
+
+    assert list(series(tmp_path, "gradient_norm").values()) == pytest.approx(truth, rel=1e-5)
+
+
+def test_large_half_gradients_do_not_overflow_their_norm(tmp_path: Path) -> None:
+    layer = nn.Linear(300, 300, bias=False, dtype=torch.bfloat16)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1e-6)
+    truth = []
+    with attach(layer, optimizer, directory=tmp_path):
+        for _ in range(2):
+            optimizer.zero_grad()
+            (layer(torch.full((64, 300), 1e3, dtype=torch.bfloat16)).float().sum() * 1e3).backward()
+            truth.append(float(layer.weight.grad.double().norm()))  # type: ignore[union-attr]
+            optimizer.step()
+
+    assert list(series(tmp_path, "gradient_norm").values()) == pytest.approx(truth, rel=1e-3)
+
+
+def test_shared_and_frozen_parameters_are_named(tmp_path: Path) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(10, 4)
+            self.frozen = nn.Linear(4, 4).requires_grad_(requires_grad=False)
+            self.head = nn.Linear(4, 10, bias=False)
+            self.head.weight = self.embed.weight
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.frozen(self.embed(x)))
+
+    model = Tied()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with attach(model, optimizer, directory=tmp_path):
+        optimizer.zero_grad()
+        model(torch.randint(0, 10, (8,))).sum().backward()
+        optimizer.step()
+
+    from recorded import only_run
+    from torchvitals.signals.reader import RunReader
+    from torchvitals.signals.records import Axis
+
+    axes = [e.record for e in RunReader(only_run(tmp_path)).read() if isinstance(e.record, Axis)]
+    entries = next(axis.entries for axis in axes if axis.kind == "parameter")
+
+    assert entries == ["embed.weight = head.weight", "frozen.weight", "frozen.bias"]
+
+
+def test_update_and_weight_norms_are_the_truth(tmp_path: Path) -> None:
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    x, y = batch()
+    with attach(model, optimizer, directory=tmp_path):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        before = [p.detach().clone() for p in model.parameters()]
+        optimizer.step()
+    updates = [float((p.detach() - old).double().norm()) for p, old in zip(model.parameters(), before, strict=True)]
+    weights = [float(p.detach().double().norm()) for p in model.parameters()]
+
+    assert profiles(tmp_path, "parameter_update_norm")[0] == pytest.approx(updates, rel=1e-4)
+    assert profiles(tmp_path, "parameter_weight_norm")[0] == pytest.approx(weights, rel=1e-5)
+
+
+def test_a_hooked_model_copies_and_pickles(tmp_path: Path) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with attach(model, optimizer, directory=tmp_path) as monitor:
+        twin = copy.deepcopy(model)
+        reloaded = pickle.loads(pickle.dumps(model))
+        buffer = io.BytesIO()
+        torch.save(model, buffer)
+        twin(torch.randn(4, 6))
+        reloaded(torch.randn(4, 6))
+        roots = monitor.observer.roots
+        assert [root.training_calls for root in roots] == [0]
+        model(torch.randn(4, 6))
+        assert [root.training_calls for root in roots] == [1]
+
+
+def test_log_adds_and_replaces(tmp_path: Path) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with attach(model, optimizer, directory=tmp_path) as monitor:
+        for step in range(3):
+            x, y = batch()
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            monitor.log(loss=torch.tensor(step * 1.0), reward=step * 2, note="words are no numbers")
+            optimizer.step()
+
+    assert series(tmp_path, "loss") == {0: 0.0, 1: 1.0, 2: 2.0}
+    assert series(tmp_path, "reward") == {0: 0.0, 1: 2.0, 2: 4.0}
+    assert not series(tmp_path, "note")
+
+
+def test_evaluation_interrupts_timing_but_is_no_service(tmp_path: Path) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with attach(model, optimizer, directory=tmp_path):
+        train(model, optimizer, 3, lambda _: None)
+        model.eval()
+        with torch.no_grad():
+            for _ in range(50):
+                model(torch.randn(4, 6))
+        model.train()
+        train(model, optimizer, 2, lambda _: None)
+
+    assert set(series(tmp_path, "step_seconds")) == {1, 2, 4}
+    assert not events(tmp_path, "serving")
+
+
+def test_a_probe_that_fails_is_removed_and_the_job_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with attach(model, optimizer, directory=tmp_path) as monitor:
+
+        def breaks() -> int:
+            raise ZeroDivisionError("planted")
+
+        monitor.observer.memory.rss_bytes = breaks  # type: ignore[method-assign]
+        train(model, optimizer, 4, lambda _: None)
+
+    blown = events(tmp_path, "fuse")
+    assert len(blown) == 1
+    assert "planted" in blown[0].details["error"]
+    assert sum("planted" in record.message for record in caplog.records) == 1
+
+
+@pytest.mark.parametrize("given", ["model", 3, [], None])
+def test_a_wrong_model_is_refused_in_one_line(given: object) -> None:
+    with pytest.raises(TypeError, match=r"attach\(\) needs a torch.nn.Module as model"):
+        attach(given)  # type: ignore[arg-type]
