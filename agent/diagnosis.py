@@ -88,7 +88,8 @@ class Diagnosis:
             self.absorbed[other.id] = home.id
 
     def _name(self, crew: Crew, finding: Finding) -> str:
-        text = f"{self._engine.run_id}/{crew.hello.incarnation}/{crew.hello.started}/{finding.kind}/{finding.optimizer}/{finding.first_step}"
+        who = f"{self._engine.run_id}/{crew.hello.incarnation}/{crew.hello.started}"
+        text = f"{who}/{finding.kind}/{finding.optimizer}/{finding.first_step}"
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def _is_stale(self, group: Group) -> bool:

@@ -40,7 +40,7 @@ class Process(msgspec.Struct):
             self.last_step = record.first + len(record.latencies) // 4 - 1
         elif isinstance(record, Window):
             self.last_step = max(self.last_step, record.first + record.requests - 1)
-        elif isinstance(record, Event) and record.kind == "exit":
+        elif isinstance(record, Event) and record.kind in ("exit", "command_exit"):
             self.exit_code = int(record.details.get("code") or 0)
         elif isinstance(record, Event) and record.kind == "exception":
             self.exception = str(record.details.get("type", "an exception"))

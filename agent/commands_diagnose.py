@@ -1,0 +1,52 @@
+"""``torchvitals diagnose [RUN|DIR|latest]``: from the files alone, whether an agent runs or not."""
+
+import argparse
+from pathlib import Path
+
+from torchvitals.agent.errors import CommandError
+from torchvitals.agent.offline import diagnose_directory
+from torchvitals.agent.report import as_json, as_markdown, reaches
+from torchvitals.agent.run_lookup import LATEST, find_run
+from torchvitals.signals.spool import default_directory
+
+FAILED_ON = 1
+"""Exit code when an incident is as bad as ``--fail-on``; errors of the command itself are 2."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", nargs="?", default=LATEST, help="a run, its name, a directory, or: latest")
+    parser.add_argument("--dir", type=Path, default=None, help="where runs are recorded (TORCHVITALS_DIR)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object")
+    form.add_argument("--markdown", action="store_true", help="for an issue or a chat")
+    form.add_argument("--html", type=Path, metavar="FILE", help="one file with plots that opens offline")
+    parser.add_argument(
+        "--fail-on",
+        choices=("info", "warning", "error", "critical"),
+        help=f"exit with {FAILED_ON} when an incident is at least so severe",
+    )
+
+
+def execute(args: argparse.Namespace) -> int:
+    report = diagnose_directory(find_run(args.run, args.dir or default_directory()))
+    if args.json:
+        print(as_json(report))
+    elif args.markdown:
+        print(as_markdown(report), end="")
+    elif args.html:
+        from torchvitals.agent.report_html import as_html
+
+        _write(args.html, as_html(report))
+    else:
+        from torchvitals.agent.report_terminal import print_report
+
+        print_report(report)
+    return FAILED_ON if args.fail_on and reaches(report, args.fail_on) else 0
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"cannot write {path}: {error.strerror}; give another file after --html") from error
+    print(f"written: {path}")
