@@ -15,17 +15,20 @@ from types import FrameType
 from typing import Protocol
 
 from torchvitals.hooks.collectives import Collectives
-from torchvitals.signals.records import Beat, Event, Record, Stacks
+from torchvitals.signals.records import Beat, Record, Stacks
 
 DEEPEST = 60
 """Frames kept of a stack, the innermost ones."""
 
 
 class Job(Protocol):
-    """What the thread reads, two plain attributes that somebody else sets, and where it writes."""
+    """What the thread reads, attributes that somebody else sets, and where it writes."""
 
     step: int
-    phase: str
+    activity: int
+
+    @property
+    def phase(self) -> str: ...
 
     def write(self, record: Record, /) -> object: ...
 
@@ -59,9 +62,10 @@ class Heartbeat:
     Args:
         job: where the job is, read without a lock; its ``write`` is called from the side thread.
         collectives: the counters of the process groups. Their newest collectives are asked for once per stall,
-            in a thread of its own, and become an event ``collectives``.
+            in a thread of its own.
         interval: seconds between beats.
         patience: standing still for less long than this many seconds is nobody's business: a checkpoint, a flush.
+            A second less than the hang detector's, so that the evidence is there when it decides.
         factor: nor is less than this many times the usual step.
         stacks_per_stall: the first says where, the second, ``patience`` later, whether anything moves.
         stacks_in_all: a job that stalls again and again (evaluation) is known by then.
@@ -74,8 +78,8 @@ class Heartbeat:
         *,
         collectives: Collectives | None = None,
         interval: float = 1.0,
-        patience: float = 5.0,
-        factor: float = 5.0,
+        patience: float = 4.0,
+        factor: float = 4.0,
         stacks_per_stall: int = 2,
         stacks_in_all: int = 20,
         clock: Callable[[], float] = time.time,
@@ -94,7 +98,8 @@ class Heartbeat:
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
         self._step = -1
-        self._moved = monotonic()
+        self._activity = -1
+        self._moved = self._stepped = monotonic()
         self._usual = 0.0
         self._shown = 0
 
@@ -124,30 +129,31 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Write one beat, and stacks when the job has stood still for too long."""
-        now, step = self._monotonic(), self._job.step
-        self._job.write(
-            Beat(self._clock(), now, step, self._job.phase, self._collectives.sequences(), resident_bytes())
-        )
+        now, step, activity = self._monotonic(), self._job.step, self._job.activity
+        sequences, memory = self._collectives.sequences(), resident_bytes()
+        self._job.write(Beat(self._clock(), now, step, self._job.phase, sequences, memory, activity))
         if step != self._step:
-            self._advance(now, step)
+            self._learn(now, step)
+        if (step, activity) != (self._step, self._activity):
+            self._step, self._activity, self._moved, self._shown = step, activity, now, 0
             return
         still = now - self._moved
         limit = self.limit() * (self._shown + 1)
         if still > limit and self._shown < self._stacks_per_stall and self._stacks_left > 0:
             self._shown += 1
             self._stacks_left -= 1
-            self._show(step, f"no step for {still:.0f} s, limit {limit:.0f} s, phase {self._job.phase}")
+            self._show(step, f"nothing moved for {still:.0f} s, limit {limit:.0f} s, phase {self._job.phase}")
 
     def limit(self) -> float:
-        """Seconds without a step after which stacks are written."""
+        """Seconds of standstill after which stacks are written."""
         return max(self._patience, self._factor * self._usual)
 
-    def _advance(self, now: float, step: int) -> None:
-        """The job has moved: learn how long a step takes (the mean of the last few beats, new ones count 30 %)."""
+    def _learn(self, now: float, step: int) -> None:
+        """The job has stepped: learn how long a step takes (the mean of the last few beats, new ones count 30 %)."""
         if self._step >= 0 and step > self._step:
-            seconds = (now - self._moved) / (step - self._step)
+            seconds = (now - self._stepped) / (step - self._step)
             self._usual = seconds if not self._usual else 0.7 * self._usual + 0.3 * seconds
-        self._step, self._moved, self._shown = step, now, 0
+        self._stepped = now
 
     def _show(self, step: int, reason: str) -> None:
         stacks = python_stacks(sys._current_frames(), skip=threading.get_ident())
@@ -157,4 +163,4 @@ class Heartbeat:
 
     def _tell_collectives(self, step: int) -> None:
         if last := self._collectives.last():
-            self._job.write(Event(self._clock(), step, "collectives", {"last": last}))
+            self._job.write(Stacks(self._clock(), step, "newest collectives", {}, last))

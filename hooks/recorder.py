@@ -46,7 +46,9 @@ class Recorder:
         self.clock = clock
         self.step = 0
         """The step in progress of the first optimizer; for a service the number of the next request."""
-        self.phase = "init"
+        self.activity = 0
+        """Phases entered so far: what a beat says of a job whose step does not move."""
+        self._phase = "init"
         self.cost = 0.0
         """Seconds spent in our own code since the last step was closed."""
         self.spent = dict.fromkeys(PHASES, 0.0)
@@ -56,6 +58,16 @@ class Recorder:
         self._facts_sent: dict[str, Any] = {}
         self._role = role
         self._pid = os.getpid()
+
+    @property
+    def phase(self) -> str:
+        """What the job is doing, one of ``PHASES``."""
+        return self._phase
+
+    @phase.setter
+    def phase(self, phase: str) -> None:
+        self._phase = phase
+        self.activity += 1
 
     def write(self, record: Record) -> bool:
         """Append a record; ``False`` when it was lost. The spool opens on the first one."""

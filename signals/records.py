@@ -123,15 +123,22 @@ class Beat(Record, tag="beat", frozen=True):
     phase: str
     sequences: dict[str, int] = {}
     rss_bytes: int = 0
+    activity: int = 0
+    """Phases entered so far: it moves while a loader, a forward or a backward comes to an end."""
 
 
 class Stacks(Record, tag="stacks", frozen=True):
-    """All Python stacks of the process, innermost frame last: thread name → ``file:line function``."""
+    """All Python stacks of the process, innermost frame last: thread name → ``file:line function``.
+
+    Written when the job stands still; a second record brings the newest collectives of each process group
+    (group, sequence, operation, sizes, dtypes, retired), because to read them may take a moment.
+    """
 
     time: float
     step: int
     reason: str
     threads: dict[str, list[str]]
+    collectives: list[dict[str, Any]] = []
 
 
 class Event(Record, tag="event", frozen=True):
@@ -155,7 +162,6 @@ EVENT_KINDS: dict[str, str] = {
     "eval": "An evaluation or a checkpoint interrupted training.",
     "exception": "An uncaught exception: type, message, frames as `file:line function`.",
     "exit": "The process ended by itself; `code`.",
-    "collectives": "The job stands still; `last` holds the newest collectives of each process group.",
     "command": "Launcher only: the command, its working directory and environment of interest.",
     "command_exit": "Launcher only: exit code, signal, and out-of-memory kills seen in the cgroup.",
     "lost": "Records were dropped, and how many, and why.",
