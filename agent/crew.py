@@ -65,7 +65,7 @@ class Crew:
         self._records = records
         self._hellos: dict[int, Hello] = {}
         self._steps: dict[int, Rows[Step]] = {}
-        self._digests: Rows[tuple[float, NDArray[np.int64]]] = Rows()
+        self._digests: dict[str, Rows[tuple[float, NDArray[np.int64]]]] = {}
         self._tensors: list[str] = []
         self._watches: dict[tuple[DetectorAxis, int, int, str], Watch] = {}
         self._pending: dict[tuple[int, int, str], _Pending] = {}
@@ -113,9 +113,8 @@ class Crew:
             yield from self._take_step(rank, record)
         elif isinstance(record, Profile) and axis is not None:
             yield from self._take_profile(rank, record, axis)
-        elif isinstance(record, Digest) and record.kind == "parameter":
-            self._tensors = axis.entries if axis else self._tensors
-            self._digests.put(record.step, rank, (record.time, unpack_integers(record.values)))
+        elif isinstance(record, Digest):
+            self._take_digest(rank, record, axis)
         elif isinstance(record, Window) and axis is not None:
             yield from self._take_window(rank, record, axis)
         elif isinstance(record, Requests):
@@ -149,6 +148,12 @@ class Crew:
         kind: DetectorAxis = "module" if axis.kind == "module" else "parameter"
         return self._watch(kind, rank, optimizer, key, axis.entries).update(profile_reading(step, time, values))
 
+    def _take_digest(self, rank: int, digest: Digest, axis: Axis | None) -> None:
+        if digest.kind == "parameter" and axis is not None:
+            self._tensors = axis.entries
+        rows = self._digests.setdefault(f"{digest.kind}_digest", Rows())
+        rows.put(digest.step, rank, (digest.time, unpack_integers(digest.values)))
+
     def _take_window(self, rank: int, window: Window, axis: Axis) -> list[Finding]:
         for name, array in unpacked(window).items():
             self.history.add_profile(name, ProfileAt(window.first, axis.entries, array), rank)
@@ -166,11 +171,12 @@ class Crew:
             watch = self._watch("rank", -1, optimizer, "", ())
             for step, rows in self._steps[optimizer].ready(awaited):
                 yield from watch.update(rank_reading(step, rows, self.world_size, self._reads))
-        for step, digests in self._digests.ready(awaited):
-            rows_of = {rank: row for rank, (_, row) in digests.items()}
-            time = max(time for time, _ in digests.values())
+        due = [
+            (step, name, rows) for name in sorted(self._digests) for step, rows in self._digests[name].ready(awaited)
+        ]
+        for step, name, digests in sorted(due, key=lambda item: item[:2]):
             watch = self._watch("replica", -1, 0, "", self._tensors)
-            yield from watch.update(replica_reading(step, time, rows_of, self.world_size))
+            yield from watch.update(replica_reading(step, name, digests, self.world_size))
 
     def _watch(self, axis: DetectorAxis, rank: int, optimizer: int, key: str, entries: Sequence[str]) -> Watch:
         place = (axis, rank, optimizer, key)

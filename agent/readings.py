@@ -55,16 +55,20 @@ def rank_reading(step: int, rows: Mapping[int, Step], ranks: int, names: Iterabl
     return Reading(step, max(row.time for row in rows.values()), values, present)
 
 
-def replica_reading(step: int, time: float, rows: Mapping[int, NDArray[np.int64]], ranks: int) -> Reading:
-    """Digests of one step as (ranks x tensors); ranks that sent none, or another number of tensors, are absent."""
-    tensors = max(len(row) for row in rows.values())
+def replica_reading(step: int, name: str, rows: Mapping[int, tuple[float, NDArray[np.int64]]], ranks: int) -> Reading:
+    """Digests of one step as (ranks x tensors), from (time, digests) by rank.
+
+    Ranks that sent none, or another number of tensors than most, are absent: their rows cannot be compared.
+    """
+    lengths = [len(row) for _, row in rows.values()]
+    tensors = max(sorted(set(lengths)), key=lengths.count)
     values = np.zeros((ranks, tensors), dtype=np.int64)
     present = np.zeros(ranks, dtype=bool)
-    for rank, row in rows.items():
+    for rank, (_, row) in rows.items():
         if len(row) == tensors and rank < ranks:
             values[rank] = row
             present[rank] = True
-    return Reading(step, time, {"parameter_digest": values}, {"parameter_digest": present})
+    return Reading(step, max(time for time, _ in rows.values()), {name: values}, {name: present})
 
 
 def profile_reading(step: int, time: float, values: Mapping[str, NDArray[np.float64]]) -> Reading:
