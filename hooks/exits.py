@@ -75,7 +75,8 @@ class Exits:
         self._terminate_noted = False
         self._installed = False
         self._pid = os.getpid()
-        self._asked: tuple[int, int] | None = None
+        self._asked: tuple[int, int, str] | None = None
+        """Code, step and place of the last ``sys.exit``."""
         self._raised = False
 
     def install(self) -> "Exits":
@@ -120,17 +121,21 @@ class Exits:
         """The job's ``sys.exit``: the only place where the code it asks for can be seen from inside."""
         if self._ours() and threading.current_thread() is threading.main_thread():  # elsewhere it ends a thread
             code = 0 if status is None else status if isinstance(status, int) else 1
-            self._asked = (int(code), self._step())
+            caller = sys._getframe(1)
+            place = f"{caller.f_code.co_filename}:{caller.f_lineno} {caller.f_code.co_name}"
+            self._asked = (int(code), self._step(), place)
         self._exit(status)
 
     def _leaving(self) -> None:
         """At exit. A code that was asked for counts unless somebody caught it and trained on."""
         if not self._ours():
             return
-        code = 1 if self._raised else 0
+        details: dict[str, Any] = {"code": 1 if self._raised else 0}
         if self._asked is not None and not self._raised and self._asked[1] == self._step():
-            code = self._asked[0]
-        self._event("exit", {"code": code})
+            details["code"] = self._asked[0]
+            if self._asked[0]:
+                details["line"] = self._asked[2]
+        self._event("exit", details)
 
     def _ours(self) -> bool:
         """Whether this is the process that installed us, and not a forked child (a loader worker)."""

@@ -7,12 +7,16 @@ import sys
 import textwrap
 
 import pytest
+from torchvitals.hooks import exits
 from torchvitals.hooks.exits import Exits
 
 HEAD = """
-    import json, os, signal, sys, threading
+    import importlib.util, json, os, signal, sys, threading
     from pathlib import Path
-    from torchvitals.hooks.exits import Exits
+    spec = importlib.util.spec_from_file_location("exits", @FILE@)  # without the package, which imports torch
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    Exits = module.Exits
     told = open(sys.argv[1], "a", buffering=1)
     state = {"step": 5}
     def write(event):
@@ -26,7 +30,7 @@ HEAD = """
 
 def run(tmp_path, body, before=""):
     script = tmp_path / "job.py"
-    script.write_text(textwrap.dedent(HEAD) % before + textwrap.dedent(body))
+    script.write_text(textwrap.dedent(HEAD).replace("@FILE@", repr(exits.__file__)) % before + textwrap.dedent(body))
     told = tmp_path / "told"
     told.touch()
     ran = subprocess.run([sys.executable, script, told], capture_output=True, text=True, timeout=60)
@@ -45,8 +49,11 @@ def test_a_normal_end_is_code_0(tmp_path):
 def test_the_code_that_was_asked_for_is_told(tmp_path, call, code):
     ran, events = run(tmp_path, f"sys.exit({call})")
 
+    ((step, kind, details),) = events
+
     assert ran.returncode == code
-    assert events == [[5, "exit", {"code": code}]]
+    assert (step, kind, details["code"]) == (5, "exit", code)
+    assert ("job.py:" in details.get("line", "")) == (code != 0)
 
 
 def test_a_code_that_was_caught_does_not_count_once_the_job_trains_on(tmp_path):

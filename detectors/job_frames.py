@@ -1,0 +1,35 @@
+"""Reading ``file:line function`` frames: which is the job's own, and what the process waits for."""
+
+from collections.abc import Sequence
+
+FOREIGN = ("/site-packages/", "/dist-packages/", "/lib/python", "<frozen", "<string>")
+"""Where frames are not the job's own code."""
+COLLECTIVE = ("distributed_c10d.py", "/distributed/nn/functional.py", "/nn/parallel/distributed.py")
+COMPILING = ("/torch/_dynamo/", "/torch/_inductor/", "/torch/_functorch/", "/triton/")
+
+
+def innermost_own(frames: Sequence[str]) -> str:
+    """``file:line`` of the innermost frame of the job's own code, without folders; empty when there is none.
+
+    >>> innermost_own(["/job/train.py:80 main", "/usr/lib/python3.11/queue.py:171 get"])
+    'train.py:80'
+    """
+    for frame in reversed(frames):
+        if not any(mark in frame for mark in FOREIGN):
+            return frame.rpartition(" ")[0].rpartition("/")[2]
+    return ""
+
+
+def main_thread(threads: dict[str, list[str]]) -> list[str]:
+    """The frames of the main thread, innermost last; empty when it is not among them."""
+    return threads.get("MainThread", [])
+
+
+def waits_in_collective(frames: Sequence[str]) -> bool:
+    """Whether the innermost frames are those of a collective."""
+    return any(mark in frame for frame in frames[-3:] for mark in COLLECTIVE)
+
+
+def compiles(frames: Sequence[str]) -> bool:
+    """Whether a compiler is at work."""
+    return any(mark in frame for frame in frames for mark in COMPILING)
