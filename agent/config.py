@@ -4,6 +4,7 @@ The file is ``./torchvitals.toml``, else ``torchvitals/torchvitals.toml`` in the
 ``[agent]`` table holds the fields of :class:`Settings`, each ``[[sinks]]`` table one receiver of alerts.
 """
 
+import argparse
 import difflib
 import os
 import tomllib
@@ -142,6 +143,23 @@ def load(
     _refuse_unknown(values, FIELDS, "argument")
     settings = _convert(values, "settings")
     return _checked(msgspec.structs.replace(settings, token=secret(settings.token, environ)))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Hang the settings that are often typed on a command line; their defaults come from :func:`load`."""
+    parser.add_argument("--directory", metavar="DIR", help="where runs are spooled (TORCHVITALS_DIR)")
+    parser.add_argument("--database", metavar="FILE", help="the DuckDB file of the agent")
+    parser.add_argument("--host", help="address to listen on; off loopback a token is needed")
+    parser.add_argument("--port", type=int, help="port to listen on, 7411 by default; 0 takes a free one")
+    parser.add_argument("--since", type=float, metavar="SECONDS", help="leave runs unread that are older than this")
+    parser.add_argument("--alertmanager", metavar="URL", help="send alerts to this Alertmanager")
+    parser.add_argument("--webhook", metavar="URL", help="post alerts there in Alertmanager's webhook format")
+    parser.add_argument("--log-format", choices=("auto", "json", "text"), help="readable, or JSON lines")
+
+
+def typed(args: argparse.Namespace) -> dict[str, Any]:
+    """The settings among parsed arguments."""
+    return {name: value for name, value in vars(args).items() if name in FIELDS and value is not None}
 
 
 def find_file(environ: Mapping[str, str] = os.environ) -> Path | None:

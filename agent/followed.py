@@ -110,3 +110,11 @@ def is_settled(path: Path, positions: dict[str, tuple[int, int]]) -> bool:
 def _end(path: Path) -> tuple[int, int]:
     newest = max((int(file.stem) for file in path.glob("*.spool") if file.stem.isdigit()), default=-1)
     return newest, (path / f"{newest}.spool").stat().st_size
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a process's segments; 0 once they are deleted."""
+    try:
+        return sum(file.stat().st_size for file in path.glob("*.spool"))
+    except FileNotFoundError:
+        return 0

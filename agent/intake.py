@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torchvitals.agent.diagnostician import Diagnostician
-from torchvitals.agent.followed import is_settled
+from torchvitals.agent.followed import is_settled, size_of
 from torchvitals.agent.guard import guarded
 from torchvitals.agent.incident import Incident
 from torchvitals.agent.live_run import COMMIT_ROWS, LiveRun
@@ -133,6 +133,11 @@ class Intake:
             "unknown": sum(process.reader.unknown for process in processes),
             "writer": sum(process.hello.dropped for process in processes if process.hello),
         }
+
+    def spool_bytes(self) -> int:
+        """Size of the files of the runs in memory."""
+        folders = [process.reader.path for run in list(self._runs.values()) for process in run.processes]
+        return sum(size_of(folder) for folder in folders)
 
     def _scan(self) -> None:
         if not self.directory.is_dir():

@@ -7,6 +7,7 @@ in memory only; rows at or below the committed position are not stored twice.
 import logging
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -79,6 +80,7 @@ class LiveRun:
         self._clock = clock
         self._batch = RowBatch()
         self._told: dict[str, str] = {}
+        self._incidents: dict[str, Incident] = {}
         self._changed: dict[str, Incident] = {}
         self._processes: dict[str, Followed] = {}
         self._facts: dict[str, object] = {}
@@ -215,7 +217,7 @@ class LiveRun:
             text = encode_json(incident)  # not by ==: an incident with a NaN in it differs from itself
             if self._told.get(incident.id) != text:
                 self._told[incident.id] = text
-                self._changed[incident.id] = incident
+                self._changed[incident.id] = self._incidents[incident.id] = incident
 
     def _state(self) -> str:
         launchers = [p for p in self.processes if p.hello and p.hello.rank == LAUNCHER_RANK]
@@ -263,6 +265,9 @@ class LiveRun:
         vitals.world_size, vitals.ended = row.world_size, row.ended
         vitals.alive = {p.hello.rank: not p.is_over for p in self.processes if p.hello}
         vitals.alive.pop(LAUNCHER_RANK, None)
+        absorbed = self._engine.absorbed if self._engine else {}
+        listed = [incident for incident in self._incidents.values() if incident.id not in absorbed]
+        vitals.findings = dict(Counter((f.kind, str(f.severity)) for incident in listed for f in incident.findings))
 
     def _withdraw_unknown(self) -> None:
         """What an earlier engine said and this one, knowing the whole run, does not."""

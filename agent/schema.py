@@ -53,7 +53,7 @@ TABLES: tuple[str, ...] = (
     """,
     """
     CREATE TABLE IF NOT EXISTS deliveries (
-      sink VARCHAR, incident VARCHAR, state VARCHAR, content VARCHAR, first_sent DOUBLE, last_sent DOUBLE)
+      sink VARCHAR, incident VARCHAR, state VARCHAR, content VARCHAR, last_sent DOUBLE)
     """,
     """
     CREATE TABLE IF NOT EXISTS external_alerts (
@@ -71,7 +71,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("run", "process", "rank", "pid", "host", "segment", "position"),
         *("last_step", "last_seen", "state", "dropped", "corrupt"),
     ),
-    "deliveries": ("sink", "incident", "state", "content", "first_sent", "last_sent"),
+    "deliveries": ("sink", "incident", "state", "content", "last_sent"),
     "external_alerts": (
         *("fingerprint", "status", "labels", "annotations", "starts_at", "ends_at", "generator", "received_at"),
     ),
@@ -82,7 +82,7 @@ def merge(table: str, keys: tuple[str, ...]) -> str:
     """The statement that puts one row into ``table``: an update where ``keys`` match, else an insert.
 
     >>> print(merge("deliveries", ("sink", "incident")).split(" WHEN ")[1])
-    MATCHED THEN UPDATE SET state=new.state, content=new.content, first_sent=new.first_sent, last_sent=new.last_sent
+    MATCHED THEN UPDATE SET state=new.state, content=new.content, last_sent=new.last_sent
     """
     columns = COLUMNS[table]
     match = " AND ".join(f"old.{key}=new.{key}" for key in keys)

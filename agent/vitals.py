@@ -44,6 +44,11 @@ class Histogram(msgspec.Struct):
         self.counts[bisect_left(self.bounds, value) if finite else -1] += 1
         self.total += value if finite else 0.0
 
+    def plus(self, other: "Histogram") -> "Histogram":
+        """The sum of two with the same bounds."""
+        counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
+        return Histogram(self.bounds, counts, self.total + other.total)
+
 
 class Vitals(msgspec.Struct, kw_only=True):
     """What is known of a run at this moment. Bounded by ranks and layers, never by steps."""
@@ -69,6 +74,8 @@ class Vitals(msgspec.Struct, kw_only=True):
     requests: dict[tuple[str, str], Histogram] = {}
     """(model, outcome) → latency."""
     items: dict[str, Histogram] = {}
+    findings: dict[tuple[str, str], int] = {}
+    """(kind, severity) → symptoms in the run's incidents."""
     torch: str = ""
     recent: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=RATE_STEPS))
 
@@ -121,6 +128,7 @@ class Vitals(msgspec.Struct, kw_only=True):
             nonfinite=dict(self.nonfinite),
             profiles=dict(self.profiles),
             requests={key: _copy(histogram) for key, histogram in self.requests.items()},
+            findings=dict(self.findings),
             items={key: _copy(histogram) for key, histogram in self.items.items()},
             recent=deque(self.recent, maxlen=RATE_STEPS),
         )
