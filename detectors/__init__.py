@@ -1,6 +1,20 @@
 """What counts as sick: every detector by name. One line here, and the contract suite and the engine have it."""
 
+from torchvitals.detectors.dead_relu import DeadReluByGradient, DeadReluByOutput
 from torchvitals.detectors.detector import Detector, RecordDetector
+from torchvitals.detectors.saturation import Saturation
+from torchvitals.detectors.stuck_parameters import IdleOptimizer, UnchangedParameters
+from torchvitals.detectors.update_ratio import UpdateRatio
+from torchvitals.detectors.vanishing import VanishingGradient, ZeroGradient
 
-DETECTORS: tuple[type[Detector], ...] = ()
+DETECTORS: tuple[type[Detector], ...] = (
+    DeadReluByGradient,
+    DeadReluByOutput,
+    IdleOptimizer,
+    Saturation,
+    UnchangedParameters,
+    UpdateRatio,
+    VanishingGradient,
+    ZeroGradient,
+)
 RECORD_DETECTORS: tuple[type[RecordDetector], ...] = ()

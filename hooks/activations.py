@@ -23,6 +23,7 @@ from torchvitals.signals.records import ABSENT
 # Modules whose exact zeros mean that a unit is off; a dropped or padded zero means nothing.
 RECTIFIERS = ("ReLU", "ReLU6", "Threshold")
 CHANNELS_FIRST = ("Conv", "BatchNorm", "InstanceNorm", "GroupNorm")
+FEWEST_UNITS = 4  # of a rectifier that is judged: one dead unit of a two-unit squeeze layer is no news
 CALLS_PER_MODULE = 8  # a module called more often in one forward is a recurrent cell, whose later calls repeat it
 ELEMENTS_READ = 1 << 20  # of each output; whole samples are left out beyond: about 1 ms per statistic on a CPU core
 STATISTICS = ("module_output_absmax", "module_output_std", "module_zero_share", "module_saturated_share")
@@ -186,7 +187,8 @@ def reduce(module: Module, kind: str, output: Tensor, channels_first: bool) -> t
     zeros = 1.0 - torch.count_nonzero(output) / output.numel()
     flat = FLATNESS[kind](module, output).float().mean() if kind in FLATNESS else output.new_tensor(ABSENT)
     spread = output.std(correction=0)
-    return torch.stack([units.max(), spread, zeros, flat]), units.reshape(-1) if kind in RECTIFIERS else None
+    judged = kind in RECTIFIERS and units.numel() >= FEWEST_UNITS
+    return torch.stack([units.max(), spread, zeros, flat]), units.reshape(-1) if judged else None
 
 
 def other_dims(dims: int, channels_first: bool) -> list[int]:

@@ -32,7 +32,8 @@ class GradientProfile:
 
     Args:
         names: of the parameters, dotted as in ``named_parameters``; aliases joined by `` = ``.
-        parameters: what one optimizer holds; frozen ones and ones without gradient are :data:`ABSENT`.
+        parameters: what one optimizer holds; frozen ones are :data:`ABSENT` throughout, and
+            what has no gradient has no gradient norm and no update.
         kinds: parameter name → class name of the owning module, to know whose rows are units.
         copied: weights are copied to measure the update up to this many elements per sampled step; a larger
             model is looked at in turns. 4 Mi elements are 16 MiB and about 2 ms on a CPU core.
@@ -80,7 +81,7 @@ class GradientProfile:
 
     def after(self) -> dict[str, NDArray[np.float64]]:
         """In the step post-hook: signal → one float per parameter. Waits for the device once."""
-        whole = [i for i, parameter in enumerate(self._parameters) if values(parameter).numel()]
+        whole = [i for i, p in enumerate(self._parameters) if p.requires_grad and values(p).numel()]
         weight_norms = norms([values(self._parameters[i]) for i in whole])
         if self._copies:
             news = [values(self._parameters[i]) for i in self._watched]
@@ -144,9 +145,11 @@ class GradientProfile:
         if len(self._layers):
             weights = [layer.weight for layer in self._layers]
             starts = np.cumsum(sizes) - sizes
+            # A batch that the loss is content with (a hinge met by all) silences everybody and tells of nobody.
+            known = self._known & bool(active.any())
             zero_share = np.add.reduceat((~active).astype(np.float64), starts) / sizes
             zero[weights] = np.where(self._known, zero_share, ABSENT)
-            silent[weights] = self._silence.update(active, self._known)
+            silent[weights] = self._silence.update(active, known)
         return {"parameter_zero_rows": zero, "parameter_silent_rows": silent}
 
     def _nonfinite(self, gradient_norms: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,222 @@
+"""Steps that change nothing, though they should: relations that hold in every healthy job.
+
+Relations found 18 of 20 real silent training errors where statistics of loss and gradients found 2 (Jiang et al.,
+"Training with Confidence: Catching Silent Errors in Deep Learning Training", OSDI 2025).
+"""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+from torchvitals.detectors.streak import Streak
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+class IdleOptimizer:
+    """The learning rate is zero, or the optimizer holds parameters that no model uses any more.
+
+    Args:
+        zero_rate: applied steps in a row with learning rate exactly 0; a warm-up begins with one or two.
+        warm_up: the same for a job whose rate has never been above zero.
+        abrupt: a rate that falls to zero from above this share of its largest value was not led there by a schedule.
+        after_schedule: after a schedule's end, zero steps count as a fault from this share of the steps before it.
+        stale: applied steps in a row with parameters of no living model, all of them without gradient.
+
+    >>> detector = IdleOptimizer()
+    >>> for step in range(40):
+    ...     reading = Reading.of(step, learning_rate=[0.0 if step >= 20 else 0.1])
+    ...     for finding in detector.update(reading):
+    ...         print(finding.step, finding.first_step, finding.evidence["relation"])
+    24 20 learning_rate_zero
+    """
+
+    kind: ClassVar[str] = "stuck_parameters"
+    axis: ClassVar[DetectorAxis] = "rank"
+    reads: ClassVar[tuple[str, ...]] = (
+        "learning_rate",
+        "optimizer_extra_parameters",
+        "parameters_without_gradient",
+    )
+
+    def __init__(
+        self,
+        *,
+        zero_rate: int = 5,
+        warm_up: int = 10,
+        abrupt: float = 0.05,
+        after_schedule: float = 0.25,
+        stale: int = 10,
+    ) -> None:
+        self._zero_rate = zero_rate
+        self._warm_up = warm_up
+        self._abrupt = abrupt
+        self._after_schedule = after_schedule
+        self._stale = stale
+        self._largest = np.zeros(0)
+        self._last = np.zeros(0)
+        self._zero = Streak()
+        self._extra = Streak()
+        self._told: set[tuple[str, int]] = set()
+        self._seen = False
+
+    def update(self, reading: Reading) -> list[Finding]:
+        return [*self._rates(reading), *self._owners(reading)]
+
+    def _rates(self, reading: Reading) -> list[Finding]:
+        rate = reading.values.get("learning_rate")
+        if rate is None:
+            return []
+        self._seen = True
+        known = reading.present["learning_rate"]
+        self._largest = np.pad(self._largest, (0, len(rate) - len(self._largest)))
+        self._last = np.pad(self._last, (0, len(rate) - len(self._last)))
+        count = self._zero.update(reading.step, rate == 0, known)
+        alive = known & (rate > 0)
+        self._largest[alive] = np.maximum(self._largest[alive], rate[alive])
+        self._last[alive] = rate[alive]
+        return [
+            self._finding("learning_rate_zero", reading.step, rank, self._zero, {"last_rate": float(self._last[rank])})
+            for rank in np.flatnonzero(known & (count >= self._needed())).tolist()
+            if ("learning_rate_zero", rank) not in self._told
+        ]
+
+    def _needed(self) -> NDArray[np.int64]:
+        """Zero steps that make a fault of each rank, by how its rate came to be zero."""
+        onsets = np.array([self._zero.onset(rank) for rank in range(len(self._last))])
+        after_end = np.maximum(self._warm_up, np.ceil(self._after_schedule * onsets)).astype(np.int64)
+        ended = np.where(self._last >= self._abrupt * self._largest, self._zero_rate, after_end)
+        return np.where(self._largest > 0, ended, self._warm_up)
+
+    def _owners(self, reading: Reading) -> list[Finding]:
+        extra = reading.values.get("optimizer_extra_parameters")
+        without = reading.values.get("parameters_without_gradient")
+        if extra is None or without is None:
+            return []
+        known = reading.present["optimizer_extra_parameters"] & reading.present["parameters_without_gradient"]
+        count = self._extra.update(reading.step, (extra > 0) & (without >= extra), known)
+        return [
+            self._finding("stale_parameters", reading.step, rank, self._extra, {"parameters": int(extra[rank])})
+            for rank in np.flatnonzero(known & (count >= self._stale)).tolist()
+            if ("stale_parameters", rank) not in self._told
+        ]
+
+    def _finding(self, relation: str, step: int, rank: int, streak: Streak, details: dict[str, Any]) -> Finding:
+        self._told.add((relation, rank))
+        return Finding(
+            kind=self.kind,
+            severity="error",
+            first_step=streak.onset(rank),
+            step=step,
+            value=float(streak.count[rank]),
+            threshold=float(self._zero_rate if relation == "learning_rate_zero" else self._stale),
+            subject=rank,
+            evidence={"relation": relation, **details},
+        )
+
+    def status(self) -> Status:
+        if not self._seen:
+            return Status("not_checked", "no learning rate was sent")
+        return Status("alarm") if self._told else Status("ok")
+
+
+class UnchangedParameters:
+    """Weights that stay bit-equal although they have a gradient, and parameters that never get one.
+
+    Args:
+        patience: samples in a row.
+        alive: gradients under this share of their largest value so far may be too small to move a float32 weight:
+            a converged job stands still.
+        audible: the same against the largest gradient of the step: a vanished gradient is another matter.
+        majority: share of the trainable parameters, from the input on, that must lack a gradient. Unused heads
+            and idle experts lack one in many healthy nets.
+
+    >>> detector = UnchangedParameters()
+    >>> for step in (0, 10, 20, 30):
+    ...     moved = [0.1, 0.0 if step >= 10 else 0.1]
+    ...     reading = Reading.of(step, parameter_update_norm=moved, parameter_gradient_norm=[1.0, 1.0],
+    ...         parameter_weight_norm=[1.0, 1.0])
+    ...     for finding in detector.update(reading):
+    ...         print(finding.step, finding.subject, finding.first_step, finding.evidence["relation"])
+    30 1 5 unchanged
+    """
+
+    kind: ClassVar[str] = "stuck_parameters"
+    axis: ClassVar[DetectorAxis] = "parameter"
+    reads: ClassVar[tuple[str, ...]] = ("parameter_update_norm", "parameter_gradient_norm", "parameter_weight_norm")
+
+    def __init__(self, *, patience: int = 3, alive: float = 0.01, audible: float = 1e-4, majority: float = 0.5) -> None:
+        self._patience = patience
+        self._alive = alive
+        self._audible = audible
+        self._majority = majority
+        self._largest = np.zeros(0)
+        self._still = Streak()
+        self._cut = Streak()
+        self._ever = np.zeros(0, dtype=bool)
+        self._told: set[str] = set()
+        self._samples = 0
+
+    def update(self, reading: Reading) -> list[Finding]:
+        if not all(name in reading.values for name in self.reads):
+            return []
+        change, gradient, weight = (np.where(reading.present[n], reading.values[n], np.nan) for n in self.reads)
+        self._samples += 1
+        return [*self._unchanged(reading.step, change, gradient), *self._without(reading.step, gradient, weight)]
+
+    def _unchanged(self, step: int, change: Floats, gradient: Floats) -> list[Finding]:
+        self._largest = np.pad(self._largest, (0, len(gradient) - len(self._largest)))
+        known = np.isfinite(change) & np.isfinite(gradient)
+        top = float(np.max(gradient[known], initial=0.0))
+        still = known & (change == 0) & (gradient > self._audible * top) & (gradient >= self._alive * self._largest)
+        self._largest[known] = np.maximum(self._largest[known], gradient[known])
+        count = self._still.update(step, still, known)
+        stuck = np.flatnonzero(known & (count >= self._patience)).tolist()
+        if not stuck or "unchanged" in self._told:
+            return []
+        everything = len(stuck) == np.count_nonzero(known)
+        first = min(stuck, key=lambda i: (self._still.onset(i), i))
+        evidence = {"relation": "unchanged", "parameters": len(stuck), "all": everything}
+        return [self._finding(step, first, self._still.onset(first), float(len(stuck)), evidence)]
+
+    def _without(self, step: int, gradient: Floats, weight: Floats) -> list[Finding]:
+        self._ever = np.pad(self._ever, (0, len(gradient) - len(self._ever))) | ~np.isnan(gradient)
+        trainable = np.flatnonzero(~np.isnan(weight))
+        lacking = ~self._ever[trainable]
+        run = int(np.argmin(lacking)) if not lacking.all() else len(lacking)
+        nothing = not len(trainable) or run == len(trainable)
+        holds = nothing or run >= max(1.0, self._majority * len(trainable))
+        count = self._cut.update(step, np.array([holds]), np.array([True]))[0]
+        if not len(gradient) or count < self._patience or "without_gradient" in self._told:
+            return []
+        evidence = {
+            "relation": "without_gradient",
+            "parameters": run,
+            "trainable": len(trainable),
+            "all": nothing,
+        }
+        first = int(trainable[0]) if len(trainable) else 0
+        return [self._finding(step, first, self._cut.onset(0), float(run), evidence)]
+
+    def _finding(self, step: int, subject: int, onset: int, value: float, evidence: dict[str, Any]) -> Finding:
+        self._told.add(evidence["relation"])
+        return Finding(
+            kind=self.kind,
+            severity="error" if evidence["all"] else "warning",
+            first_step=onset,
+            step=step,
+            value=value,
+            threshold=float(self._patience),
+            subject=subject,
+            evidence=evidence,
+        )
+
+    def status(self) -> Status:
+        if not self._samples:
+            return Status("not_checked", "no profile of parameters was sent")
+        if self._told:
+            return Status("alarm")
+        missing = self._patience - self._samples
+        return Status("warming_up", f"{missing} more samples needed") if missing > 0 else Status("ok")
