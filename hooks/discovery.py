@@ -41,7 +41,7 @@ def owners(parameters: Iterable[torch.Tensor]) -> list[Model]:
         if owned:
             found.append((owned, unwrap(module)))
     found.sort(key=lambda pair: -pair[0])
-    return _without_repeats([model for _, model in found])
+    return outermost([model for _, model in found])
 
 
 def unwrap(module: Module) -> Model:
@@ -114,13 +114,13 @@ def _model_prefixes(models: list[Model]) -> list[str]:
     return prefixes
 
 
-def _without_repeats(models: list[Model]) -> list[Model]:
-    """Drop a model whose inner module lies inside one that came before."""
+def outermost(models: list[Model]) -> list[Model]:
+    """``models`` without repeats and without those that are part of another; the order is kept."""
+    parts = [{id(module) for module in model.inner.modules()} for model in models]
     kept: list[Model] = []
-    covered: set[int] = set()
-    for model in models:
-        if id(model.inner) in covered:
-            continue
-        covered.update(id(module) for module in model.inner.modules())
-        kept.append(model)
+    for position, model in enumerate(models):
+        key = id(model.inner)
+        inside = any(key in other and len(other) > len(parts[position]) for other in parts)
+        if not inside and all(model.inner is not earlier.inner for earlier in kept):
+            kept.append(model)
     return kept

@@ -66,8 +66,15 @@ class RootWatch:
         self.compiled = type(module).__name__ == "OptimizedModule"
         self._observer = observer
         self._recorder = observer.recorder
-        self._depth = 0
         self._began = 0.0
+        guard = observer.recorder.fuse.guard
+        self._before = guard("forward", self._before_training)
+        self._after = guard("forward", self._after_training)
+        self._look_at_batch = guard("batch", self._read_batch)
+        self._arm_activations = guard("activations", self._install)
+        self._send_activations = guard("activations", self._send)
+        self._remember = guard("replay", self.replay.remember)
+        self._remember_output = guard("replay", self.replay.remember_output)
         self._training = False
         self._activations: ActivationProfile | None = None
         self._measuring = False
@@ -94,7 +101,7 @@ class RootWatch:
         self._training = module.training and torch.is_grad_enabled()
         self._recorder.phase = "forward" if self._training else "eval"
         if self._training:
-            self._recorder.fuse.guard("inputs", self._before_training)(module, args, kwargs)
+            self._before(module, args, kwargs)
         self._began = time.perf_counter()
         self._recorder.cost += self._began - began
 
@@ -104,7 +111,7 @@ class RootWatch:
         took = now - self._began
         if self._training:
             self._recorder.spent["forward"] += took
-            self._recorder.fuse.guard("outputs", self._after_training)(output)
+            self._after(output)
         else:
             self._recorder.spent["eval"] += took
             self._observer.evaluated(self, args, kwargs, output, took)
@@ -117,23 +124,29 @@ class RootWatch:
         self.training_calls += 1
         self.awaiting_backward = True
         observer = self._observer
-        observer.training_forward()
-        self._recorder.fuse.guard("batch", self._read_batch)(args, kwargs)
-        if observer.sampling and not self.compiled:
-            if self._activations is None:  # one for the whole run: it remembers which units used to speak
-                self._activations = ActivationProfile(module, self._recorder.fuse)
-            self._activations.install()
-            self._measuring = True
-        if not self.compiled:
-            self._recorder.fuse.guard("replay", self.replay.remember)(module, args, kwargs)
+        self._look_at_batch(args, kwargs)
+        if self.compiled:
+            return
+        if observer.sampling and not self._measuring:
+            self._arm_activations(module)
+        self._remember(module, args, kwargs)
 
     def _after_training(self, output: Any) -> None:
         if not self.compiled:
-            self._recorder.fuse.guard("replay", self.replay.remember_output)(output)
+            self._remember_output(output)
         if self._measuring and self._activations is not None:
             self._measuring = False
             self._activations.remove()
-            self._recorder.fuse.guard("activations", self._send)(self._activations, output)
+            self._send_activations(self._activations, output)
+
+    def _install(self, module: Module) -> None:
+        if self._activations is None:  # one for the whole run: it remembers which units used to speak
+            self._activations = ActivationProfile(module, self._recorder.fuse)
+            if self._activations.reason:
+                self._recorder.not_checked("activations", self._activations.reason)
+        if not self._activations.reason:
+            self._activations.install()
+            self._measuring = True
 
     def _send(self, profile: ActivationProfile, output: Any) -> None:
         entries, values = profile.collect(output)

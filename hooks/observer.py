@@ -47,8 +47,8 @@ class Observer:
         self.sharded = False
         self.interrupted = False
         """An evaluation ran since the last step."""
-        self.finds_models = False
-        """Whether models and optimizers are looked for (zero-code) or were given."""
+        self.will_train = False
+        """Whether an optimizer has been made: a forward without gradients is an evaluation then."""
         self.beat = Heartbeat(recorder, collectives=self.collectives)
         self.exits = Exits(self._leaving, lambda: recorder.step)
         self._names: dict[int, str] = {}
@@ -56,6 +56,8 @@ class Observer:
         self._order: dict[int, int] = {}
         self._services: dict[int, Service] = {}
         self._by_id: dict[int, OptimizerWatch] = {}
+        guard = recorder.fuse.guard
+        self._hunt = guard("leaks", self.leaks.step)
         self._tripped_at = -1
         self._trips = 0
 
@@ -76,6 +78,10 @@ class Observer:
         watch = self._by_id.get(id(optimizer))
         if watch is not None and watch.optimizer() is optimizer:
             return watch
+        if not self.optimizers:
+            self.recorder.step = 0  # what was answered before, to try the model out, is forgotten
+            self._services.clear()
+        self.will_train = True
         watch = OptimizerWatch(optimizer, len(self.optimizers), self)
         self.optimizers.append(watch)
         self._by_id[id(optimizer)] = watch
@@ -103,8 +109,7 @@ class Observer:
 
     def adopt(self, models: Iterable[discovery.Model]) -> None:
         """Learn the names of the parameters of ``models`` and describe them."""
-        known = {id(model.inner) for model in self.models}
-        self.models += [model for model in models if id(model.inner) not in known]
+        self.models = discovery.outermost([*self.models, *models])
         self._names = discovery.parameter_names(self.models)
         self._kinds = discovery.parameter_kinds(self.models)
         self._order = {key: position for position, key in enumerate(self._names)}
@@ -164,7 +169,7 @@ class Observer:
                 self.first_step()
             if watch.step in FACT_STEPS:
                 self.recorder.send_facts()
-            self.recorder.fuse.guard("leaks", self.leaks.step)(watch.step)
+            self._hunt(watch.step)
 
     def first_step(self) -> None:
         """The job trains: describe its optimizers, start the heart beat, look for replicas."""
@@ -305,20 +310,16 @@ class Observer:
 
     # -- forwards ---------------------------------------------------------------------------------
 
-    def training_forward(self) -> None:
-        """A root was called to train."""
-
     def evaluated(self, root: RootWatch, args: tuple[Any, ...], kwargs: Any, output: Any, seconds: float) -> None:
         """A root was called without gradients, or in evaluation mode: an evaluation, or a request."""
         self.interrupted = True
-        loader_fed = self.pending.loader_batches > 0 and bool(self.optimizers)
-        if loader_fed:
+        if self.will_train and self.pending.loader_batches > 0:
             return
         service = self._services.get(id(root))
         if service is None:
-            trained = any(watch.step for watch in self.optimizers)
             name = type(root.module()).__name__
-            service = self._services[id(root)] = Service(name, self.recorder, len(self._services), trained=trained)
+            service = Service(name, self.recorder, len(self._services), trains=self.will_train)
+            self._services[id(root)] = service
         service.request(args, kwargs, output, seconds)
         if not self.optimizers:
             self.recorder.step = service.requests

@@ -40,6 +40,12 @@ class OptimizerWatch:
         self._observer = observer
         self._recorder = observer.recorder
         self._profile: GradientProfile | None = None
+        guard = observer.recorder.fuse.guard
+        self._device_memory = guard("memory", observer.memory.device)
+        self._resident = guard("memory", observer.memory.rss_bytes)
+        self._start_sample = guard("profile", self._sample)
+        self._finish_sample = guard("profile", self._send_profile)
+        self._take_digests = guard("digests", self._digest)
         self._began = 0.0
         self._ended = 0.0
         self._scalars: dict[str, torch.Tensor | float] = {}
@@ -94,8 +100,8 @@ class OptimizerWatch:
             self._close(optimizer, now, skipped=True)
             return
         if self._profiling and self._profile is not None:
-            self._recorder.fuse.guard("profile", self._send_profile)(self._profile)
-        self._digest(optimizer)
+            self._finish_sample(self._profile)
+        self._take_digests(optimizer)
         self._close(optimizer, now, skipped=False)
 
     def skipped(self, optimizer: Optimizer) -> None:
@@ -130,7 +136,7 @@ class OptimizerWatch:
             self._read_norm(scale)
             self._check_finite(found)
             if self.sampled:
-                self._sample(scale)
+                self._start_sample(scale)
 
     def _read_tripwire(self, scale: torch.Tensor | None) -> None:
         norm = gradients.global_norm(gradients.gradients(self.tripwire))
@@ -155,7 +161,7 @@ class OptimizerWatch:
             self._scalars[name] = _unscaled(norm, scale)
         wanted = sum(p.requires_grad for p in self.parameters)
         self._scalars["parameters_without_gradient"] = float(max(0, wanted - len(found)))
-        self._scalars |= self._recorder.fuse.guard("memory", self._observer.memory.device)() or {}
+        self._scalars |= self._device_memory() or {}
         budget.done("norm", self.step, time.perf_counter() - began)
 
     def _check_finite(self, found_inf: torch.Tensor | None) -> None:
@@ -172,7 +178,7 @@ class OptimizerWatch:
         began = time.perf_counter()
         if self._profile is None:
             self._profile = self._make_profile()
-        self._facts = self._recorder.fuse.guard("profile", self._profile.before)(scale) or {}
+        self._facts = self._profile.before(scale)
         self._profiling = True
         self._sample_cost = time.perf_counter() - began
 
@@ -222,7 +228,7 @@ class OptimizerWatch:
             for phase in ("data", "forward", "backward", "optimizer"):
                 if spent[phase]:
                     scalars[f"{phase}_seconds"] = spent[phase]
-        rss = self._observer.memory.rss_bytes()
+        rss = self._resident()
         if rss is not None:
             scalars["rss_bytes"] = float(rss)
         scalars["overhead_ratio"] = self._recorder.budget.ratio

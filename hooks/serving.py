@@ -1,8 +1,8 @@
 """A model that answers requests: latencies and the statistics of what comes in and goes out.
 
 A forward without gradients is a request unless it is an evaluation. It is an evaluation while the process
-trains: a step follows. So a process that never steps serves from its first forward; one that has trained
-serves once it has answered ``quiet`` requests in a row, not fed by a data loader, without a step.
+trains: a step follows. So a process without an optimizer serves after a few trials; one that trains serves
+once it has answered two hundred requests in a row, not fed by a data loader, without a step.
 """
 
 import time
@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torchvitals.hooks.features import FeatureWindows
 from torchvitals.hooks.forwards import tensors
-from torchvitals.signals.records import Axis, Event, Record, Requests, Window, pack_floats
+from torchvitals.signals.records import Axis, Record, Requests, Window, pack_floats
 
 if TYPE_CHECKING:
     from torchvitals.hooks.recorder import Recorder
 
 FLUSH_REQUESTS = 64
 FLUSH_SECONDS = 1.0
-QUIET_AFTER_TRAINING = 200
+QUIET_WHERE_TRAINED = 200
 """Evaluations of a hundred batches between epochs are common, two hundred by hand are a service."""
+TRIALS = 16
+"""A script tries its model out a few times before it trains; that is no service, and leaves no run behind."""
 HELD_RECORDS = 4096
 
 
@@ -30,10 +32,10 @@ class Service:
         model: its name.
         recorder: the hub.
         index: number of the model in this process.
-        trained: whether the process has stepped an optimizer before.
+        trains: whether the process has made an optimizer.
     """
 
-    def __init__(self, model: str, recorder: "Recorder", index: int, *, trained: bool) -> None:
+    def __init__(self, model: str, recorder: "Recorder", index: int, *, trains: bool) -> None:
         self._recorder = recorder
         self._model = model
         self._features = FeatureWindows(model)
@@ -42,8 +44,9 @@ class Service:
         self._latencies: list[float] = []
         self._items: list[int] = []
         self._flushed = time.monotonic()
-        self._held: list[Record] | None = [] if trained else None
-        self._quiet = QUIET_AFTER_TRAINING if trained else 0
+        self._held: list[Record] | None = []
+        self._quiet = QUIET_WHERE_TRAINED if trains else TRIALS
+        self._observe = recorder.fuse.guard("features", self._features_of)
         self.requests = 0
 
     def request(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, seconds: float) -> None:
@@ -52,7 +55,7 @@ class Service:
         first = next(tensors((args, kwargs)), None)
         self._items.append(first.shape[0] if first is not None and first.dim() else 1)
         self.requests += 1
-        self._recorder.fuse.guard("features", self._observe)(args, kwargs, output)
+        self._observe(args, kwargs, output)
         if self._held is not None and self.requests >= self._quiet:
             self._release()
         if len(self._latencies) >= FLUSH_REQUESTS or time.monotonic() - self._flushed > FLUSH_SECONDS:
@@ -70,7 +73,7 @@ class Service:
         self._items.clear()
         self._flushed = time.monotonic()
 
-    def _observe(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+    def _features_of(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         block = self._features.observe(args, kwargs, output)
         if block is None:
             return
@@ -90,6 +93,6 @@ class Service:
 
     def _release(self) -> None:
         held, self._held = self._held or [], None
-        self._recorder.write(Event(self._recorder.clock(), 0, "serving", {"model": self._model}))
+        self._recorder.event("serving", model=self._model)
         for record in held:
             self._recorder.write(record)

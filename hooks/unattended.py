@@ -54,6 +54,11 @@ class RootFinder:
             self._handle = nn_module.register_module_forward_pre_hook(_eager_only(found))
             self._calls = 0
 
+    def optimizer_made(self, *_call: Any) -> None:
+        """The process will train: what it calls on the way to the first step are its models."""
+        self._monitor.observer.will_train = True
+        self.arm()
+
     def disarm(self) -> None:
         """Look no longer."""
         if self._handle is not None:
@@ -76,7 +81,7 @@ class RootFinder:
         known = any(root.module() is target for root in observer.roots)
         if not known:
             observer.watch_model(target)
-            if not observer.optimizers and not torch.is_grad_enabled():
+            if not observer.will_train and not torch.is_grad_enabled():
                 observer.adopt([discovery.unwrap(module)])
             if target is module:  # its own hooks were listed before ours was added: this call is ours to tell
                 observer.roots[-1].entered(module, args, {})
@@ -109,7 +114,7 @@ def start() -> Monitor | None:
     observer.met_optimizer = recorder.fuse.guard("discovery", lambda watch: _meet(monitor, watch))
     observer.first_step_over = finder.disarm
     monitor.install()
-    monitor.tap(Optimizer, "__init__", lambda *_: finder.arm())
+    monitor.tap(Optimizer, "__init__", finder.optimizer_made)
     monitor.tap(Module, "eval", lambda *_: finder.arm() if not observer.optimizers and not observer.roots else None)
     monitor.tap(torch, "compile", finder.compiled)
     finder.arm()

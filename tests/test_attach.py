@@ -11,6 +11,8 @@ import torch
 from recorded import events, profiles, series, steps
 from torch import nn
 from torchvitals.hooks import attach
+from torchvitals.hooks.forwards import RootWatch
+from torchvitals.hooks.memory import Memory
 
 
 def net(seed: int = 0) -> nn.Sequential:
@@ -344,21 +346,24 @@ def test_evaluation_interrupts_timing_but_is_no_service(tmp_path: Path) -> None:
     assert not events(tmp_path, "serving")
 
 
-def test_a_probe_that_fails_is_removed_and_the_job_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("probe", "lost"), [("memory", "rss_bytes"), ("batch", "batch_items")])
+def test_a_probe_that_fails_is_removed_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, probe: str, lost: str
+) -> None:
+    def breaks(*_: object) -> int:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(Memory, "rss_bytes", breaks)
+    monkeypatch.setattr(RootWatch, "_read_batch", breaks)
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with attach(model, optimizer, directory=tmp_path) as monitor:
-
-        def breaks() -> int:
-            raise ZeroDivisionError("planted")
-
-        monitor.observer.memory.rss_bytes = breaks  # type: ignore[method-assign]
+    with attach(model, optimizer, directory=tmp_path):
         train(model, optimizer, 4, lambda _: None)
 
-    blown = events(tmp_path, "fuse")
-    assert len(blown) == 1
-    assert "planted" in blown[0].details["error"]
-    assert sum("planted" in record.message for record in caplog.records) == 1
+    assert sorted(event.details["probe"] for event in events(tmp_path, "fuse")) == ["batch", "memory"]
+    assert sum(f"the probe {probe!r} failed" in record.getMessage() for record in caplog.records) == 1
+    assert not series(tmp_path, lost)
+    assert len(series(tmp_path, "loss")) == 4
 
 
 @pytest.mark.parametrize("given", ["model", 3, [], None])
