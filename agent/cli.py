@@ -1,11 +1,14 @@
 """The command line: one table of commands, each a module that is loaded only when it is meant."""
 
 import argparse
+import difflib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from types import ModuleType
+from typing import NoReturn
 
 from torchvitals.agent.errors import CommandError
 from torchvitals.signals.reader import SpoolError
@@ -24,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("commands_up", "agent and dashboard together"),
 }
 """Command → module in this folder and one line of help. The module has ``configure(parser)`` and ``execute(args)``."""
+FORWARDED = ("agent", "dashboard")
+"""Commands whose module parses its own arguments: it has ``main(arguments)`` instead."""
 
 EXTRAS: dict[str, str] = {"streamlit": "dashboard", "altair": "dashboard", "pandas": "dashboard", "apprise": "alerts"}
 """Library → extra that brings it; all others come with ``agent``."""
@@ -51,21 +56,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line instead of a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise CommandError(f"{message}; to see what there is, type: {self.prog} --help")
+
+
 def _dispatch(arguments: list[str]) -> int:
     name = next((word for word in arguments if not word.startswith("-")), "")
-    parser = argparse.ArgumentParser(
+    if arguments[:1] == [name] and name in FORWARDED:
+        return int(_module(name).main(arguments[1:]))
+    if name and name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        raise CommandError(f"no command {name}; type: torchvitals {near[0] if near else '--help'}")
+    parser = _Parser(
         prog="torchvitals", description="The vital signs of PyTorch jobs: what is going wrong, why, and where."
     )
     parser.add_argument("--version", action="version", version=f"torchvitals {version('torchvitals')}")
     subparsers = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
-    for command, (module, text) in COMMANDS.items():
+    for command, (_, text) in COMMANDS.items():
         subparser = subparsers.add_parser(command, help=text, description=text)
-        if command == name:
-            implementation = importlib.import_module(f"torchvitals.agent.{module}")
+        if command == name and name not in FORWARDED:
+            implementation = _module(name)
             implementation.configure(subparser)
             subparser.set_defaults(execute=implementation.execute)
     args = parser.parse_args(arguments)
     return int(args.execute(args))
+
+
+def _module(command: str) -> ModuleType:
+    return importlib.import_module(f"torchvitals.agent.{COMMANDS[command][0]}")
 
 
 def _missing(library: str) -> str:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from torchvitals.agent.errors import CommandError
-from torchvitals.agent.offline import diagnose_directory
+from torchvitals.agent.offline import Report, diagnose_directory
 from torchvitals.agent.report import as_json, as_markdown, reaches
 from torchvitals.agent.run_lookup import LATEST, find_run
 from torchvitals.signals.spool import default_directory
@@ -29,6 +29,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     report = diagnose_directory(find_run(args.run, args.dir or default_directory()))
+    if not report.ranks and not report.incidents:
+        raise CommandError(_nothing(report))
     if args.json:
         print(as_json(report))
     elif args.markdown:
@@ -42,6 +44,16 @@ def execute(args: argparse.Namespace) -> int:
 
         print_report(report)
     return FAILED_ON if args.fail_on and reaches(report, args.fail_on) else 0
+
+
+def _nothing(report: Report) -> str:
+    """Why there is nothing to diagnose: the launcher was here, and no process of it trained."""
+    if report.state == "running":
+        return f"{report.run} has taken no step yet; look again later, or follow it with: torchvitals tail {report.run}"
+    return (
+        f"in {report.run} no process took an optimizer step or served a model ({report.ending}); "
+        "see whether its Python has torch and torchvitals with: torchvitals doctor"
+    )
 
 
 def _write(path: Path, text: str) -> None:

@@ -40,6 +40,8 @@ def find_run(text: str, directory: Path) -> Path:
 
 
 def _unknown(text: str, runs: list[RunListing], directory: Path) -> str:
+    if not runs:
+        return f"no run {text}, and no other yet in {directory}; record one with: torchvitals run python train.py"
     words = [word for run in runs for word in (run.run, run.name)]
     near = difflib.get_close_matches(text, words, n=3)
     if near:
