@@ -201,7 +201,8 @@ class LiveRun:
                 self._consult("a lost process", partial(_tell_ended, hello))
         if self._state() != "running" and not self.finished:
             self.finished = self._dirty = True
-            gone = [p.hello for p in self.processes if p.hello and p.exit_code is None]
+            silent = [(p.hello, p.last_seen) for p in self.processes if p.hello and p.exit_code is None]
+            gone = [hello for hello, last_seen in silent if self._liveness.is_gone(hello, last_seen)]
             self._consult("the end", lambda engine: engine.finish(gone))
             self._withdraw_unknown()
 
