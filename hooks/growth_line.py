@@ -59,3 +59,27 @@ def _first(file: str, function: str, name: str, search: Search) -> int:
         node.lineno for part in inside for node in ast.walk(part) if search(node, name) and hasattr(node, "lineno")
     ]
     return min(lines, default=0)
+
+
+_REGISTRATIONS = {
+    "_forward_hooks": {"register_forward_hook"},
+    "_forward_pre_hooks": {"register_forward_pre_hook"},
+    "_backward_hooks": {"register_hook", "register_full_backward_hook", "register_backward_hook"},
+    "_backward_pre_hooks": {"register_full_backward_pre_hook"},
+    "_optimizer_step_pre_hooks": {"register_step_pre_hook"},
+    "_optimizer_step_post_hooks": {"register_step_post_hook"},
+}
+
+
+def registration_line(files: Iterable[str], container: str) -> Line:
+    """The call that puts hooks into ``container``, as ``_forward_hooks``; no line if ``files`` hold none."""
+    wanted = _REGISTRATIONS.get(container, set())
+
+    def registers(node: ast.AST, _: str) -> bool:
+        return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in wanted
+
+    for file in files:
+        line = _first(file, "", container, registers)
+        if line:
+            return Line(file, line)
+    return Line()

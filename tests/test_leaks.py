@@ -1,0 +1,311 @@
+"""The leak hunt names who holds what grows, and says nothing when nothing does."""
+
+import ctypes
+import functools
+import gc
+import importlib.util
+import sys
+import weakref
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvitals.hooks.leaks import LeakHunt
+
+HERE = Path(__file__).parent
+STEPS = 30
+
+
+class FakeMemory:
+    """Resident memory that grows as told."""
+
+    def __init__(self, per_step=0):
+        self.per_step = per_step
+        self.samples = 0
+
+    def rss_bytes(self):
+        self.samples += 1
+        return 1_000_000_000 + self.per_step * 10 * self.samples
+
+    def device(self):
+        return {}
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 1)
+        self.history = []
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class Batch:
+    """A value of the job's own type, in a chain of its own making."""
+
+    newest = None
+
+    def __init__(self, before):
+        self.before = before
+        self.data = np.zeros(512)
+
+
+class Tracker:
+    seen = []  # noqa: RUF012 (that is the leak)
+
+
+def line_with(mark, file=__file__):
+    numbers = [n for n, text in enumerate(Path(file).read_text().splitlines(), 1) if text.endswith(f"# {mark}")]
+    assert len(numbers) == 1
+    return f"{Path(file).name}:{numbers[0]}"
+
+
+class Job:
+    """Trains a small model; samples as the recorder would, at the end of every tenth step."""
+
+    def __init__(self, per_step=0):
+        torch.manual_seed(0)
+        self.model = Net()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01)
+        self.hunt = LeakHunt(memory=FakeMemory(per_step))
+
+    def loss(self):
+        return self.model(torch.randn(16, 8)).pow(2).mean()
+
+    def step(self, number, loss):
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        if number % 10 == 0:
+            self.hunt.sample(number)
+
+
+def test_a_list_of_losses_that_keep_their_graphs():
+    job = Job(per_step=50_000)
+    losses = []
+    for number in range(STEPS):
+        loss = job.loss()
+        losses.append(loss)  # losses with graph
+        job.step(number, loss)
+    found = job.hunt.report()
+    assert found["holder"] == "list `losses` in test_a_list_of_losses_that_keep_their_graphs"
+    assert found["line"].endswith(line_with("losses with graph"))
+    assert found["type"] == "torch.Tensor"
+    assert found["shape"] == []
+    assert found["graph"]
+    assert not found["native"]
+    assert found["count"] == STEPS
+    assert found["growth_per_step"] == 1.0
+    assert found["bytes_per_step"] >= 50_000
+
+
+def test_a_total_that_is_never_detached():
+    job = Job(per_step=50_000)
+    total_loss = 0.0
+    for number in range(STEPS):
+        loss = job.loss()
+        total_loss += loss  # total with graph
+        job.step(number, loss)
+    found = job.hunt.report()
+    assert "variable `total_loss`" in found["holder"] or "`total_loss` in test_a_total" in found["holder"]
+    assert found["line"].endswith(line_with("total with graph"))
+    assert found["graph"]
+    assert found["count"] == 1
+
+
+def test_a_dictionary_keyed_by_step():
+    job = Job()
+    cache = {}
+    for number in range(STEPS):
+        job.step(number, job.loss())
+        cache[number] = torch.zeros(100, 20)  # cache by step
+    found = job.hunt.report()
+    assert found["holder"].startswith("dict `cache` in test_a_dictionary")
+    assert found["line"].endswith(line_with("cache by step"))
+    assert found["shape"] == [100, 20]
+    assert not found["graph"]
+    assert 8000 <= found["bytes_per_step"] < 9000
+
+
+def test_a_list_that_is_an_attribute_of_the_model():
+    job = Job()
+    for number in range(STEPS):
+        job.step(number, job.loss())
+        job.model.history.append(torch.zeros(1000))  # history of the model
+    found = job.hunt.report()
+    assert found["holder"] == "list attribute `Net.history`"
+    assert found["line"].endswith(line_with("history of the model"))
+    assert found["shape"] == [1000]
+
+
+def test_a_global_list_in_another_module():
+    spec = importlib.util.spec_from_file_location("leaking_cache", HERE / "leaking_cache.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["leaking_cache"] = module
+    try:
+        spec.loader.exec_module(module)
+        job = Job()
+        for number in range(STEPS):
+            job.step(number, job.loss())
+            module.keep(torch.zeros(1000))
+        found = job.hunt.report()
+    finally:
+        del sys.modules["leaking_cache"]
+    assert found["holder"] == "list `CACHE`, global of leaking_cache"
+    assert found["line"].endswith(line_with("keep in another module", HERE / "leaking_cache.py"))
+
+
+def test_a_class_attribute():
+    job = Job()
+    for number in range(STEPS):
+        job.step(number, job.loss())
+        Tracker.seen.append((number, {"out": torch.zeros(1000)}))  # class attribute
+    found = job.hunt.report()
+    Tracker.seen.clear()
+    assert found["holder"] == "list class attribute `Tracker.seen`"
+    assert found["line"].endswith(line_with("class attribute"))
+    assert found["type"] == "torch.Tensor"
+
+
+def test_an_lru_cache_without_a_limit():
+    @functools.cache
+    def encode(number):  # cached function
+        return torch.full((1000,), float(number))
+
+    job = Job()
+    for number in range(STEPS):
+        job.step(number, job.loss())
+        encode(number)
+    found = job.hunt.report()
+    assert "lru_cache of" in found["holder"]
+    assert "encode" in found["holder"]
+    first = int(line_with("cached function").split(":")[1])
+    assert int(found["line"].split(":")[1]) in (first - 1, first)
+
+
+def test_hooks_that_pile_up():
+    job = Job()
+    kept = 1000
+    for number in range(STEPS):
+        activation = torch.zeros(kept)
+
+        def hook(*_, activation=activation):
+            activation.zero_()
+
+        job.model.layer.register_forward_hook(hook)  # a hook
+        job.step(number, job.loss())
+    found = job.hunt.report()
+    assert "`_forward_hooks` of Linear" in found["holder"]
+    assert found["line"].endswith(line_with("a hook"))
+    assert found["bytes_per_step"] > 100
+
+
+def test_numpy_arrays_in_a_list_of_lists():
+    job = Job()
+    records = {"train": []}
+    for number in range(STEPS):
+        job.step(number, job.loss())
+        records["train"].append(np.zeros((10, 100)))  # arrays
+    found = job.hunt.report()
+    assert found["holder"].startswith("list inside dict `records` in test_numpy")
+    assert found["line"].endswith(line_with("arrays"))
+    assert found["type"] == "numpy.ndarray"
+    assert found["shape"] == [10, 100]
+
+
+def test_a_closure_that_collects():
+    def collector():
+        kept = []
+
+        def collect(value):
+            kept.append(value)  # in a closure
+
+        return collect
+
+    job = Job()
+    collect = collector()
+    for number in range(STEPS):
+        job.step(number, job.loss())
+        collect(b"x" * 5000)
+    found = job.hunt.report()
+    assert "`kept` in the closure of" in found["holder"]
+    assert found["line"].endswith(line_with("in a closure"))
+    assert found["type"] == "bytes"
+    assert 5000 <= found["bytes_per_step"] < 5200
+
+
+def test_a_linked_list_grows_without_any_container():
+    job = Job()
+    for number in range(STEPS):
+        job.step(number, job.loss())
+        Batch.newest = Batch(Batch.newest)  # linked
+    found = job.hunt.report()
+    Batch.newest = None
+    assert found["type"] in ("numpy.ndarray", f"{__name__}.Batch")
+    assert "Batch.newest" in found["holder"]
+    assert found["line"].endswith(line_with("linked"))
+
+
+def test_native_memory_is_called_native():
+    job = Job(per_step=1_000_000)
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    blocks = [libc.malloc(ctypes.c_size_t(16)) for _ in range(3)]
+    floats = []
+    for number in range(STEPS):
+        loss = job.loss()
+        floats.append(loss.item())
+        job.step(number, loss)
+    found = job.hunt.report()
+    for block in blocks:
+        libc.free(ctypes.c_void_p(block))
+    assert found["native"]
+    assert found["bytes_per_step"] == 1_000_000
+    assert found["holder"] == ""
+
+
+def test_a_healthy_job_with_a_log_of_floats_holds_nothing():
+    job = Job()
+    log = []
+    recent = {}
+    for number in range(STEPS):
+        loss = job.loss()
+        log.append(loss.item())
+        recent[number % 4] = torch.zeros(10_000)
+        job.step(number, loss)
+    assert job.hunt.report() is None
+    assert len(log) == STEPS
+
+
+def test_a_cache_that_fills_up_in_the_beginning_is_no_leak():
+    job = Job()
+    cache = {}
+    for number in range(STEPS):
+        job.step(number, job.loss())
+        if number < 11:
+            cache[number] = torch.zeros(1000)
+    assert job.hunt.report() is None
+
+
+def test_the_hunt_keeps_nothing_alive():
+    job = Job()
+    kept = [torch.zeros(10)]
+    for number in range(STEPS):
+        job.step(number, job.loss())
+        kept.append(torch.zeros(1000))
+    gone = weakref.ref(kept[5])
+    job.hunt.report()
+    kept.clear()
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("samples", [0, 1])
+def test_too_few_samples_tell_nothing(samples):
+    hunt = LeakHunt(memory=FakeMemory(1_000_000))
+    for number in range(samples):
+        hunt.sample(number)
+    assert hunt.report() is None
