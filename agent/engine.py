@@ -136,15 +136,15 @@ class Engine:
     def statuses(self) -> dict[str, Status]:
         """Each kind once: what its busiest instance says, or why it has none."""
         found: dict[str, Status] = {}
-        for kind, status in self._all_statuses():
+        for kind, status in self._instances():
             if kind not in found or _rank_of(status) < _rank_of(found[kind]):
                 found[kind] = status
-        return dict(sorted(found.items()))
-
-    def _all_statuses(self) -> Iterator[tuple[str, Status]]:
         for cls in self._classes:
             reads = " or ".join(f"`{name}`" for name in cls.reads[:2])
-            yield cls.kind, Status("not_checked", f"no {reads} was recorded")
+            found.setdefault(cls.kind, Status("not_checked", f"no {reads} was recorded"))
+        return dict(sorted(found.items()))
+
+    def _instances(self) -> Iterator[tuple[str, Status]]:
         for crew in self.crews:
             yield from crew.statuses()
         yield from self._records.statuses()
