@@ -14,6 +14,7 @@ from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Statu
 from torchvitals.detectors.streak import Streak
 
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 
 class _Silent:
@@ -23,7 +24,8 @@ class _Silent:
         share: of the units must be silent. Layers of healthy small nets lose up to 60 % at a high learning rate.
         rise: of that share above its lowest value in this run: a net pruned to 10 % is born silent.
         from_start: a share that was never lower than ``share`` must be this high to count without a rise.
-        patience: samples in a row; the signal itself waits for at least three.
+        patience: samples in a row, on top of the three that the signal itself waits for. One is enough when *all*
+            units are silent.
         start_patience: the same for a layer that was never seen alive.
     """
 
@@ -45,6 +47,7 @@ class _Silent:
         floor = np.where(np.isfinite(self.floor), self.floor, 1.0)
         self.zeros.update(step, zero >= self._share, np.isfinite(zero))
         risen = self._risen.update(step, (silent >= self._share) & (silent - floor >= self._rise), known)
+        risen = np.where((silent >= 1.0) & (risen > 0), self._patience, risen)
         born = self._born.update(step, (silent >= self._from_start) & (floor >= self._share), known)
         return known & ((risen >= self._patience) | (born >= self._start_patience))
 
@@ -60,14 +63,15 @@ class _Silent:
 class DeadReluByGradient:
     """Layers whose units get no gradient any more: sees functional and compiled ReLUs, too.
 
-    A layer that is dead entirely also silences everything before it, so the *last* layer of such a run is
-    named. Where everything is silent, or a whole branch in the middle (an idle expert), no ReLU is to blame; and
-    where the silence ends in gradients a millionth of the largest, they have vanished by underflow.
+    The hooks send shares only for layers at which a gradient arrives from behind, so a layer that is silent
+    because a later one is dead is not named. A layer that is silent altogether counts only if what follows it
+    was fed nothing but zeros (its weight gradient is exactly zero): otherwise it is a branch that was not used.
+    Where the next gradient is a millionth of the largest, gradients have vanished by underflow.
 
     Args:
         share, rise, from_start, patience, start_patience: see :class:`_Silent`.
         few: layers with fewer rows are judged only when all are silent: one of two is no majority.
-        underflow: the first gradient that is heard must be at least this share of the largest one.
+        underflow: the gradient heard behind a silent layer must be at least this share of the largest one.
 
     Units that die between samples 3 and 4 are reported once silent for three samples, twice in a row:
 
@@ -97,7 +101,7 @@ class DeadReluByGradient:
         rise: float = 0.3,
         from_start: float = 0.95,
         patience: int = 2,
-        start_patience: int = 3,
+        start_patience: int = 2,
         few: int = 4,
         underflow: float = 1e-6,
     ) -> None:
@@ -115,49 +119,32 @@ class DeadReluByGradient:
         known = np.isfinite(silent)
         self._samples += bool(known.any())
         certain = self._silent.update(reading.step, np.where(known, silent, 0.0), zero, known)
-        certain &= (silent >= 1.0) | (rows >= self._few)
         found = []
-        for first, last in self._places(np.flatnonzero(known), silent, certain, norm):
-            members = [i for i in range(first, last + 1) if known[i]]
-            if not self._told.issuperset(members):
-                self._told.update(members)
-                found.append(self._finding(reading.step, last, silent, rows, len(members)))
+        for layer in (int(i) for i in np.flatnonzero(certain) if int(i) not in self._told):
+            if self._blocks(layer, silent, rows, norm):
+                self._told.add(layer)
+                found.append(self._finding(reading.step, layer, silent, rows, norm))
         return found
 
-    def _places(
-        self, layers: NDArray[np.int64], silent: NDArray[np.float64], certain: Bools, norm: NDArray[np.float64]
-    ) -> list[tuple[int, int]]:
-        """Runs of layers to report, as (first, last): single ones that died in part, and dead ends."""
-        places, run = [], []
-        for layer in layers:
-            if silent[layer] >= 1.0:
-                run.append(int(layer))
-                continue
-            if run and self._blocks(run, layers, certain, float(norm[layer]), norm):
-                places.append((run[0], run[-1]))
-            run = []
-            if certain[layer]:
-                places.append((int(layer), int(layer)))
-        return places
+    def _blocks(self, layer: int, silent: Floats, rows: Floats, norm: Floats) -> bool:
+        """Whether the silence is the layer's own doing."""
+        following = np.flatnonzero(np.isfinite(rows[layer + 1 :])) + layer + 1
+        if not len(following):
+            return bool(silent[layer] < 1.0 and rows[layer] >= self._few)
+        end = following[1] if len(following) > 1 else len(norm)
+        audible = not _largest(norm[following[0] : end]) <= self._underflow * _largest(norm)
+        if silent[layer] >= 1.0:
+            return audible and bool(norm[following[0]] == 0)
+        return audible and bool(rows[layer] >= self._few)
 
-    def _blocks(
-        self, run: list[int], layers: NDArray[np.int64], certain: Bools, heard: float, norm: NDArray[np.float64]
-    ) -> bool:
-        """Whether a run of entirely silent layers, followed by one whose gradient is ``heard``, ends in a dead one."""
-        at_input = run[0] == layers[0]
-        alone = len(run) == 1 and not self._silent.born(run[0])
-        audible = not heard <= self._underflow * np.nanmax(norm)
-        return bool(certain[run[-1]]) and audible and (at_input or alone)
-
-    def _finding(
-        self, step: int, layer: int, silent: NDArray[np.float64], rows: NDArray[np.float64], layers: int
-    ) -> Finding:
+    def _finding(self, step: int, layer: int, silent: Floats, rows: Floats, norm: Floats) -> Finding:
+        before = np.isfinite(rows[: layer + 1]) & (norm[: layer + 1] == 0)
         evidence = {
             "silent_units": round(float(silent[layer] * rows[layer])),
             "units": int(rows[layer]),
             "lowest_share": float(self._silent.floor[layer]),
             "from_start": self._silent.born(layer),
-            "layers_without_gradient": layers if silent[layer] >= 1.0 else 0,
+            "layers_without_gradient": int(np.count_nonzero(before)),
         }
         return Finding(
             kind=self.kind,
@@ -186,7 +173,7 @@ class DeadReluByOutput:
     ...     reading = Reading.of(step, module_silent_units=[0.0, dead], module_zero_share=[0.5, dead])
     ...     for finding in detector.update(reading):
     ...         print(finding.step, finding.subject, finding.first_step, finding.value)
-    30 1 15 1.0
+    20 1 15 1.0
     """
 
     kind: ClassVar[str] = "dead_relu"
@@ -200,7 +187,7 @@ class DeadReluByOutput:
         rise: float = 0.3,
         from_start: float = 0.95,
         patience: int = 2,
-        start_patience: int = 3,
+        start_patience: int = 2,
     ) -> None:
         self._silent = _Silent(share, rise, from_start, patience, start_patience)
         self._share = share
@@ -238,6 +225,11 @@ class DeadReluByOutput:
 
     def status(self) -> Status:
         return _status(self._samples, bool(self._told), "no ReLU module was seen; functional ones are not modules")
+
+
+def _largest(values: Floats) -> float:
+    """The largest of ``values`` that is a number; 0 without any."""
+    return float(np.fmax.reduce(values, initial=0.0))
 
 
 def _status(samples: int, alarm: bool, unseen: str) -> Status:

@@ -132,6 +132,7 @@ class UnchangedParameters:
         audible: the same against the largest gradient of the step: a vanished gradient is another matter.
         majority: share of the trainable parameters, from the input on, that must lack a gradient. Unused heads
             and idle experts lack one in many healthy nets.
+        lasting: share of the steps before that weights must stand still: schedules end at or near zero.
 
     >>> detector = UnchangedParameters()
     >>> for step in (0, 10, 20, 30):
@@ -147,8 +148,17 @@ class UnchangedParameters:
     axis: ClassVar[DetectorAxis] = "parameter"
     reads: ClassVar[tuple[str, ...]] = ("parameter_update_norm", "parameter_gradient_norm", "parameter_weight_norm")
 
-    def __init__(self, *, patience: int = 3, alive: float = 0.01, audible: float = 1e-4, majority: float = 0.5) -> None:
+    def __init__(
+        self,
+        *,
+        patience: int = 3,
+        alive: float = 0.01,
+        audible: float = 1e-4,
+        majority: float = 0.5,
+        lasting: float = 0.25,
+    ) -> None:
         self._patience = patience
+        self._lasting = lasting
         self._alive = alive
         self._audible = audible
         self._majority = majority
@@ -162,9 +172,11 @@ class UnchangedParameters:
     def update(self, reading: Reading) -> list[Finding]:
         if not all(name in reading.values for name in self.reads):
             return []
-        change, gradient, weight = (np.where(reading.present[n], reading.values[n], np.nan) for n in self.reads)
+        change, gradient, _ = (np.where(reading.present[n], reading.values[n], np.nan) for n in self.reads)
+        trains = reading.present["parameter_weight_norm"]
+        hears = reading.present["parameter_gradient_norm"]
         self._samples += 1
-        return [*self._unchanged(reading.step, change, gradient), *self._without(reading.step, gradient, weight)]
+        return [*self._unchanged(reading.step, change, gradient), *self._without(reading.step, hears, trains)]
 
     def _unchanged(self, step: int, change: Floats, gradient: Floats) -> list[Finding]:
         self._largest = np.pad(self._largest, (0, len(gradient) - len(self._largest)))
@@ -178,18 +190,20 @@ class UnchangedParameters:
             return []
         everything = len(stuck) == np.count_nonzero(known)
         first = min(stuck, key=lambda i: (self._still.onset(i), i))
+        if step - self._still.onset(first) < self._lasting * self._still.onset(first):
+            return []
         evidence = {"relation": "unchanged", "parameters": len(stuck), "all": everything}
         return [self._finding(step, first, self._still.onset(first), float(len(stuck)), evidence)]
 
-    def _without(self, step: int, gradient: Floats, weight: Floats) -> list[Finding]:
-        self._ever = np.pad(self._ever, (0, len(gradient) - len(self._ever))) | ~np.isnan(gradient)
-        trainable = np.flatnonzero(~np.isnan(weight))
+    def _without(self, step: int, hears: Bools, trains: Bools) -> list[Finding]:
+        self._ever = np.pad(self._ever, (0, len(hears) - len(self._ever))) | hears
+        trainable = np.flatnonzero(trains)
         lacking = ~self._ever[trainable]
         run = int(np.argmin(lacking)) if not lacking.all() else len(lacking)
         nothing = not len(trainable) or run == len(trainable)
         holds = nothing or run >= max(1.0, self._majority * len(trainable))
         count = self._cut.update(step, np.array([holds]), np.array([True]))[0]
-        if not len(gradient) or count < self._patience or "without_gradient" in self._told:
+        if not len(hears) or count < self._patience or "without_gradient" in self._told:
             return []
         evidence = {
             "relation": "without_gradient",

@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 
 class UpdateRatio:
-    """The median layer's update is nothing next to the weights, or as large as they are.
+    """Even the fastest layer's update is nothing next to its weights, or the median one is as large as they are.
 
     Args:
         low: ratio under which a step changes nothing: float32 rounds at 6e-8 of a weight.
@@ -30,7 +30,7 @@ class UpdateRatio:
     ...     for finding in detector.update(Reading.of(step, parameter_update_norm=[1e-10, 2e-10],
     ...         parameter_weight_norm=[1.0, 1.0], parameter_gradient_norm=[1.0, 2.0], parameter_rows=[8, 8])):
     ...         print(finding.step, finding.first_step, finding.value)
-    4 0 1.5e-10
+    4 0 2e-10
     """
 
     kind: ClassVar[str] = "update_ratio"
@@ -72,19 +72,20 @@ class UpdateRatio:
         if not known.any():
             return []
         self._samples += 1
-        ratio = float(np.median(change[known] / weight[known]))
+        ratios = change[known] / weight[known]
+        fastest, usual = float(ratios.max()), float(np.median(ratios))
         rate = float(np.median(change[known] / gradient[known]))
         first = self._samples == 1
         fallen = first or rate <= self._collapse * self._largest_rate or self._low_streak.count[0] == self._samples - 1
         self._largest_rate = max(self._largest_rate, rate)
         looked = np.array([True])
-        low = self._low_streak.update(reading.step, np.array([0 < ratio <= self._low and fallen]), looked)[0]
-        high = self._high_streak.update(reading.step, np.array([ratio >= self._high]), looked)[0]
+        low = self._low_streak.update(reading.step, np.array([0 < fastest <= self._low and fallen]), looked)[0]
+        high = self._high_streak.update(reading.step, np.array([usual >= self._high]), looked)[0]
         if high >= self._high_patience and "high" not in self._told:
-            return [self._finding("high", reading.step, ratio, rate)]
+            return [self._finding("high", reading.step, usual, rate)]
         began = self._low_streak.onset(0)
         if low >= self._patience and reading.step - began >= self._quiet * began and "low" not in self._told:
-            return [self._finding("low", reading.step, ratio, rate)]
+            return [self._finding("low", reading.step, fastest, rate)]
         return []
 
     def _finding(self, side: str, step: int, ratio: float, rate: float) -> Finding:

@@ -23,7 +23,7 @@ from torchvitals.signals.records import ABSENT
 # Modules whose exact zeros mean that a unit is off; a dropped or padded zero means nothing.
 RECTIFIERS = ("ReLU", "ReLU6", "Threshold")
 CHANNELS_FIRST = ("Conv", "BatchNorm", "InstanceNorm", "GroupNorm")
-FEWEST_UNITS = 4  # of a rectifier that is judged: one dead unit of a two-unit squeeze layer is no news
+FEWEST_UNITS = 8  # of a rectifier that is judged: all four units of a squeeze layer may be off in a healthy net
 CALLS_PER_MODULE = 8  # a module called more often in one forward is a recurrent cell, whose later calls repeat it
 ELEMENTS_READ = 1 << 20  # of each output; whole samples are left out beyond: about 1 ms per statistic on a CPU core
 STATISTICS = ("module_output_absmax", "module_output_std", "module_zero_share", "module_saturated_share")

@@ -145,11 +145,9 @@ class GradientProfile:
         if len(self._layers):
             weights = [layer.weight for layer in self._layers]
             starts = np.cumsum(sizes) - sizes
-            # A batch that the loss is content with (a hinge met by all) silences everybody and tells of nobody.
-            known = self._known & bool(active.any())
             zero_share = np.add.reduceat((~active).astype(np.float64), starts) / sizes
             zero[weights] = np.where(self._known, zero_share, ABSENT)
-            silent[weights] = self._silence.update(active, known)
+            silent[weights] = self._silence.update(active, self._known & telling(zero_share >= 1.0, self._known))
         return {"parameter_zero_rows": zero, "parameter_silent_rows": silent}
 
     def _nonfinite(self, gradient_norms: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -159,6 +157,30 @@ class GradientProfile:
             gradient = local(self._parameters[index].grad)
             flags[index] = float(gradient is None or not bool(torch.isfinite(gradient).all()))
         return flags
+
+
+def telling(mute: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which layers this sample tells something of: those at which a gradient arrived from the layers behind.
+
+    ``mute`` layers got no gradient at all. Of a run of them only the last can be the one that blocks, and only
+    when the run begins at the input: mute layers amid others are a branch that was not used (an idle expert, a
+    head without a loss). When the last layer is mute, the loss was content with the batch.
+
+    >>> telling(np.array([True, True, False, True, True, False, True, False, True]), np.ones(9, dtype=bool)).astype(int)
+    array([0, 1, 1, 0, 0, 1, 1, 1, 0])
+    """
+    answer = known.copy()
+    order = np.flatnonzero(known)
+    start = 0
+    while start < len(order):
+        end = start
+        while end < len(order) and mute[order[end]]:
+            end += 1
+        if end == len(order) or end - start > 1:
+            answer[order[start:end]] = False
+            answer[order[end - 1 : end]] = start == 0 and end < len(order)
+        start = end + 1
+    return answer
 
 
 def layers(names: Sequence[str], parameters: Sequence[Tensor], kinds: Mapping[str, str]) -> list[Layer]:

@@ -1,0 +1,70 @@
+"""The optimizer steps with a learning rate of zero, or one so small that no weight moves."""
+
+from typing import ClassVar
+
+import numpy as np
+from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.detectors.detector import Finding
+
+NEGLIGIBLE = 1e-7
+"""A rate at which float32 weights near 1 do not move even for gradients near 1."""
+
+
+class LearningRateZero:
+    """Speaks from the rate itself."""
+
+    word: ClassVar[str] = "learning_rate_zero"
+    explains: ClassVar[tuple[str, ...]] = ("stuck_parameters", "update_ratio", "plateau")
+    prior: ClassVar[float] = 0.0
+
+    def weigh(self, case: Case) -> Opinion | None:
+        rates = case.history.series("learning_rate", None, case.opening.optimizer)
+        step = case.opening.first_step
+        since = rates.values[np.searchsorted(rates.steps, step) :]
+        if not len(since) or not np.median(since) <= NEGLIGIBLE:
+            return None
+        rate = float(np.median(since))
+        zeros = _zero_finding(case)
+        first = zeros.first_step if zeros else step
+        before = float(np.max(rates.before(first, 10), initial=0.0))
+        was = f" (it was {before:.3g} before)" if before > rate else ""
+        return Opinion(
+            clues=_clues(rate, before, zeros),
+            title=f"Learning rate {'zero' if rate == 0 else f'{rate:.1e}'} from step {first}",
+            explanation=(
+                f"The learning rate is {rate:.3g} from step {first} on{was}: the optimizer steps, and no weight moves."
+            ),
+            remedy=_remedy(case, before),
+            where="optimizer",
+            first_step=first,
+        )
+
+
+def _zero_finding(case: Case) -> Finding | None:
+    found = (f for f in case.of_kind("stuck_parameters") if f.evidence.get("relation") == "learning_rate_zero")
+    return next(found, None)
+
+
+def _clues(rate: float, before: float, zeros: Finding | None) -> list[Clue]:
+    clues = []
+    if rate == 0:
+        clues.append(Clue(4.0, "the learning rate is exactly 0"))
+    else:
+        clues.append(Clue(2.5, f"the learning rate is {rate:.1e}, under the resolution of float32 weights"))
+    if zeros:
+        clues.append(Clue(1.0, f"for {zeros.value:.0f} applied steps in a row"))
+    if before > NEGLIGIBLE:
+        clues.append(Clue(0.5, f"it was {before:.3g} just before"))
+    return clues
+
+
+def _remedy(case: Case, before: float) -> str:
+    scheduler = case.facts.get("scheduler")
+    if scheduler and before > 0:
+        return (
+            f"Look at {scheduler}: it ends before the training does. Give it the real number of steps, and call its "
+            "step() once per optimizer step if that is what it counts."
+        )
+    if scheduler:
+        return f"Look at the first value of {scheduler}: its factor is 0, or its step() is never called."
+    return "Set the optimizer's learning rate: it is set to zero, or lost on the way from the configuration."

@@ -1,0 +1,58 @@
+"""The optimizer was built on parameters that the model in training does not use."""
+
+from typing import ClassVar
+
+import numpy as np
+from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.layer_names import layer_of
+from torchvitals.detectors.detector import Finding
+
+
+class StaleOptimizerParameters:
+    """Speaks from the owners of what the optimizer holds, and from steps that find no gradient at all."""
+
+    word: ClassVar[str] = "stale_optimizer_parameters"
+    explains: ClassVar[tuple[str, ...]] = ("stuck_parameters",)
+    prior: ClassVar[float] = 0.0
+
+    def weigh(self, case: Case) -> Opinion | None:
+        extra = case.history.series("optimizer_extra_parameters", None, case.opening.optimizer)
+        strangers = int(np.max(extra.values, initial=0.0))
+        lonely = _all_without_gradient(case)
+        if not strangers and lonely is None:
+            return None
+        first = case.opening
+        return Opinion(
+            clues=[*_owners(case, strangers), *_gradients(lonely)],
+            title="The optimizer updates parameters that the model does not use",
+            explanation=(
+                f"{strangers or 'All'} parameters of the optimizer belong to no module that takes part in training: "
+                "the model was copied, moved or changed after the optimizer was built. Its steps change weights "
+                "that nobody uses, and the model in use stays as it is."
+            ),
+            remedy=(
+                "Build the optimizer after the last change of the model (deepcopy, a new head, a wrapper, loading "
+                "the whole module), or add the new parameters with `optimizer.add_param_group`."
+            ),
+            where="optimizer" if strangers else layer_of(first.name) or "optimizer",
+        )
+
+
+def _all_without_gradient(case: Case) -> Finding | None:
+    """The optimizer holds parameters that could learn, and none has ever had a gradient."""
+    return next(
+        (f for f in case.of_kind("stuck_parameters") if f.evidence.get("all") and f.evidence.get("trainable")), None
+    )
+
+
+def _owners(case: Case, strangers: int) -> list[Clue]:
+    if not strangers:
+        return []
+    told = any(f.evidence.get("relation") == "stale_parameters" for f in case.of_kind("stuck_parameters"))
+    return [Clue(4.0 if told else 2.0, f"{strangers} parameters of the optimizer are owned by no living model")]
+
+
+def _gradients(lonely: Finding | None) -> list[Clue]:
+    if lonely is None:
+        return []
+    return [Clue(3.0, f"none of its {lonely.evidence['trainable']} trainable parameters has ever had a gradient")]
