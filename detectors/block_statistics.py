@@ -1,0 +1,157 @@
+"""Statistics of block means that stay honest when the stream remembers its past: vectorised, masked, no loops.
+
+Everything works along the last axis; ``known`` is False where a block said nothing.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+def masked_mean(values: Floats, known: Mask) -> tuple[Floats, NDArray[np.int64]]:
+    """Mean over the known and their number; 0 where nothing is known.
+
+    >>> masked_mean(np.array([[1.0, np.nan, 3.0]]), np.array([[True, False, True]]))[0].tolist()
+    [2.0]
+    """
+    count = known.sum(-1)
+    mean: Floats = np.where(known, values, 0.0).sum(-1) / np.maximum(count, 1)
+    return mean, count
+
+
+def masked_variance(values: Floats, known: Mask) -> Floats:
+    """Unbiased variance over the known; 0 with fewer than two."""
+    mean, count = masked_mean(values, known)
+    centred = np.where(known, values - mean[..., None], 0.0)
+    return np.asarray((centred**2).sum(-1) / np.maximum(count - 1, 1))
+
+
+def memory(values: Floats, known: Mask) -> Floats:
+    """Integrated autocorrelation time in blocks, ≥ 1: how many blocks one independent block is worth.
+
+    From the lag-1 autocorrelation as (1 + r) / (1 - r), r corrected for its bias of -(1 + 3 r) / n
+    (Kendall 1954, Biometrika 41): short references would else look independent.
+
+    >>> memory(np.tile([0.0, 0.0, 1.0, 1.0], 8)[None], np.ones((1, 32), bool)).round(1).tolist()
+    [1.1]
+    """
+    mean, count = masked_mean(values, known)
+    centred = np.where(known, values - mean[..., None], 0.0)
+    total = (centred**2).sum(-1)
+    lagged = (centred[..., 1:] * centred[..., :-1]).sum(-1)
+    return memory_from_lag(np.divide(lagged, total, out=np.zeros_like(total), where=total > 0), count)
+
+
+def memory_from_lag(r: Floats, count: NDArray[np.int64]) -> Floats:
+    """The same from a lag-1 autocorrelation that is already known."""
+    r = np.clip(r + (1 + 3 * r) / np.maximum(count, 4), 0.0, 0.98)
+    return (1 + r) / (1 - r)
+
+
+def past_contrasts(values: Floats, known: Mask, length: int) -> tuple[Floats, Floats]:
+    """Standard deviation of mean(next ``length``) - mean(previous ``length``) over the stream, and its degrees.
+
+    Calibrates a jump against the jumps the stream has always made; cycles and memory are in it by construction.
+    """
+    filled = np.where(known, values, 0.0)
+    sums = _moving_sum(filled, length)
+    counts = _moving_sum(known.astype(np.float64), length)
+    whole = counts > 0.5 * length
+    means = sums / np.maximum(counts, 1)
+    contrast = means[..., length:] - means[..., :-length]
+    usable = whole[..., length:] & whole[..., :-length]
+    spread = np.sqrt((np.where(usable, contrast, 0.0) ** 2).sum(-1) / np.maximum(usable.sum(-1), 1))
+    return spread, usable.sum(-1) / length
+
+
+def _moving_sum(values: Floats, length: int) -> Floats:
+    total = np.cumsum(np.pad(values, [(0, 0)] * (values.ndim - 1) + [(1, 0)]), axis=-1)
+    return np.asarray(total[..., length:] - total[..., :-length])
+
+
+def compressed(series: Floats, past: Floats) -> Floats:
+    """Deviations from the median of ``past`` in its robust spread, large ones logarithmically (asinh beyond 3):
+    a heavy tail is no longer a jump, and a jump still is one.
+    """
+    centre = np.median(past)
+    spread = 1.4826 * np.median(np.abs(past - centre))
+    if not spread > 0:
+        spread = float(np.std(past))
+    if not spread > 0:
+        return np.asarray(series - centre)
+    return np.asarray(3 * spread * np.arcsinh((series - centre) / (3 * spread)))
+
+
+def noise_of(past: Floats, length: int, sampling: float) -> tuple[float, float, float, float]:
+    """Variance of a block, memory in blocks, usual jump between windows of ``length`` and its degrees of freedom."""
+    known = np.ones((1, len(past)), dtype=bool)
+    variance = max(float(past.var(ddof=1)), sampling)
+    tau = float(memory(past[None], known)[0])
+    if len(past) < 2 * length + 1:
+        return variance, tau, 0.0, 0.0
+    jumps, degrees = past_contrasts(past[None], known, length)
+    return variance, tau, max(float(jumps[0]), float(np.sqrt(sampling * 2 / length))), float(degrees[0])
+
+
+def student_tail(distance: float, spread: float, degrees: float) -> float:
+    """Two-sided Student tail of one ``distance / spread``."""
+    return float(tail_probability(np.array([distance]), np.array([spread]), np.array([degrees]))[0])
+
+
+def tail_probability(distance: Floats, spread: Floats, degrees: Floats) -> Floats:
+    """Two-sided Student tail of ``distance / spread``; 1 where there are no degrees of freedom to judge by."""
+    usable = (degrees > 0) & (distance > 0)
+    ratio = np.divide(distance, spread, out=np.full_like(distance, 1e6), where=spread > 1e-6 * distance)
+    out = np.ones_like(distance)
+    out[usable] = 2 * stats.t.sf(ratio[usable], degrees[usable])
+    return out
+
+
+def benjamini_hochberg(p: Floats, q: float) -> Mask:
+    """Which of the hypotheses along the last axis are rejected at false discovery rate ``q``.
+
+    Benjamini & Hochberg 1995, J. R. Stat. Soc. B 57.
+
+    >>> benjamini_hochberg(np.array([0.001, 0.9, 0.02, 0.03]), 0.05).tolist()
+    [True, False, True, True]
+    """
+    count = p.shape[-1]
+    if not count:
+        return np.zeros(p.shape, dtype=bool)
+    ordered = np.sort(p, axis=-1)
+    passing = ordered <= q * np.arange(1, count + 1) / count
+    limit = np.where(passing, ordered, -1.0).max(-1, keepdims=True)
+    return np.asarray(p <= limit)
+
+
+def split_point(series: Floats) -> tuple[int, bool]:
+    """Where a series changed: index of the first value of the new regime, and whether it moved gradually.
+
+    Least squares over all steps (two levels) and all hinges (a level, then a line); the hinge must leave
+    less than 0.6 of the step's squares, since it has the freedom to mimic a step at the very end.
+
+    >>> split_point(np.array([0.0, 0, 0, 0, 5, 5, 5])), split_point(np.array([0.0, 0, 0, 0, 1, 2, 3, 4, 5, 6]))
+    ((4, False), (4, True))
+    """
+    count = len(series)
+    step = [_squares(series[:j]) + _squares(series[j:]) for j in range(1, count)]
+    hinge = [_hinge_squares(series, j) for j in range(1, count - 3)]
+    best = int(np.argmin(step))
+    if hinge and min(hinge) < 0.6 * step[best] - 1e-12:
+        return int(np.argmin(hinge)) + 2, True
+    return best + 1, False
+
+
+def _squares(values: Floats) -> float:
+    return float(((values - values.mean()) ** 2).sum())
+
+
+def _hinge_squares(series: Floats, corner: int) -> float:
+    slope = np.maximum(np.arange(len(series)) - corner, 0).astype(np.float64)
+    slope -= slope.mean()
+    centred = series - series.mean()
+    factor = float(slope @ centred) / float(slope @ slope)
+    return float(((centred - factor * slope) ** 2).sum())

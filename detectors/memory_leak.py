@@ -1,0 +1,218 @@
+"""Memory leak: every step keeps a little of what it used."""
+
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from torchvitals.detectors.block_statistics import Floats, Mask
+from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+from torchvitals.detectors.trend import Slope, corner, theil_sen
+
+BLOCKS = 64
+PARTS = 6
+
+
+class _Growth(NamedTuple):
+    """What one stretch of the run says."""
+
+    slope: Slope
+    gained: float
+    base: float
+    steps: int
+
+
+class MemoryLeak:
+    """Memory after the step, at the same phase of every step, keeps rising in a line.
+
+    The smallest value of each block is kept, 64 blocks whose length doubles as the run goes on. A stretch (all of
+    the run after warm-up, or its newer half) leaks when the Theil-Sen interval excludes ``least_rate``, the gain
+    is large enough both in bytes and against the base, five of its six parts rose at no less than ``evenness`` of the
+    mean rise, the last one among them, and nothing that large was ever given back: allocators warm up in a
+    curve, caches fill and stop, saw-teeth fall.
+
+    Args:
+        warm_up: steps before the first block: 5 to 50 MB are allocated in them by healthy jobs.
+        block_steps: steps of the first blocks.
+        least_rate: bytes per step; below, 20 to 400 bytes per step are what logs of healthy jobs keep, measured.
+        least_gain: bytes; resident memory of healthy jobs wanders by about 1 MB.
+        least_relative: of the base.
+        evenness: share of the mean rise that the parts must reach.
+        straightness: the second half must rise at least this much of what the first half rose: recurrent
+            nets with sequences of changing length took 30 MB in their first 160 steps, in a curve.
+        given_back: share of the gain that may at most be released in between.
+        z: width of the interval in standard deviations.
+        steps_for: (gain over base, steps): how long a rise must have lasted before it is believed. A rise by
+            half of the base is urgent after 64 steps; a faint one could still be an epoch's bookkeeping.
+
+    A step keeps 64 kB more than it should, from step 300 on:
+
+    >>> detector = MemoryLeak()
+    >>> for step in range(800):
+    ...     rss = 300e6 + 65536 * max(0, step - 300)
+    ...     for finding in detector.update(Reading.of(step, rss_bytes=[rss])):
+    ...         print(finding.kind, finding.first_step, finding.step, round(finding.value))
+    memory_leak 296 495 65536
+
+    """
+
+    kind: ClassVar[str] = "memory_leak"
+    axis: ClassVar[DetectorAxis] = "rank"
+    reads: ClassVar[tuple[str, ...]] = ("rss_bytes", "cuda_allocated_bytes")
+
+    def __init__(
+        self,
+        *,
+        warm_up: int = 16,
+        block_steps: int = 2,
+        least_rate: float = 2000.0,
+        least_gain: float = 0.75e6,
+        least_relative: float = 0.002,
+        evenness: float = 0.3,
+        straightness: float = 0.6,
+        given_back: float = 0.4,
+        z: float = 2.6,
+        steps_for: tuple[tuple[float, int], ...] = ((0.5, 64), (0.1, 128), (0.0, 160)),
+    ) -> None:
+        self.warm_up = warm_up
+        self.least_rate = least_rate
+        self.least_gain = least_gain
+        self.least_relative = least_relative
+        self.evenness = evenness
+        self.straightness = straightness
+        self.given_back = given_back
+        self.z = z
+        self.steps_for = steps_for
+        self._block_steps = block_steps
+        self._steps: list[int] = []
+        self._lows = np.zeros((len(self.reads), 0, BLOCKS))
+        self._low = np.zeros((len(self.reads), 0))
+        self._taken = 0
+        self._began = -1
+        self._alarmed = np.zeros(0, dtype=bool)
+        self._seen = 0
+
+    def __repr__(self) -> str:
+        return f"MemoryLeak(least_rate={self.least_rate:g}, block_steps={self._block_steps})"
+
+    def update(self, reading: Reading) -> list[Finding]:
+        """Take one step."""
+        signals = [name for name in self.reads if name in reading.values]
+        if not signals:
+            return []
+        self._grow(max(len(reading.values[name]) for name in signals))
+        self._seen += 1
+        if self._seen <= self.warm_up:
+            return []
+        for row, name in enumerate(self.reads):
+            if name in signals:
+                self._note(row, np.asarray(reading.values[name], np.float64), reading.present[name])
+        if self._began < 0:
+            self._began = reading.step
+        self._taken += 1
+        if self._taken < self._block_steps:
+            return []
+        self._close()
+        return self._judge(reading.step)
+
+    def status(self) -> Status:
+        """Warming up until the shortest stretch has been seen."""
+        if self._alarmed.any():
+            return Status("alarm")
+        if not self._seen:
+            return Status("not_checked", "no memory figures were sent")
+        needed = self.warm_up + min(steps for _, steps in self.steps_for)
+        if self._seen < needed:
+            return Status("warming_up", f"{self._seen} of {needed} steps seen")
+        return Status("ok")
+
+    def _note(self, row: int, values: Floats, present: Mask) -> None:
+        usable = present & np.isfinite(values) & (values > 0)
+        low = self._low[row, : len(values)]
+        np.fmin(low, np.where(usable, values, np.nan), out=low)
+
+    def _close(self) -> None:
+        if len(self._steps) == BLOCKS:
+            self._lows[..., : BLOCKS // 2] = np.fmin(self._lows[..., ::2], self._lows[..., 1::2])
+            self._steps = self._steps[::2]
+            self._block_steps *= 2
+            if self._taken < self._block_steps:
+                return  # this block is now half as long as the others: let it grow
+        self._lows[..., len(self._steps)] = self._low
+        self._steps.append(self._began)
+        self._low.fill(np.nan)
+        self._taken, self._began = 0, -1
+
+    def _judge(self, step: int) -> list[Finding]:
+        count = len(self._steps)
+        if count < 2 * PARTS or self._taken:
+            return []
+        findings = []
+        for start in (0, count // 2):
+            if count - start < 2 * PARTS:
+                continue
+            lows = self._lows[..., start:count]
+            gain = lows[..., -2:].min(-1) - lows[..., :2].min(-1)
+            with np.errstate(invalid="ignore"):
+                worth = (gain >= self._least(lows[..., 0])) & np.isfinite(gain) & ~self._alarmed
+            for row, rank in zip(*np.nonzero(worth), strict=True):
+                growth = self._growth(lows[row, rank], self._steps[start:count])
+                if growth and not self._alarmed[rank]:
+                    self._alarmed[rank] = True
+                    findings.append(self._finding(step, int(row), int(rank), growth))
+        return sorted(findings, key=lambda finding: finding.subject or 0)
+
+    def _least(self, base: Floats) -> Floats:
+        return np.maximum(self.least_gain, self.least_relative * base)
+
+    def _growth(self, lows: Floats, steps: list[int]) -> _Growth | None:
+        """The growth when this stretch of one rank's memory leaks."""
+        known = np.isfinite(lows)
+        if known.sum() < 2 * PARTS:
+            return None
+        y, x = lows[known], np.asarray(steps, np.float64)[known]
+        parts = np.array([np.median(part) for part in np.array_split(y, PARTS)])
+        rises = np.diff(parts)
+        gained = float(parts[-1] - parts[0])
+        even = rises >= self.evenness * rises.mean()
+        fallen = float((np.maximum.accumulate(y) - y).max())
+        if gained < self._least(y[:1])[0] or fallen > self.given_back * gained:
+            return None
+        lasted = int(x[-1] - x[0]) + self._block_steps
+        if lasted < next(steps for relative, steps in self.steps_for if gained >= relative * y[0]):
+            return None
+        slackening = parts[-1] - parts[PARTS // 2] < self.straightness * (parts[PARTS // 2 - 1] - parts[0])
+        if even.sum() < PARTS - 2 or not even[-1] or slackening:
+            return None
+        slope = theil_sen(x, y, self.z)
+        return _Growth(slope, gained, float(y[0]), lasted) if slope.low >= self.least_rate else None
+
+    def _finding(self, step: int, row: int, rank: int, growth: _Growth) -> Finding:
+        series = self._lows[row, rank, : len(self._steps)]
+        known = np.isfinite(series)
+        place = corner(series[known])
+        # A leak that is as old as the first blocks is as old as the run.
+        first = 0 if place <= BLOCKS // 16 else np.asarray(self._steps)[known][place]
+        return Finding(
+            kind=self.kind,
+            severity="error" if growth.gained >= 0.1 * growth.base else "warning",
+            first_step=int(first),
+            step=step,
+            value=growth.slope.value,
+            threshold=self.least_rate,
+            subject=rank,
+            evidence={
+                "signal": self.reads[row],
+                "bytes_per_step": growth.slope.value,
+                "bytes_per_step_low": growth.slope.low,
+                "bytes_per_step_high": growth.slope.high,
+                "gained_bytes": growth.gained,
+                "base_bytes": growth.base,
+                "steps_observed": growth.steps,
+            },
+        )
+
+    def _grow(self, count: int) -> None:
+        more = count - len(self._alarmed)
+        if more > 0:
+            self._lows = np.pad(self._lows, ((0, 0), (0, more), (0, 0)), constant_values=np.nan)
+            self._low = np.pad(self._low, ((0, 0), (0, more)), constant_values=np.nan)
+            self._alarmed = np.pad(self._alarmed, (0, more))
