@@ -88,7 +88,8 @@ detectors' windows are tens of steps, and sampled steps up to 100 apart."""
 EARLY_STEPS = 25
 """A consequence may seem to begin this much before its cause: two detectors date an onset by windows of their own."""
 
-KILLS = (9, 15, "SIGKILL", "SIGTERM")
+KILLS = (9, 15)
+"""SIGKILL and SIGTERM: somebody else ended the process."""
 OUT_OF_MEMORY = ("memory_leak", "memory_pressure")
 
 
@@ -134,8 +135,8 @@ def same_fault(first: Finding, second: Finding) -> bool:
 
 def _crash_fits(cause: Finding, crash: Finding) -> bool:
     """A kill is what memory faults end in; an exception or an abort is what the others end in."""
-    told = " ".join(str(crash.evidence.get(key, "")) for key in ("type", "message", "exception")).lower()
-    killed = crash.evidence.get("signal") in KILLS
-    if cause.kind in OUT_OF_MEMORY:
-        return killed or bool(crash.evidence.get("oom_kills")) or "memory" in told
-    return not killed and "memory" not in told
+    evidence = crash.evidence
+    told = " ".join(str(evidence.get(key, "")) for key in ("type", "message", "cause")).lower()
+    for_memory = bool(evidence.get("oom_kills")) or "memory" in told
+    killed = evidence.get("signal") in KILLS or bool(evidence.get("gone"))
+    return killed or for_memory if cause.kind in OUT_OF_MEMORY else not (killed or for_memory)

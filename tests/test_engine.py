@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import Broken, Died, HighLoss, Unequal, ZeroNorm, goodbye, train, writer
 from torchvitals.agent.engine import Engine
 from torchvitals.agent.run_state import RunState, merged
 from torchvitals.signals.reader import Entry, RunReader
 from torchvitals.signals.records import ABSENT, Axis, Digest, Event, Profile, Step, pack_floats, pack_integers
-
-from tests.made_up import Broken, Died, HighLoss, Unequal, ZeroNorm, goodbye, train, writer
 
 DETECTORS = (HighLoss, ZeroNorm, Unequal)
 

@@ -1,0 +1,236 @@
+"""Findings with one root are one incident, named after the root; causes are ranked by evidence."""
+
+import math
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from made_up import HighLoss, finding, train, writer
+from torchvitals.agent import causes as cause_room
+from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.causes import CAUSES
+from torchvitals.agent.causes.unknown import Unknown
+from torchvitals.agent.crew import Crew
+from torchvitals.agent.diagnosis import Diagnosis
+from torchvitals.agent.engine import Engine, Noted
+from torchvitals.agent.incident import Incident
+from torchvitals.agent.kinds import CAUSAL_RANK, LASTING, LEADS_TO
+from torchvitals.agent.links import PROFILES, SCALARS
+from torchvitals.agent.run_state import RunState
+from torchvitals.agent.watch import RecordWatch
+from torchvitals.detectors import DETECTORS, RECORD_DETECTORS
+from torchvitals.detectors.detector import Finding
+from torchvitals.signals.catalog import BY_NAME
+from torchvitals.signals.reader import RunReader
+from torchvitals.signals.records import Hello
+
+
+class TooFast:
+    """Explains explosions when a fact says so."""
+
+    word: ClassVar[str] = "too_fast"
+    explains: ClassVar[tuple[str, ...]] = ("explosion",)
+    prior: ClassVar[float] = 1.0
+
+    def weigh(self, case: Case) -> Opinion | None:
+        assert case.opening.kind == "explosion"
+        clues = [Clue(1.5, "the rate is 40 times the usual"), Clue(-0.5, "the job clips")]
+        return Opinion(clues=clues, title="Too fast", explanation="It is.", remedy="Slow down.", where="here")
+
+
+class Raises:
+    """A cause with a mistake in it."""
+
+    word: ClassVar[str] = "raises"
+    explains: ClassVar[tuple[str, ...]] = ("explosion",)
+    prior: ClassVar[float] = 9.0
+
+    def weigh(self, case: Case) -> Opinion | None:
+        raise KeyError(case.opening.kind)
+
+
+def diagnosed(*findings: Finding, world: int = 1, causes=CAUSES) -> Diagnosis:
+    """The diagnosis after ``findings`` came in this order, one at a time."""
+    engine = Engine("run", (), ())
+    crew = Crew(Hello(run="run", world_size=world, started=1.0), (), RecordWatch(()))
+    engine.crews.append(crew)
+    diagnosis = Diagnosis(engine, causes)
+    for one in findings:
+        engine.noted.append(Noted(crew, one))
+        diagnosis.update()
+    return diagnosis
+
+
+def only(diagnosis: Diagnosis) -> Incident:
+    (incident,) = diagnosis.incidents
+    return incident
+
+
+def test_an_explosion_and_all_that_follows_is_one_incident() -> None:
+    chain = [
+        finding("nonfinite", 41, severity="critical"),
+        finding("explosion", 38, first=30),
+        finding("loss_spike", 39, first=31),
+        finding("dead_relu", 60, first=40, name="layer.1"),
+        finding("crash", 64, evidence={"type": "ValueError"}),
+    ]
+    incident = only(diagnosed(*chain))
+
+    assert (incident.kind, incident.first_step, incident.detected_step) == ("explosion", 30, 38)
+    assert incident.severity == "critical"
+    assert len(incident.findings) == 5
+
+
+def test_a_nan_out_of_the_blue_names_itself() -> None:
+    incident = only(diagnosed(finding("nonfinite", 50), finding("explosion", 50), finding("loss_spike", 51)))
+
+    assert incident.kind == "nonfinite"
+
+
+def test_forty_layers_that_vanish_are_one_incident() -> None:
+    layers = [finding("vanishing", 100 + 40 * i, subject=i, name=f"layer.{i}") for i in range(40)]
+
+    assert len(only(diagnosed(*layers)).findings) == 40
+
+
+def test_a_desync_seen_on_two_ranks_is_one_incident_of_no_rank() -> None:
+    incident = only(diagnosed(finding("desync", 9, rank=0), finding("desync", 9, rank=1), world=2))
+
+    assert incident.rank is None
+
+
+@pytest.mark.parametrize(("world", "rank"), [(4, 2), (1, None)])
+def test_the_rank_is_told_when_there_are_several(world: int, rank: int | None) -> None:
+    found = [finding("nonfinite", 9, rank=2), finding("nonfinite", 10, rank=0)]
+
+    assert only(diagnosed(*found, world=world)).rank == rank
+
+
+def test_independent_faults_thousands_of_steps_apart_are_two() -> None:
+    kinds = [i.kind for i in diagnosed(finding("explosion", 500), finding("nonfinite", 6000)).incidents]
+
+    assert sorted(kinds) == ["explosion", "nonfinite"]
+    assert len(diagnosed(finding("loss_spike", 500), finding("loss_spike", 6000)).incidents) == 2
+
+
+def test_faults_of_different_kinds_at_the_same_time_are_two() -> None:
+    assert len(diagnosed(finding("memory_leak", 200), finding("explosion", 205)).incidents) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "evidence", "incidents"),
+    [
+        ("nonfinite", {"type": "ValueError"}, 1),
+        ("nonfinite", {"signal": 9, "gone": True}, 2),
+        ("memory_leak", {"signal": 9}, 1),
+        ("memory_leak", {"oom_kills": 1}, 1),
+        ("memory_leak", {"type": "torch.OutOfMemoryError"}, 1),
+        ("memory_leak", {"type": "KeyError", "message": "'x'"}, 2),
+    ],
+)
+def test_a_crash_belongs_to_what_can_have_caused_it(fault: str, evidence: dict, incidents: int) -> None:
+    found = diagnosed(finding(fault, 100), finding("crash", 4000, evidence=evidence))
+
+    assert len(found.incidents) == incidents
+
+
+def test_the_id_stays_while_the_incident_grows_and_changes_its_name() -> None:
+    first = only(diagnosed(finding("nonfinite", 41)))
+    grown = only(diagnosed(finding("nonfinite", 41), finding("explosion", 42, first=30)))
+
+    assert (first.kind, grown.kind) == ("nonfinite", "explosion")
+    assert first.id == grown.id
+
+
+def test_a_bridge_between_two_incidents_makes_them_one() -> None:
+    """A plateau and a dead layer look unrelated to saturation until what links them is found."""
+    diagnosis = diagnosed(finding("stuck_parameters", 300), finding("saturation", 290), finding("explosion", 280))
+
+    assert only(diagnosis).kind == "explosion"
+    apart = diagnosed(finding("loss_spike", 300), finding("dead_relu", 302), finding("explosion", 295))
+    assert only(apart).kind == "explosion"
+    assert list(apart.absorbed.values()) == [only(apart).id]
+
+
+def test_updates_return_only_what_changed() -> None:
+    diagnosis = diagnosed(finding("explosion", 30))
+
+    assert diagnosis.update() == []
+
+
+def test_causes_are_ranked_by_softmax_of_their_clues() -> None:
+    incident = only(diagnosed(finding("explosion", 30), causes=(Unknown, TooFast)))
+    share = math.exp(2) / (1 + math.exp(2))
+
+    assert (incident.cause, incident.where, incident.title) == ("too_fast", "here", "Too fast")
+    assert incident.confidence == pytest.approx(share, abs=1e-4)
+    assert [cause.cause for cause in incident.causes] == ["too_fast", "unknown"]
+    assert incident.causes[0].evidence == ["the rate is 40 times the usual"]
+    assert incident.causes[0].against == ["the job clips"]
+
+
+def test_without_evidence_the_cause_is_unknown() -> None:
+    incident = only(diagnosed(finding("plateau", 30), causes=(TooFast,)))
+
+    assert (incident.cause, incident.confidence) == ("unknown", 1.0)
+
+
+def test_a_cause_that_raises_is_left_out_and_said() -> None:
+    diagnosis = diagnosed(finding("explosion", 30), causes=(Unknown, Raises, TooFast))
+
+    assert only(diagnosis).cause == "too_fast"
+    assert [problem.what for problem in diagnosis.problems] == ["cause raises"]
+
+
+def test_an_incident_is_the_same_whatever_the_order_of_arrival() -> None:
+    found = [finding("explosion", 30), finding("nonfinite", 34), finding("dead_relu", 60, first=33, name="a")]
+    forward, backward = only(diagnosed(*found)), only(diagnosed(*found[::-1]))
+
+    assert (forward.kind, forward.first_step, forward.where) == (backward.kind, backward.first_step, backward.where)
+    assert forward.findings == backward.findings
+
+
+def test_a_run_that_is_well_has_no_incident_and_says_what_it_checked(tmp_path: Path) -> None:
+    train(writer(tmp_path), [1.0] * 20)
+    state = RunState("made-up", Engine("made-up", (HighLoss,), ()))
+    for process in RunReader(tmp_path / "made-up").processes.values():
+        state.feed(process.read())
+    state.finish()
+
+    assert (state.incidents, state.checked(), state.not_checked()) == ([], ["explosion"], [])
+
+
+def test_the_list_of_causes_is_the_folder() -> None:
+    """One file, one word, one class named after it; nothing is found by scanning."""
+    files = {path.stem for path in Path(cause_room.__file__).parent.glob("*.py")} - {"__init__"}
+    listed = {cause.__module__.rpartition(".")[2] for cause in CAUSES}
+    names = [cause.word for cause in CAUSES]
+
+    assert listed <= files
+    assert {word for word in files if _is_cause(word)} == listed
+    assert names == sorted(names)
+    assert all(cause.__name__ == "".join(p.capitalize() for p in cause.word.split("_")) for cause in CAUSES)
+
+
+def _is_cause(word: str) -> bool:
+    source = (Path(cause_room.__file__).parent / f"{word}.py").read_text(encoding="utf-8")
+    return f'= "{word}"' in source
+
+
+def test_every_kind_has_a_place_in_the_table() -> None:
+    kinds = {detector.kind for detector in (*DETECTORS, *RECORD_DETECTORS)}
+
+    assert kinds <= CAUSAL_RANK.keys()
+    assert LEADS_TO.keys() <= CAUSAL_RANK.keys()
+    assert {kind for kinds in LEADS_TO.values() for kind in kinds} <= CAUSAL_RANK.keys()
+    assert CAUSAL_RANK.keys() >= LASTING
+
+
+def test_every_cause_explains_kinds_that_exist() -> None:
+    assert {kind for cause in CAUSES for kind in cause.explains} <= CAUSAL_RANK.keys()
+
+
+def test_plots_draw_signals_that_exist() -> None:
+    drawn = {name for names in (*SCALARS.values(), *PROFILES.values()) for name in names}
+
+    assert drawn <= BY_NAME.keys()
