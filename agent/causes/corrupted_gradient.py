@@ -1,0 +1,55 @@
+"""A few tensors of one rank changed outside the common update."""
+
+from typing import ClassVar
+
+from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.ranks import sharing
+
+
+class CorruptedGradient:
+    """An edit in place, data lost in a reduction, or a flipped bit: everything else stays equal to the last bit."""
+
+    word: ClassVar[str] = "corrupted_gradient"
+    explains: ClassVar[tuple[str, ...]] = ("desync",)
+    prior: ClassVar[float] = -0.5
+
+    def weigh(self, case: Case) -> Opinion | None:
+        desync = [f for f in case.of_kind("desync") if f.evidence.get("what") != "hyper-parameters"]
+        if not desync:
+            return None
+        finding = desync[0]
+        differing = int(finding.evidence.get("tensors_differing", 0))
+        compared = int(finding.evidence.get("tensors_compared", 0)) or 1
+        few = differing <= max(1, compared // 4)
+        clues = [
+            Clue(
+                2.0 if few else -2.0,
+                f"{differing} of {compared} parameter tensors differ"
+                + (": the common update still reaches all others" if few else ""),
+            )
+        ]
+        minority = finding.evidence.get("minority")
+        if minority and len(minority) == 1:
+            compared_ranks = finding.evidence.get("ranks_compared")
+            clues.append(Clue(1.0, f"rank {minority[0]} alone differs, {compared_ranks} were compared"))
+        agreed = finding.evidence.get("agreed_until")
+        if agreed is not None:
+            found = sharing(case, int(agreed) + 1, finding.step)
+            clues.append(Clue(0.5, f"all bits were equal up to step {agreed}"))
+            if found.steps:
+                text = f"{found.steps - found.unshared} of {found.steps} steps since then shared gradients"
+                clues.append(Clue(-2.0 if found.unshared else 0.5, text))
+        where = finding.name or "some parameters"
+        who = "one rank" if finding.rank is None else f"rank {finding.rank}"
+        return Opinion(
+            clues=clues,
+            title=f"{where} differs on {who} since step {finding.first_step}"[:79],
+            explanation=(
+                f"At step {finding.first_step} {differing} of {compared} parameter tensors differ bitwise between "
+                f"ranks, `{where}` first, while gradients are shared and everything else stays equal."
+            ),
+            remedy=(
+                f"Look for code that writes to `{where}` on some ranks only. If there is none, check the memory of "
+                f"{who}'s device (ECC counters, a replay of the step): a flipped bit looks like this."
+            ),
+        )

@@ -1,0 +1,73 @@
+"""The code said itself why it ended."""
+
+from typing import Any, ClassVar
+
+from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.ranks import ranks_text
+
+
+class UncaughtException:
+    """An uncaught exception, or an exit code that the code chose."""
+
+    word: ClassVar[str] = "exception"
+    explains: ClassVar[tuple[str, ...]] = ("crash",)
+    prior: ClassVar[float] = 0.0
+
+    def weigh(self, case: Case) -> Opinion | None:
+        crashes = case.of_kind("crash")
+        if not crashes:
+            return None
+        finding = crashes[0]
+        evidence = finding.evidence
+        kind, code = str(evidence.get("type", "")), evidence.get("exit_code")
+        if not kind and (not code or evidence.get("signal") or evidence.get("gone")):
+            return None
+        who = "The job" if finding.rank is None or case.world_size < 2 else f"Rank {finding.rank}"
+        at = f" in {finding.name}" if finding.name else ""
+        if kind:
+            clues = [Clue(4.0, f"{who.lower()} raised {kind}{at} at step {finding.step}: {_short(evidence)}")]
+            what = f"{kind} at step {finding.step}{at}"
+        else:
+            clues = [Clue(2.5, f"{who.lower()} exited with code {code}{at}, without an exception")]
+            what = f"exit code {code} at step {finding.step}{at}"
+        clues += _peers(evidence)
+        return Opinion(
+            clues=clues,
+            title=f"{who}: {what}"[:79],
+            explanation=" ".join(_sentence(clue.text) for clue in clues),
+            remedy=_remedy(evidence, finding.name),
+        )
+
+
+def _short(evidence: dict[str, Any]) -> str:
+    lines = str(evidence.get("message", "")).strip().splitlines()
+    return lines[0][:200] if lines else "no message"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
+def _peers(evidence: dict[str, Any]) -> list[Clue]:
+    clues = []
+    if victims := evidence.get("victims"):
+        clues.append(Clue(0.5, f"{ranks_text(victims)} failed after it, when the connection was lost"))
+    if (left := evidence.get("left_well")) and not victims:
+        clues.append(Clue(0.2, f"{ranks_text(left)} had ended well"))
+    if cause := evidence.get("cause"):
+        clues.append(Clue(0.2, f"it was raised from {str(cause)[:160]}"))
+    return clues
+
+
+def _remedy(evidence: dict[str, Any], name: str) -> str:
+    kind = str(evidence.get("type", ""))
+    message = str(evidence.get("message", "")).lower()
+    if "outofmemory" in kind.lower() or "out of memory" in message:
+        return (
+            "The device ran out of memory: a smaller batch with gradient accumulation, activation checkpointing or a "
+            "lower precision; and look whether memory grew before it."
+        )
+    if not kind:
+        return f"Look at what the job printed before it left{f' at {name}' if name else ''}: the code chose this exit."
+    place = name or "the innermost frame"
+    return f"Start at {place} and at the batch or file it was working on: the traceback is in the finding."

@@ -1,0 +1,79 @@
+"""The kernel ended a process because memory ran out."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.detectors.detector import Finding
+
+SIGKILL = 9
+GROWN = 1.5
+"""Memory at the end over its median: batches of unequal size stay below in the healthy jobs measured."""
+
+
+class OutOfMemoryKill:
+    """SIGKILL, and the control group's counter of out-of-memory kills says by whom."""
+
+    word: ClassVar[str] = "out_of_memory_kill"
+    explains: ClassVar[tuple[str, ...]] = ("crash",)
+    prior: ClassVar[float] = -0.5
+
+    def weigh(self, case: Case) -> Opinion | None:
+        crashes = case.of_kind("crash")
+        if not crashes:
+            return None
+        finding = crashes[0]
+        evidence = finding.evidence
+        kills = int(evidence.get("oom_kills") or 0)
+        killed = evidence.get("signal") == SIGKILL
+        silent = bool(evidence.get("gone"))
+        if evidence.get("type") or not (kills or killed or silent):
+            return None
+        clues = []
+        if kills:
+            clues.append(Clue(4.0, f"the kernel counted {kills} out-of-memory kills in this control group meanwhile"))
+        if killed:
+            clues.append(Clue(1.0, "the process was ended by SIGKILL, which nobody can catch"))
+        elif silent:
+            clues.append(Clue(0.5, "the process was gone without a word: no exception, no exit"))
+        clues += [clue for clue in (_growth(case, finding.rank), _before(case)) if clue]
+        who = "The job" if finding.rank is None or case.world_size < 2 else f"Rank {finding.rank}"
+        return Opinion(
+            clues=clues,
+            title=f"{who} was killed at step {finding.step}, out of memory"[:79],
+            explanation=(
+                f"{who} ended at step {finding.step} without an exception. "
+                + " ".join(f"{c.text[:1].upper()}{c.text[1:]}." for c in clues)
+            ),
+            remedy=_remedy(case),
+            where=_where(case.of_kind("memory_leak", "memory_pressure")),
+        )
+
+
+def _growth(case: Case, rank: int | None) -> Clue | None:
+    """What the resident memory did before the end."""
+    values = case.history.series("rss_bytes", rank).values
+    values = values[np.isfinite(values)]
+    if len(values) < 8:
+        return None
+    last, usual = float(values[-1]), float(np.median(values))
+    text = f"resident memory was {last / 2**30:.2f} GiB at the end against a median of {usual / 2**30:.2f} GiB"
+    return Clue(1.5 if last > GROWN * usual else -0.5, text)
+
+
+def _before(case: Case) -> Clue | None:
+    memory = case.of_kind("memory_leak", "memory_pressure")
+    return Clue(2.0, f"`{memory[0].kind}` was certain at step {memory[0].step}") if memory else None
+
+
+def _where(memory: list[Finding]) -> str:
+    return next((finding.name for finding in memory if finding.name), "")
+
+
+def _remedy(case: Case) -> str:
+    loader: dict[str, Any] = case.facts.get("loader") or {}
+    workers = f"each of the {loader['workers']} loader workers holds its own copy; " if loader.get("workers") else ""
+    return (
+        f"Give the job more memory or make it need less: {workers}smaller batches, fewer prefetched batches, "
+        "and whatever grows from step to step, if memory grew."
+    )

@@ -1,0 +1,93 @@
+"""What the ranks of a run did differently, for the causes that ask."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from torchvitals.agent.case import Case
+
+SAME = 1e-6
+"""Relative difference below which two float numbers of two ranks are one: the same kernel on the same bits gives the
+same number, and a reduction in another order differs by less."""
+
+
+class Difference(NamedTuple):
+    """The first step at which ranks told different numbers, and the numbers by rank."""
+
+    step: int
+    values: dict[int, float]
+
+    def told(self) -> str:
+        """``rank 0: 0.25, rank 1: 0.53``, the first four."""
+        shown = [f"rank {rank}: {value:.4g}" for rank, value in sorted(self.values.items())[:4]]
+        return ", ".join(shown) + (", …" if len(self.values) > len(shown) else "")
+
+
+def first_difference(case: Case, signal: str) -> Difference | None:
+    """The first step at which at least two ranks sent ``signal`` and disagree."""
+    by_step: dict[int, dict[int, float]] = {}
+    for rank in case.history.ranks(signal):
+        series = case.history.series(signal, rank)
+        for step, value in zip(series.steps.tolist(), series.values.tolist(), strict=True):
+            by_step.setdefault(step, {})[rank] = value
+    for step in sorted(by_step):
+        values = by_step[step]
+        if len(values) > 1 and not _alike(list(values.values())):
+            return Difference(step, values)
+    return None
+
+
+def _alike(values: list[float]) -> bool:
+    first = values[0]
+    return all(
+        (math.isnan(first) and math.isnan(value)) or first == value or abs(first - value) <= SAME * abs(first)
+        for value in values[1:]
+    )
+
+
+def senders(case: Case, signal: str) -> tuple[list[int], int | None]:
+    """The ranks that ever sent ``signal``, and the first step at which one did."""
+    ranks = case.history.ranks(signal)
+    firsts = [series.steps[0] for rank in ranks if len((series := case.history.series(signal, rank)).steps)]
+    return ranks, int(min(firsts)) if firsts else None
+
+
+class Sharing(NamedTuple):
+    """How often the ranks shared gradients from a step on: steps with and without a collective, worst rank."""
+
+    steps: int
+    unshared: int
+
+
+def sharing(case: Case, start: int, end: int | None = None) -> Sharing:
+    """Over the steps from ``start`` up to and including ``end`` (``None``: the last)."""
+    worst = Sharing(0, 0)
+    for rank in case.history.ranks("collectives"):
+        series = case.history.series("collectives", rank)
+        within = series.steps >= start
+        if end is not None:
+            within &= series.steps <= end
+        found = Sharing(int(within.sum()), int((series.values[within] == 0).sum()))
+        worst = max(worst, found, key=lambda sharing: sharing.unshared)
+        if not worst.steps:
+            worst = found
+    return worst
+
+
+def accumulates(case: Case) -> float:
+    """The largest usual number of backward passes per step of any rank; 1 where nothing is accumulated."""
+    usual = [
+        float(np.median(series.values[np.isfinite(series.values)]))
+        for rank in case.history.ranks("backward_passes")
+        if len((series := case.history.series("backward_passes", rank)).values)
+    ]
+    return max(usual, default=1.0)
+
+
+def ranks_text(ranks: list[int]) -> str:
+    """``rank 3`` or ``ranks 0, 2``.
+
+    >>> ranks_text([3]), ranks_text([0, 2])
+    ('rank 3', 'ranks 0, 2')
+    """
+    return ("rank " if len(ranks) == 1 else "ranks ") + ", ".join(map(str, ranks))
