@@ -2,8 +2,13 @@
 
 from torchvitals.detectors.dead_relu import DeadReluByGradient, DeadReluByOutput
 from torchvitals.detectors.detector import Detector, RecordDetector
+from torchvitals.detectors.divergence import Divergence, UnclearedGradients
 from torchvitals.detectors.drift import Drift
+from torchvitals.detectors.explosion import Explosion
+from torchvitals.detectors.loss_scale_collapse import LossScaleCollapse
+from torchvitals.detectors.loss_spike import LossSpike
 from torchvitals.detectors.memory_leak import MemoryLeak
+from torchvitals.detectors.nonfinite import NonFinite
 from torchvitals.detectors.prediction_drift import PredictionDrift
 from torchvitals.detectors.saturation import Saturation
 from torchvitals.detectors.stuck_parameters import IdleOptimizer, UnchangedParameters
@@ -11,14 +16,20 @@ from torchvitals.detectors.update_ratio import UpdateRatio
 from torchvitals.detectors.vanishing import VanishingGradient, ZeroGradient
 
 DETECTORS: tuple[type[Detector], ...] = (
-    MemoryLeak,
-    PredictionDrift,
-    Drift,
     DeadReluByGradient,
     DeadReluByOutput,
+    Divergence,
+    Drift,
+    Explosion,
     IdleOptimizer,
+    LossScaleCollapse,
+    LossSpike,
+    MemoryLeak,
+    NonFinite,
+    PredictionDrift,
     Saturation,
     UnchangedParameters,
+    UnclearedGradients,
     UpdateRatio,
     VanishingGradient,
     ZeroGradient,

@@ -1,0 +1,206 @@
+"""What had been learnt is lost and stays lost; and gradients that are never cleared, which leads there."""
+
+from typing import ClassVar
+
+import numpy as np
+from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+from torchvitals.detectors.scalars import Floats, Mask, scalar, subjects_of
+
+
+class Divergence:
+    """The loss turns round and does not come back, without the leaps of an explosion.
+
+    Medians of ``block`` steps are compared with the start (the first block) and the best block. The run
+    has diverged when ``patience`` blocks in a row do not improve and lie
+
+    - ``worse`` times above the start, in a run that had come down to ``learnt`` of it: a harder task or a warm
+      restart is learnt again within that time; or
+    - above the middle between best and start while the learning rate is ``rate_jump`` times beyond what the
+      run had learnt with.
+
+    A loss that has been negative has no start to return to and is left alone.
+
+    >>> detector = Divergence()
+    >>> for step in range(300):
+    ...     loss = 2.0 * 0.97 ** min(step, 100) if step < 150 else 3.0
+    ...     for finding in detector.update(Reading.of(step, loss=loss)):
+    ...         print(finding.first_step, finding.step, round(finding.value, 2))
+    150 191 3.0
+    """
+
+    kind: ClassVar[str] = "divergence"
+    axis: ClassVar[DetectorAxis] = "rank"
+    reads: ClassVar[tuple[str, ...]] = ("loss", "learning_rate", "skipped_steps")
+
+    def __init__(
+        self,
+        *,
+        block: int = 16,  # medians of 16 steps: one bad batch does not move them
+        patience: int = 3,
+        worse: float = 1.25,  # above the start itself: learnt tasks that change come back to the start, not beyond
+        learnt: float = 0.5,  # of the start; a loss that never fell by half has nothing to lose
+        rate_jump: float = 3.0,
+        improving: float = 0.8,  # the last block against the first: it is being learnt again
+    ) -> None:
+        self.block, self.patience, self.worse, self.learnt = block, patience, worse, learnt
+        self.rate_jump, self.improving = rate_jump, improving
+        self.ring = np.zeros((0, block))
+        self.count = np.zeros(0, dtype=np.int64)
+        self.start = np.zeros(0)
+        self.best = np.zeros(0)
+        self.rate = np.zeros(0)
+        """Largest learning rate of the blocks that were not bad."""
+        self.newest_rate = np.zeros(0)
+        self.bad = np.zeros(0, dtype=np.int64)
+        self.entry = np.zeros(0)
+        """Median of the first bad block in a row."""
+        self.since = np.zeros(0, dtype=np.int64)
+        """First step after the last loss that was still low."""
+        self.negative = np.zeros(0, dtype=bool)
+        self.fired = np.zeros(0, dtype=bool)
+
+    def update(self, reading: Reading) -> list[Finding]:
+        subjects = max(len(self.fired), subjects_of(reading, self.reads))
+        self._grow(subjects)
+        loss, present = scalar(reading, "loss", subjects)
+        rate, sent = scalar(reading, "learning_rate", subjects)
+        skipped, _ = scalar(reading, "skipped_steps", subjects)
+        self.newest_rate = np.where(sent, np.fmax(self.newest_rate, np.abs(rate)), self.newest_rate)
+        self.negative |= loss < 0
+        use = present & np.isfinite(loss) & ~(skipped > 0)
+        rows = np.flatnonzero(use)
+        self.ring[rows, self.count[rows] % self.block] = loss[rows]
+        self.count[rows] += 1
+        low = use & (self.bad == 0) & (loss <= self._limit())
+        self.since[low] = reading.step + 1
+        full = use & (self.count % self.block == 0) & ~self.fired
+        return self._judge(reading.step, np.flatnonzero(full)) if full.any() else []
+
+    def status(self) -> Status:
+        if not self.count.any():
+            return Status("not_checked", "no loss was seen")
+        if self.negative.all():
+            return Status("not_checked", "the loss goes below zero: it has no start to return to")
+        if (self.count < 2 * self.block).all():
+            return Status("warming_up", f"fewer than {2 * self.block} losses")
+        return Status("alarm" if self.fired.any() else "ok")
+
+    def _limit(self) -> Floats:
+        """Above it a block is bad; infinite while there is nothing to lose."""
+        beyond = self.newest_rate > self.rate_jump * self.rate
+        middle = np.where(self.best <= 0.7 * self.start, (self.best + self.start) / 2, np.inf)
+        lost = np.where(self.best <= self.learnt * self.start, self.worse * self.start, np.inf)
+        limit: Floats = np.where(beyond & (self.rate > 0), np.minimum(middle, lost), lost)
+        return np.where(self.negative, np.inf, limit)
+
+    def _judge(self, step: int, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[Finding]:
+        middle = np.median(self.ring[rows], axis=1)
+        limit = self._limit()[rows]
+        bad = middle > limit
+        self.entry[rows] = np.where(bad & (self.bad[rows] == 0), middle, self.entry[rows])
+        self.bad[rows] = np.where(bad, self.bad[rows] + 1, 0)
+        good = rows[~bad]
+        self.best[good] = np.minimum(self.best[good], middle[~bad])
+        self.start[good] = np.where(np.isnan(self.start[good]), middle[~bad], self.start[good])
+        self.rate[good] = np.maximum(self.rate[good], self.newest_rate[good])
+        self.newest_rate[rows] = 0.0
+        certain = (self.bad[rows] >= self.patience) & (middle > self.improving * self.entry[rows])
+        self.fired[rows[certain]] = True
+        return [
+            self._finding(int(row), step, float(value), float(level))
+            for row, value, level in zip(rows[certain], middle[certain], limit[certain], strict=True)
+        ]
+
+    def _finding(self, row: int, step: int, value: float, limit: float) -> Finding:
+        return Finding(
+            kind=self.kind,
+            severity="error",
+            first_step=int(self.since[row]),
+            step=step,
+            value=value,
+            threshold=limit,
+            subject=row,
+            evidence={"start": float(self.start[row]), "best": float(self.best[row]), "rate": float(self.rate[row])},
+        )
+
+    def _grow(self, subjects: int) -> None:
+        new = subjects - len(self.fired)
+        if new <= 0:
+            return
+        zeros = np.zeros(new, dtype=np.int64)
+        self.ring = np.concatenate([self.ring, np.full((new, self.block), np.nan)])
+        self.count, self.bad = np.concatenate([self.count, zeros]), np.concatenate([self.bad, zeros])
+        self.since = np.concatenate([self.since, zeros])
+        self.start = np.concatenate([self.start, np.full(new, np.nan)])
+        self.best = np.concatenate([self.best, np.full(new, np.inf)])
+        self.rate, self.newest_rate = np.concatenate([self.rate, zeros]), np.concatenate([self.newest_rate, zeros])
+        self.entry = np.concatenate([self.entry, zeros])
+        self.negative = np.concatenate([self.negative, zeros.astype(bool)])
+        self.fired = np.concatenate([self.fired, zeros.astype(bool)])
+
+
+class UnclearedGradients:
+    """Steps that apply the sum of all gradients so far, because nothing clears them.
+
+    A relation, not a statistic: every backward pass since the last step should begin from cleared gradients.
+    Accumulating over micro-batches is one step's business and clears all the same. It holds from the first
+    step of the row on, long before the loss shows it.
+
+    >>> detector = UnclearedGradients()
+    >>> for step in range(20):
+    ...     for finding in detector.update(Reading.of(step, gradients_reset=0, gradient_norm=1)):
+    ...         print(finding.kind, finding.first_step, finding.step, finding.evidence["signal"])
+    divergence 0 7 gradients_reset
+    """
+
+    kind: ClassVar[str] = "divergence"
+    axis: ClassVar[DetectorAxis] = "rank"
+    reads: ClassVar[tuple[str, ...]] = ("gradients_reset", "backward_passes", "tripwire_norm", "skipped_steps")
+
+    def __init__(self, *, patience: int = 8) -> None:  # steps in a row; clearing every few steps is a style
+        self.patience = patience
+        self.row = np.zeros(0, dtype=np.int64)
+        self.since = np.zeros(0, dtype=np.int64)
+        self.seen = False
+        self.fired = np.zeros(0, dtype=bool)
+
+    def update(self, reading: Reading) -> list[Finding]:
+        subjects = max(len(self.fired), subjects_of(reading, self.reads[:1]))
+        new = subjects - len(self.fired)
+        if new > 0:
+            self.row = np.concatenate([self.row, np.zeros(new, dtype=np.int64)])
+            self.since = np.concatenate([self.since, np.zeros(new, dtype=np.int64)])
+            self.fired = np.concatenate([self.fired, np.zeros(new, dtype=bool)])
+        reset, told = scalar(reading, "gradients_reset", subjects)
+        told &= ~self._silent(reading, subjects)
+        self.seen |= bool(told.any())
+        uncleared = told & (reset == 0)
+        self.since = np.where(uncleared & (self.row == 0), reading.step, self.since)
+        self.row = np.where(told, np.where(uncleared, self.row + 1, 0), self.row)
+        certain = (self.row >= self.patience) & ~self.fired
+        self.fired |= certain
+        return [self._finding(int(row), reading.step) for row in np.flatnonzero(certain)]
+
+    def status(self) -> Status:
+        if not self.seen:
+            return Status("not_checked", "it was not seen whether gradients are cleared")
+        return Status("alarm" if self.fired.any() else "ok")
+
+    def _silent(self, reading: Reading, subjects: int) -> Mask:
+        """Steps without a gradient or a backward pass of their own say nothing."""
+        passes, sent = scalar(reading, "backward_passes", subjects)
+        norm, has_norm = scalar(reading, "tripwire_norm", subjects)
+        silent: Mask = (sent & (passes == 0)) | (has_norm & (norm == 0))
+        return silent
+
+    def _finding(self, row: int, step: int) -> Finding:
+        return Finding(
+            kind=self.kind,
+            severity="warning",
+            first_step=max(0, int(self.since[row]) - 1) if self.since[row] == 1 else int(self.since[row]),
+            step=step,
+            value=float(self.row[row]),
+            threshold=float(self.patience),
+            subject=row,
+            evidence={"signal": "gradients_reset", "steps_uncleared": int(self.row[row])},
+        )

@@ -1,0 +1,219 @@
+"""Loss and gradient grow out of all proportion to anything the run has shown."""
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, State, Status
+from torchvitals.detectors.envelope import Envelope
+from torchvitals.detectors.scalars import gradient, scalar, subjects_of
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+class Explosion:
+    """Growth in decades beyond the largest loss and gradient ever seen, and no way back.
+
+    A step is *elevated* when the loss is at least ``least`` decades above its envelope and loss and gradient
+    together are ``decades`` above theirs. Two keys: how far, and for how long. It is certain when
+
+    - ``persist`` of the last 8 steps are elevated, or
+    - the loss grew by ``runaway`` decades in one step from an elevated one, or two steps in a row lie
+      ``far`` decades out (nothing healthy does either), or
+    - a value stops being finite within 3 steps of an elevated one, or
+    - ``damage`` steps after an elevated one the median loss is still above all that was seen before.
+
+    So one bad batch from which the job recovers is no explosion, nor is a gradient spike of a recurrent net. When
+    the learning rate has just gone ``rate_jump`` times beyond anything before, the recent past is the
+    reference instead of all of it: then even a return to an untrained loss counts.
+
+    >>> detector = Explosion()
+    >>> losses = [2.3, 2.1, 1.8, 1.5, 1.4, 1.2, 9.0, 400.0, 6e4, 1e9]
+    >>> for step, loss in enumerate(losses):
+    ...     for finding in detector.update(Reading.of(step, loss=loss, gradient_norm=loss)):
+    ...         print(finding.kind, "certain at", finding.step, "since", finding.first_step)
+    explosion certain at 8 since 6
+    """
+
+    kind: ClassVar[str] = "explosion"
+    axis: ClassVar[DetectorAxis] = "rank"
+    reads: ClassVar[tuple[str, ...]] = (
+        "loss",
+        "gradient_norm",
+        "gradient_norm_unclipped",
+        "tripwire_norm",
+        "learning_rate",
+        "skipped_steps",
+        "batch_items",
+    )
+
+    def __init__(
+        self,
+        *,
+        decades: float = 1.5,  # 30 times in loss × norm: healthy overshoots and curricula measured stay below
+        least: float = 0.7,  # five times in the loss itself: a generator that is losing climbs by four
+        least_jumped: float = 0.3,  # twice is enough where the learning rate has just jumped
+        signed: float = 1.5,  # more decades for a loss that has been negative: around zero it has no scale
+        persist: int = 6,  # of 8: heavy-tailed noise exceeds its own maximum tenfold once, not six times
+        runaway: float = 1.0,  # ten times more in a single step, from an elevated one
+        far: float = 3.0,  # a thousand times beyond anything, twice in a row
+        prompt: int = 10,  # steps of which at least one should be back to normal after a spike
+        damage: int = 30,  # steps of which half should
+        rate_jump: float = 3.0,  # warm-up slopes stay below; a wrong schedule does not
+        known: int = 4,  # losses to see first, unless the growth is `far` or the batch is large enough
+        items: int = 8,  # rows in a batch from which one loss is a fair sample of the losses to come
+    ) -> None:
+        self.decades, self.least, self.least_jumped, self.signed = decades, least, least_jumped, signed
+        self.persist = persist
+        self.runaway, self.far = runaway, far
+        self.prompt, self.damage = prompt, damage
+        self.rate_jump, self.known, self.items = np.log10(rate_jump), known, items
+        self.loss = Envelope()
+        self.norms = (Envelope(), Envelope())
+        self.rate = Envelope(floor=1e-30)
+        self.steep = np.zeros(0)
+        """Decades by which the newest gradients exceed theirs; kept between sampled norms."""
+        self.elevated = np.zeros((0, 8), dtype=bool)
+        self.last = np.zeros(0)
+        """Excess of the loss one step ago."""
+        self.spike = np.zeros((0, 2))
+        """Step of the latest elevated loss, and log10 of the reference at the time."""
+        self.fired = np.zeros(0, dtype=bool)
+        self.negative = np.zeros(0, dtype=bool)
+        self.tolerance = np.zeros(0)
+        """Decades between first losses that are still noise: few where the batch is large."""
+
+    def update(self, reading: Reading) -> list[Finding]:
+        subjects = max(len(self.fired), subjects_of(reading, self.reads))
+        self._grow(subjects)
+        loss, present = scalar(reading, "loss", subjects)
+        skipped, _ = scalar(reading, "skipped_steps", subjects)
+        present &= ~(skipped > 0)  # the losses of skipped attempts may be summed into this one
+        jumped = self._jumped(reading, subjects)
+        reference = np.where(jumped, self.loss.recent_bound(), self.loss.bound())
+        height = self._height(loss) - reference
+        steep = self._gradients(reading, subjects)
+        high = self._high(reading, height, steep, jumped)
+        broken = present & ~np.isfinite(loss)
+        certain = self._certain(reading.step, present, high, height, broken) & ~self.fired
+        found = [self._finding(int(row), reading, loss, reference, steep) for row in np.flatnonzero(certain)]
+        self.fired |= certain
+        self._remember(reading.step, present, high, height, (reference, jumped))
+        self.loss.add(reading.step, np.abs(loss), present, self.tolerance)
+        return found
+
+    def status(self) -> Status:
+        if not len(self.fired):
+            return Status("not_checked", "no loss was seen")
+        state: State = "alarm" if self.fired.any() else "ok"
+        if (self.loss.count < self.known).all():
+            state = "warming_up"
+        return Status(state)
+
+    def _grow(self, subjects: int) -> None:
+        new = subjects - len(self.fired)
+        for envelope in (self.loss, self.rate, *self.norms):
+            envelope.grow(subjects)
+        if new > 0:
+            self.fired = np.concatenate([self.fired, np.zeros(new, dtype=bool)])
+            self.tolerance = np.concatenate([self.tolerance, np.full(new, 2.0)])
+            self.negative = np.concatenate([self.negative, np.zeros(new, dtype=bool)])
+            self.steep = np.concatenate([self.steep, np.zeros(new)])
+            self.last = np.concatenate([self.last, np.full(new, -np.inf)])
+            self.elevated = np.concatenate([self.elevated, np.zeros((new, 8), dtype=bool)])
+            self.spike = np.concatenate([self.spike, np.tile([-1.0, np.inf], (new, 1))])
+
+    def _high(self, reading: Reading, height: Floats, steep: Floats, jumped: Mask) -> Mask:
+        """Which subjects are elevated at this step."""
+        items, sent = scalar(reading, "batch_items", len(height))
+        self.tolerance = np.where(sent, np.where(items >= self.items, self.least_jumped, 2.0), self.tolerance)
+        trusted = self.tolerance < 1
+        young = ~trusted & (self.loss.count < self.loss.lag)  # a few single rows: as good as no past
+        alone = jumped & (height >= self.least)
+        both = height + np.maximum(steep, 0) >= np.where(young, self.decades + self.signed, self.decades)
+        high = alone | (both & (height >= np.where(jumped, self.least_jumped, self.least)))
+        return high & ((self.loss.count >= np.where(trusted, 1, self.known)) | (height >= self.far))
+
+    def _jumped(self, reading: Reading, subjects: int) -> Mask:
+        """Where the learning rate has lately gone far beyond anything before, in a run that has a past."""
+        rate, sent = scalar(reading, "learning_rate", subjects)
+        beyond = sent & (np.log10(np.maximum(rate, 1e-30)) - self.rate.bound() > self.rate_jump)
+        self.rate.add(reading.step, np.abs(rate), sent)
+        jumped: Mask = beyond & (self.loss.count >= self.loss.lag)
+        return jumped
+
+    def _height(self, loss: Floats) -> Floats:
+        """Log10 of the loss, less ``signed`` decades once it has been negative."""
+        self.negative |= loss < 0
+        with np.errstate(divide="ignore"):
+            return np.where(self.negative, np.log10(np.abs(loss)) - self.signed, np.log10(np.abs(loss)))
+
+    def _gradients(self, reading: Reading, subjects: int) -> Floats:
+        """Decades by which the gradient exceeds its envelope, the larger of the two norms; held when not sampled."""
+        norm, has_norm = gradient(reading, subjects)
+        small, has_small = scalar(reading, "tripwire_norm", subjects)
+        newest = np.full(subjects, -np.inf)
+        for envelope, values, sent in zip(self.norms, (norm, small), (has_norm, has_small), strict=True):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                excess = np.where(np.isfinite(values), np.log10(np.abs(values)) - envelope.bound(), np.inf)
+            newest = np.where(sent, np.maximum(newest, excess), newest)
+            envelope.add(reading.step, np.abs(values), sent)
+        self.steep = np.where(has_norm | has_small, newest, self.steep)
+        return self.steep
+
+    def _certain(self, step: int, present: Mask, high: Mask, height: Floats, broken: Mask) -> Mask:
+        finite = present & np.isfinite(height)
+        lasting = high & (self.elevated.sum(axis=1) + 1 >= self.persist)
+        recent = self.elevated[:, -3:].any(axis=1)
+        runaway = high & self.elevated[:, -1] & (height >= self.last + self.runaway)
+        far = (height >= self.far) & (self.last >= self.far)
+        certain: Mask = (finite & (lasting | runaway | far)) | (broken & recent) | self._damaged(step, finite)
+        return certain
+
+    def _damaged(self, step: int, finite: Mask) -> Mask:
+        """Where a spike left its mark: nothing since came back to what was normal, or the median did not."""
+        age = step - self.spike[:, 0]
+        due = np.flatnonzero(finite & (self.spike[:, 0] >= 0) & ((age == self.prompt) | (age == self.damage)))
+        damaged = np.zeros(len(finite), dtype=bool)
+        for row in due:
+            after = self.loss.ring[row][self.loss.steps[row] > self.spike[row, 0]]
+            lowest = np.min(after) if age[row] == self.prompt else np.median(after)
+            damaged[row] = len(after) >= self.prompt // 2 and lowest > self.spike[row, 1]
+        return damaged
+
+    def _remember(self, step: int, present: Mask, high: Mask, height: Floats, state: tuple[Floats, Mask]) -> None:
+        reference, jumped = state
+        rows = np.flatnonzero(present)
+        self.elevated[rows] = np.roll(self.elevated[rows], -1, axis=1)
+        self.elevated[rows, -1] = high[rows]
+        self.last[rows] = np.where(np.isfinite(height[rows]), height[rows], self.last[rows])
+        # A spike says something of the steps after it when nothing preceded it or a long past did: in between, the
+        # envelope is still that of a few losses, and a policy or a heavy tail finds its scale by leaps.
+        judged = (self.loss.count <= 3) | (self.loss.count >= 2 * self.loss.lag) | jumped
+        fresh = present & high & judged & (height >= self.runaway)
+        first = fresh & ~((self.spike[:, 0] >= 0) & (step - self.spike[:, 0] <= self.damage))
+        self.spike[first, 1] = reference[first]
+        self.spike[fresh, 0] = step
+
+    def _finding(self, row: int, reading: Reading, loss: Floats, reference: Floats, steep: Floats) -> Finding:
+        level = min(float(reference[row]), float(self.spike[row, 1]))
+        peak = float(np.nanmax(self.loss.ring[row]))
+        onset = self.loss.since(row, level + self.least_jumped, reading.step)
+        value = float(loss[row])
+        return Finding(
+            kind=self.kind,
+            severity="critical",
+            first_step=onset,
+            step=reading.step,
+            value=value,
+            threshold=float(10 ** (level + self.least_jumped)),
+            subject=row,
+            evidence={
+                "signal": "loss",
+                "largest_before": float(10**level),
+                "peak": value if value > 10**peak else float(10**peak),
+                "gradient_decades": float(steep[row]) if np.isfinite(steep[row]) else None,
+                "finite": bool(np.isfinite(value)),
+            },
+        )

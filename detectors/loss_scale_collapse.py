@@ -1,0 +1,129 @@
+"""Mixed precision that can no longer find a loss scale: it falls and falls, and steps are skipped."""
+
+from typing import ClassVar
+
+import numpy as np
+from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+from torchvitals.detectors.scalars import Floats, Mask, scalar, subjects_of
+
+
+class LossScaleCollapse:
+    """Skipped steps that are more than the search for a scale.
+
+    A scaler begins too high (65536), halves at each overflow, doubles after 2000 good steps: a handful of skips at
+    the start and one now and then are how it works. It has collapsed when
+
+    - the scale is below ``floor`` and at most 1/16 of what it began with: fp16 gradients overflow unscaled; or
+    - ``storm`` attempts in a row were skipped: from 65536 down to 1 takes 16; or
+    - of the last ``window`` attempts a share ``often`` was skipped while the scale fell to a quarter or less:
+      a short growth interval skips often too, around a scale that stays.
+
+    >>> detector = LossScaleCollapse()
+    >>> scale = 65536.0
+    >>> for step in range(40):
+    ...     skipped = step >= 10
+    ...     for finding in detector.update(Reading.of(step, loss_scale=scale, skipped_steps=skipped)):
+    ...         print(finding.first_step, finding.step, finding.value)
+    ...     scale /= 2 if skipped else 1
+    10 27 0.5
+    """
+
+    kind: ClassVar[str] = "loss_scale_collapse"
+    axis: ClassVar[DetectorAxis] = "rank"
+    reads: ClassVar[tuple[str, ...]] = ("loss_scale", "skipped_steps", "loss")
+
+    def __init__(
+        self,
+        *,
+        floor: float = 1.0,  # below it the scale shrinks gradients, the opposite of its purpose
+        storm: int = 20,  # attempts in a row
+        window: int = 50,  # attempts over which the share is taken
+        often: float = 0.3,  # growth intervals of 3 and more skip less
+        quiet: int = 20,  # good steps that end one episode of skips
+    ) -> None:
+        self.floor, self.storm, self.window = floor, storm, window
+        self.often, self.quiet = often, quiet
+        self.fired = np.zeros(0, dtype=bool)
+        self.row = np.zeros(0, dtype=np.int64)
+        """Skips in a row."""
+        self.good = np.zeros(0, dtype=np.int64)
+        """Good steps since the last skip."""
+        self.began = np.zeros(0, dtype=np.int64)
+        """Step of the first skip of this episode."""
+        self.first = np.zeros(0)
+        self.count = np.zeros(0, dtype=np.int64)
+        self.skips = np.zeros((0, window), dtype=bool)
+        self.scales = np.zeros((0, window))
+        self.broken = np.zeros(0, dtype=np.int64)
+        """Skipped attempts of this episode whose loss was not finite: the overflow is in the forward pass."""
+
+    def update(self, reading: Reading) -> list[Finding]:
+        subjects = max(len(self.fired), subjects_of(reading, self.reads[:2]))
+        self._grow(subjects)
+        scale, scaled = scalar(reading, "loss_scale", subjects)
+        skipped, _ = scalar(reading, "skipped_steps", subjects)
+        skip = scaled & (skipped > 0)
+        loss, sent = scalar(reading, "loss", subjects)
+        fresh = skip & ((self.good >= self.quiet) | (self.began < 0))
+        self.began = np.where(fresh, reading.step, self.began)
+        self.broken = np.where(fresh, 0, self.broken) + (skip & sent & ~np.isfinite(loss))
+        self.row = np.where(scaled, np.where(skip, self.row + np.fmax(skipped, 0).astype(np.int64), 0), self.row)
+        self.good = np.where(scaled, np.where(skip, 0, self.good + 1), self.good)
+        self.first = np.where(scaled & np.isnan(self.first), scale, self.first)
+        collapsed = scaled & (self.row > 0) & self._collapsed(scale, skip) & ~self.fired
+        self._remember(scale, skip, scaled)
+        self.fired |= collapsed
+        return [self._finding(int(row), reading.step, float(scale[row])) for row in np.flatnonzero(collapsed)]
+
+    def status(self) -> Status:
+        if not self.count.any():
+            return Status("not_checked", "the job uses no loss scaler")
+        return Status("alarm" if self.fired.any() else "ok")
+
+    def _collapsed(self, scale: Floats, skip: Mask) -> Mask:
+        low = (scale < self.floor) & (scale <= self.first / 16)
+        storm = self.row >= self.storm
+        share = (self.skips.sum(axis=1) + skip) / (self.window + 1)
+        oldest = self.scales[np.arange(len(scale)), self.count % self.window]
+        falling = (self.count >= self.window) & (share >= self.often) & (scale <= oldest / 4)
+        collapsed: Mask = low | storm | falling
+        return collapsed
+
+    def _remember(self, scale: Floats, skip: Mask, scaled: Mask) -> None:
+        rows = np.flatnonzero(scaled)
+        slot = self.count[rows] % self.window
+        self.skips[rows, slot] = skip[rows]
+        self.scales[rows, slot] = scale[rows]
+        self.count[rows] += 1
+
+    def _grow(self, subjects: int) -> None:
+        new = subjects - len(self.fired)
+        if new <= 0:
+            return
+        zeros = np.zeros(new, dtype=np.int64)
+        self.fired = np.concatenate([self.fired, zeros.astype(bool)])
+        self.row = np.concatenate([self.row, zeros])
+        self.good = np.concatenate([self.good, zeros])
+        self.began = np.concatenate([self.began, zeros - 1])
+        self.broken = np.concatenate([self.broken, zeros])
+        self.count = np.concatenate([self.count, zeros])
+        self.first = np.concatenate([self.first, np.full(new, np.nan)])
+        self.skips = np.concatenate([self.skips, np.zeros((new, self.window), dtype=bool)])
+        self.scales = np.concatenate([self.scales, np.full((new, self.window), np.nan)])
+
+    def _finding(self, row: int, step: int, scale: float) -> Finding:
+        return Finding(
+            kind=self.kind,
+            severity="error",
+            first_step=int(self.began[row]),
+            step=step,
+            value=scale,
+            threshold=self.floor,
+            subject=row,
+            evidence={
+                "first_scale": float(self.first[row]),
+                "skips_in_a_row": int(self.row[row]),
+                "skips_in_window": int(self.skips[row].sum()),
+                "nonfinite_losses": int(self.broken[row]),
+            },
+        )

@@ -1,0 +1,95 @@
+"""NaN or Inf in the loss, or in a gradient that was applied."""
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+from torchvitals.detectors.scalars import scalar, subjects_of
+
+Mask = NDArray[np.bool_]
+GRADIENTS = ("gradient_norm", "gradient_norm_unclipped", "gradient_norm_shard", "tripwire_norm")
+
+
+class NonFinite:
+    """The first non-finite loss or applied gradient of each rank; immediate, no second key.
+
+    A step that the loss scaler skipped (``skipped_steps`` > 0) applied nothing: its overflow is how the scale is
+    found, and only :class:`~torchvitals.detectors.loss_scale_collapse.LossScaleCollapse` minds it. NaN among
+    the inputs alone is no finding either: jobs mask their missing values; it is evidence when the loss follows.
+
+    ``critical`` when the weights take the gradient, ``error`` when only the loss was bad.
+
+    >>> detector = NonFinite()
+    >>> for step, loss in enumerate([0.9, 0.8, float("nan"), float("nan")]):
+    ...     for finding in detector.update(Reading.of(step, loss=loss, gradient_norm=loss, skipped_steps=0)):
+    ...         print(finding.first_step, finding.severity, finding.evidence["signals"])
+    2 critical ['loss', 'gradient_norm']
+    """
+
+    kind: ClassVar[str] = "nonfinite"
+    axis: ClassVar[DetectorAxis] = "rank"
+    reads: ClassVar[tuple[str, ...]] = ("loss", *GRADIENTS, "skipped_steps", "input_nonfinite", "input_absmax")
+
+    def __init__(self) -> None:
+        self.fired = np.zeros(0, dtype=bool)
+        self.last = np.zeros((0, 2))
+        """The last finite loss and gradient norm."""
+        self.looked = False
+
+    def update(self, reading: Reading) -> list[Finding]:
+        subjects = max(len(self.fired), subjects_of(reading, self.reads))
+        new = subjects - len(self.fired)
+        if new > 0:
+            self.fired = np.concatenate([self.fired, np.zeros(new, dtype=bool)])
+            self.last = np.concatenate([self.last, np.full((new, 2), np.nan)])
+        skipped, _ = scalar(reading, "skipped_steps", subjects)
+        applied = ~(skipped > 0)
+        bad = {name: self._bad(reading, name, subjects) & applied for name in ("loss", *GRADIENTS)}
+        any_bad = np.logical_or.reduce(list(bad.values()))
+        rows = np.flatnonzero(any_bad & ~self.fired)
+        found = [self._finding(int(row), reading, [name for name in bad if bad[name][row]]) for row in rows]
+        self.fired |= any_bad
+        self._remember(reading, subjects)
+        return found
+
+    def status(self) -> Status:
+        if not self.looked:
+            return Status("not_checked", "neither loss nor gradient norms were seen")
+        return Status("alarm" if self.fired.any() else "ok")
+
+    def _bad(self, reading: Reading, name: str, subjects: int) -> Mask:
+        values, present = scalar(reading, name, subjects)
+        self.looked |= bool(present.any())
+        bad: Mask = present & ~np.isfinite(values)
+        return bad
+
+    def _remember(self, reading: Reading, subjects: int) -> None:
+        for column, name in enumerate(("loss", "gradient_norm")):
+            values, _ = scalar(reading, name, subjects)
+            self.last[:, column] = np.where(np.isfinite(values), values, self.last[:, column])
+
+    def _finding(self, row: int, reading: Reading, names: list[str]) -> Finding:
+        subjects = len(self.fired)
+        dirty, told = scalar(reading, "input_nonfinite", subjects)
+        weights_hit = any(name in GRADIENTS for name in names)
+        value = float(scalar(reading, names[0], subjects)[0][row])
+        return Finding(
+            kind=self.kind,
+            severity="critical" if weights_hit else "error",
+            first_step=reading.step,
+            step=reading.step,
+            value=value,
+            threshold=float(np.finfo(np.float32).max),
+            subject=row,
+            evidence={
+                "signals": names,
+                "loss_before": _plain(self.last[row, 0]),
+                "gradient_before": _plain(self.last[row, 1]),
+                "input_nonfinite": bool(dirty[row] > 0) if told[row] else None,
+            },
+        )
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
