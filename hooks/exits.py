@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, NoReturn, TextIO
 
 from torchvitals.signals.records import Event
@@ -43,6 +43,13 @@ def exception_details(error: BaseException, trace: TracebackType | None = None) 
     return details
 
 
+def _innermost(trace: TracebackType | None) -> FrameType | None:
+    """The frame in which a traceback ends."""
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame if trace is not None else None
+
+
 def _message(error: BaseException) -> str:
     """``str(error)``, which is the job's code and may itself fail."""
     return "".join(traceback.format_exception_only(type(error), error)).strip().partition(": ")[2]
@@ -54,6 +61,8 @@ class Exits:
     Args:
         write: takes the events; failures are its own business (it must not raise).
         step: the step in progress.
+        ending: called once or more before the events, with the frame in which the job asked for its end or
+            failed, ``None`` when it just ran out; what the job held is still there.
         faults: a file for ``faulthandler`` (fatal signals; and SIGTERM, where the job leaves it to the system).
             Not used when the job has enabled ``faulthandler`` itself.
         clock: wall clock, injected for tests.
@@ -64,11 +73,13 @@ class Exits:
         write: Callable[[Event], object],
         step: Callable[[], int],
         *,
+        ending: Callable[[FrameType | None], None] | None = None,
         faults: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._write = write
         self._step = step
+        self._ending = ending or (lambda _: None)
         self._faults = faults
         self._clock = clock
         self._file: TextIO | None = None
@@ -108,6 +119,7 @@ class Exits:
     def _uncaught(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         if self._ours():
             self._raised = True
+            self._ending(_innermost(trace))
             self._event("exception", exception_details(error, trace))
         self._excepthook(kind, error, trace)
 
@@ -123,6 +135,7 @@ class Exits:
             code = 0 if status is None else status if isinstance(status, int) else 1
             caller = sys._getframe(1)
             place = f"{caller.f_code.co_filename}:{caller.f_lineno} {caller.f_code.co_name}"
+            self._ending(caller)
             self._asked = (int(code), self._step(), place)
         self._exit(status)
 
@@ -135,6 +148,7 @@ class Exits:
             details["code"] = self._asked[0]
             if self._asked[0]:
                 details["line"] = self._asked[2]
+        self._ending(None)
         self._event("exit", details)
 
     def _ours(self) -> bool:

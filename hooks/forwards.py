@@ -1,6 +1,7 @@
 """The root module's forward: what goes in, how long it takes, and whether it trains, evaluates or serves."""
 
 import contextlib
+import sys
 import time
 import weakref
 from collections.abc import Iterator, Mapping
@@ -63,6 +64,8 @@ class RootWatch:
         self.training_calls = 0
         self.awaiting_backward = False
         """A training forward whose loss nobody has called backward on yet."""
+        self.backward_follows = False
+        """Whether each training forward so far was followed by a backward pass, as is usual."""
         self.compiled = type(module).__name__ == "OptimizedModule"
         self._observer = observer
         self._recorder = observer.recorder
@@ -73,6 +76,7 @@ class RootWatch:
         self._look_at_batch = guard("batch", self._read_batch)
         self._arm_activations = guard("activations", self._install)
         self._send_activations = guard("activations", self._send)
+        self._give_up = guard("abandoned", observer.abandoned)
         self._remember = guard("replay", self.replay.remember)
         self._remember_output = guard("replay", self.replay.remember_output)
         self._training = False
@@ -122,6 +126,8 @@ class RootWatch:
 
     def _before_training(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.training_calls += 1
+        if self.awaiting_backward and self.backward_follows:
+            self._give_up(sys._getframe())
         self.awaiting_backward = True
         observer = self._observer
         self._look_at_batch(args, kwargs)

@@ -3,13 +3,15 @@
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 import torch
 from torch.nn import Module
 from torch.optim import Optimizer
 from torchvitals.hooks import discovery
+from torchvitals.hooks.abandoned import newest_loss
 from torchvitals.hooks.beat import Heartbeat
 from torchvitals.hooks.collectives import Collectives
 from torchvitals.hooks.exits import Exits
@@ -49,17 +51,19 @@ class Observer:
         """An evaluation ran since the last step."""
         self.will_train = False
         """Whether an optimizer has been made: a forward without gradients is an evaluation then."""
+        guard = recorder.fuse.guard
         self.beat = Heartbeat(recorder, collectives=self.collectives)
-        self.exits = Exits(self._leaving, lambda: recorder.step)
+        self.exits = Exits(self._leaving, lambda: recorder.step, ending=guard("abandoned", self.abandoned))
         self._names: dict[int, str] = {}
         self._kinds: dict[int, str] = {}
         self._order: dict[int, int] = {}
         self._services: dict[int, Service] = {}
         self._by_id: dict[int, OptimizerWatch] = {}
-        guard = recorder.fuse.guard
         self._hunt = guard("leaks", self.leaks.step)
-        self._tripped_at = -1
-        self._trips = 0
+        self._bad_step = -1
+        self._origins = 0
+        self._replays = 0
+        self._abandoned = 0
 
     # -- what is watched --------------------------------------------------------------------------
 
@@ -207,6 +211,7 @@ class Observer:
             if watch.index not in pending.resets and watch.cleared():
                 pending.resets.add(watch.index)
         for watched in self.roots:
+            watched.backward_follows = watched.awaiting_backward
             watched.awaiting_backward = False
         loss = _single(root)
         if loss is not None:
@@ -284,29 +289,65 @@ class Observer:
 
     # -- when something trips ---------------------------------------------------------------------
 
-    MOST_TRIPS = 3
+    MOST_ORIGINS = 3
+    MOST_REPLAYS = 12
 
     def nonfinite_gradient(self, watch: OptimizerWatch) -> None:
         """The loss was finite and a gradient is not: ask the replay before the weights are touched."""
         if not self.pending.nonfinite_loss:
             self._trip(lambda root: root.replay.gradient_origin(watch.parameters))
 
-    def _trip(self, origin: Any) -> None:
-        """Ask the replays for the origin: for the first bad step of an incident, three times a run at most."""
-        step = self.recorder.step
-        recent = self._tripped_at >= 0 and step - self._tripped_at <= 1
-        self._tripped_at = step
-        if recent or self._trips >= self.MOST_TRIPS:
+    MOST_ABANDONED = 20
+
+    def abandoned(self, frame: FrameType | None) -> None:
+        """A training forward was followed by no backward: the job looked at its loss and gave it up.
+
+        Args:
+            frame: where the job is now, ``None`` when its script is over.
+        """
+        waiting = [root for root in self.roots if root.awaiting_backward]
+        if not waiting or self._abandoned >= self.MOST_ABANDONED:
             return
-        self._trips += 1
+        self._abandoned += 1
+        for root in waiting:
+            root.awaiting_backward = False
+        loss = newest_loss(frame)
+        if loss is None:
+            self._trip(lambda root: root.replay.output_origin() if root in waiting else None)
+        elif loss.device.type == "cpu" and not _finite(float(loss.detach())):
+            self._trip(lambda root: root.replay.loss_origin(loss) if root in waiting else None)
+            self._record_abandoned(loss.detach())
+
+    def _record_abandoned(self, loss: torch.Tensor) -> None:
+        """An attempt with a loss and nothing else: it applied nothing, and it is why the job ends or skips."""
+        self.pending.losses.append(loss)
+        optimizer = self.optimizers[0].optimizer() if self.optimizers else None
+        if optimizer is None:
+            self.recorder.open().step(self.recorder.step, self.recorder.clock(), {"loss": float(loss)})
+        else:
+            self.optimizers[0].abandoned(optimizer)
+
+    def _trip(self, origin: Callable[[RootWatch], Mapping[str, Any] | None]) -> None:
+        """Ask the replays for the origin of the first bad step of an incident.
+
+        What follows a bad step within a step is the same incident. A norm that overflowed from finite
+        gradients has no origin, and the next step is asked again.
+        """
+        step = self.recorder.step
+        follows = self._bad_step >= 0 and step - self._bad_step <= 1
+        if follows or self._origins >= self.MOST_ORIGINS or self._replays >= self.MOST_REPLAYS:
+            self._bad_step = step if follows else self._bad_step
+            return
+        self._replays += 1
+        ask = self.recorder.fuse.guard("replay", origin)
         for root in self.roots:
-            if root.training_calls:
-                found = self.recorder.fuse.guard("replay", origin)(root)
-                if found:
-                    if found.get("module"):
-                        found = {**found, "module": root.prefix + found["module"]}
-                    self.recorder.event("origin", **found)
-                    return
+            found = ask(root) if root.training_calls else None
+            if found:
+                self._bad_step = step
+                self._origins += 1
+                module = root.prefix + found["module"] if found.get("module") else ""
+                self.recorder.event("origin", **{**found, "module": module})
+                return
 
     # -- forwards ---------------------------------------------------------------------------------
 

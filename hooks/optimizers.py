@@ -110,6 +110,12 @@ class OptimizerWatch:
         self._profiling = False
         self._close(optimizer, time.perf_counter(), skipped=True)
 
+    def abandoned(self, optimizer: Optimizer) -> None:
+        """The job computed a loss and gave it up: an attempt of its own, nothing applied."""
+        self._scalars = {}
+        self._profiling = False
+        self._close(optimizer, time.perf_counter(), skipped=False)
+
     def flush(self) -> None:
         """Write the record that still waits for its device values; the job is ending."""
         if self._arriving is not None:

@@ -93,6 +93,18 @@ class Replay:
                 return tell(birth, self._scene(call), phase="forward", why=reason)
         return self._loss_expression(loss, why)
 
+    def output_origin(self, limit_seconds: float = 5.0) -> Origin | None:
+        """Where non-finite outputs of the last forward come from, when no loss was ever seen of them.
+
+        For a job that looked at its loss and stopped. ``None`` when the outputs are finite, or cannot be had.
+        """
+        deadline = time.monotonic() + limit_seconds
+        for call in list(self._calls)[-1:]:
+            birth, reason = self._inspect(call, deadline, backward=False)
+            if birth is not None:
+                return tell(birth, self._scene(call), phase="forward", why=reason)
+        return None
+
     def gradient_origin(self, parameters: Iterable[torch.Tensor] = (), limit_seconds: float = 20.0) -> Origin | None:
         """Where non-finite gradients of a finite loss come from. Call it before the optimizer's step.
 
