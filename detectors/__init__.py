@@ -1,10 +1,14 @@
 """What counts as sick: every detector by name. One line here, and the contract suite and the engine have it."""
 
+from torchvitals.detectors.crash import Crash
 from torchvitals.detectors.dead_relu import DeadReluByGradient, DeadReluByOutput
+from torchvitals.detectors.desync import Desync
 from torchvitals.detectors.detector import Detector, RecordDetector
 from torchvitals.detectors.divergence import Divergence, UnclearedGradients
 from torchvitals.detectors.drift import Drift
+from torchvitals.detectors.duplicate_data import DuplicateData
 from torchvitals.detectors.explosion import Explosion
+from torchvitals.detectors.hang import Hang
 from torchvitals.detectors.loss_scale_collapse import LossScaleCollapse
 from torchvitals.detectors.loss_spike import LossSpike
 from torchvitals.detectors.memory_leak import MemoryLeak
@@ -12,14 +16,17 @@ from torchvitals.detectors.nonfinite import NonFinite
 from torchvitals.detectors.prediction_drift import PredictionDrift
 from torchvitals.detectors.saturation import Saturation
 from torchvitals.detectors.stuck_parameters import IdleOptimizer, UnchangedParameters
+from torchvitals.detectors.unsynced_backward import UnsyncedBackward
 from torchvitals.detectors.update_ratio import UpdateRatio
 from torchvitals.detectors.vanishing import VanishingGradient, ZeroGradient
 
 DETECTORS: tuple[type[Detector], ...] = (
     DeadReluByGradient,
     DeadReluByOutput,
+    Desync,
     Divergence,
     Drift,
+    DuplicateData,
     Explosion,
     IdleOptimizer,
     LossScaleCollapse,
@@ -30,8 +37,12 @@ DETECTORS: tuple[type[Detector], ...] = (
     Saturation,
     UnchangedParameters,
     UnclearedGradients,
+    UnsyncedBackward,
     UpdateRatio,
     VanishingGradient,
     ZeroGradient,
 )
-RECORD_DETECTORS: tuple[type[RecordDetector], ...] = ()
+RECORD_DETECTORS: tuple[type[RecordDetector], ...] = (
+    Crash,
+    Hang,
+)

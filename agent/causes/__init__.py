@@ -1,18 +1,36 @@
 """Every cause by name. One line here, and the diagnosis weighs it; a test compares this list with the files."""
 
 from torchvitals.agent.case import Cause
+from torchvitals.agent.causes.collective_mismatch import CollectiveMismatch
+from torchvitals.agent.causes.corrupted_gradient import CorruptedGradient
+from torchvitals.agent.causes.dataloader_stall import DataloaderStall
 from torchvitals.agent.causes.dying_relu import DyingRelu
+from torchvitals.agent.causes.exception import UncaughtException
 from torchvitals.agent.causes.frozen_parameters import FrozenParameters
 from torchvitals.agent.causes.learning_rate_zero import LearningRateZero
+from torchvitals.agent.causes.no_sync_left_on import NoSyncLeftOn
+from torchvitals.agent.causes.out_of_memory_kill import OutOfMemoryKill
+from torchvitals.agent.causes.rank_local_load import RankLocalLoad
+from torchvitals.agent.causes.rank_local_update import RankLocalUpdate
 from torchvitals.agent.causes.saturating_activation import SaturatingActivation
 from torchvitals.agent.causes.stale_optimizer_parameters import StaleOptimizerParameters
 from torchvitals.agent.causes.unknown import Unknown
+from torchvitals.agent.causes.unsynced_forward import UnsyncedForward
 
 CAUSES: tuple[type[Cause], ...] = (
+    CollectiveMismatch,
+    CorruptedGradient,
+    DataloaderStall,
     DyingRelu,
     FrozenParameters,
     LearningRateZero,
+    NoSyncLeftOn,
+    OutOfMemoryKill,
+    RankLocalLoad,
+    RankLocalUpdate,
     SaturatingActivation,
     StaleOptimizerParameters,
+    UncaughtException,
     Unknown,
+    UnsyncedForward,
 )
