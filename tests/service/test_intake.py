@@ -178,8 +178,7 @@ def test_a_backlog_is_fed_in_order_of_time_whoever_is_read_first(tmp_path: Path,
 
     class Witness(RunState):
         def feed(self, entries):
-            for entry in list(entries):
-                order.append((getattr(entry.record, "time", 0.0), type(entry.record).__name__))
+            order.extend((getattr(entry.record, "time", 0.0), type(entry.record).__name__) for entry in entries)
             return []
 
     clock = Clock()
