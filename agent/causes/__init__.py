@@ -6,13 +6,19 @@ from torchvitals.agent.causes.corrupted_gradient import CorruptedGradient
 from torchvitals.agent.causes.dataloader_stall import DataloaderStall
 from torchvitals.agent.causes.dying_relu import DyingRelu
 from torchvitals.agent.causes.exception import UncaughtException
+from torchvitals.agent.causes.feature_shift import FeatureShift
 from torchvitals.agent.causes.frozen_parameters import FrozenParameters
+from torchvitals.agent.causes.growing_cache import GrowingCache
+from torchvitals.agent.causes.label_shift import LabelShift
 from torchvitals.agent.causes.learning_rate_zero import LearningRateZero
+from torchvitals.agent.causes.missing_feature import MissingFeature
 from torchvitals.agent.causes.no_sync_left_on import NoSyncLeftOn
 from torchvitals.agent.causes.out_of_memory_kill import OutOfMemoryKill
 from torchvitals.agent.causes.rank_local_load import RankLocalLoad
 from torchvitals.agent.causes.rank_local_update import RankLocalUpdate
+from torchvitals.agent.causes.retained_graph import RetainedGraph
 from torchvitals.agent.causes.saturating_activation import SaturatingActivation
+from torchvitals.agent.causes.slow_dataloader import SlowDataloader
 from torchvitals.agent.causes.stale_optimizer_parameters import StaleOptimizerParameters
 from torchvitals.agent.causes.unknown import Unknown
 from torchvitals.agent.causes.unsynced_forward import UnsyncedForward
@@ -22,13 +28,19 @@ CAUSES: tuple[type[Cause], ...] = (
     CorruptedGradient,
     DataloaderStall,
     DyingRelu,
+    FeatureShift,
     FrozenParameters,
+    GrowingCache,
+    LabelShift,
     LearningRateZero,
+    MissingFeature,
     NoSyncLeftOn,
     OutOfMemoryKill,
     RankLocalLoad,
     RankLocalUpdate,
+    RetainedGraph,
     SaturatingActivation,
+    SlowDataloader,
     StaleOptimizerParameters,
     UncaughtException,
     Unknown,

@@ -1,0 +1,49 @@
+"""A container that only grows: a cache without a bound, a list that is never emptied."""
+
+from typing import Any, ClassVar
+
+from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.memory_words import holder_of, leak_of, per_step, place_of
+
+
+class GrowingCache:
+    """Speaks from the leak hunt's holder: objects without a graph, kept step after step."""
+
+    word: ClassVar[str] = "growing_cache"
+    explains: ClassVar[tuple[str, ...]] = ("memory_leak", "memory_pressure")
+    prior: ClassVar[float] = 0.3
+
+    def weigh(self, case: Case) -> Opinion | None:
+        leak = leak_of(case)
+        if leak is None:
+            return None
+        holder = holder_of(case)
+        if holder is not None and (holder.get("graph") or holder.get("native")):
+            return None
+        what = str(holder.get("holder") or "a container") if holder else "a container"
+        return Opinion(
+            clues=_clues(holder),
+            title=f"{what} grows by {per_step(leak)} per step"[:79],
+            explanation=(
+                f"From step {leak.first_step} on memory rises by {per_step(leak)} per step and nothing is given back"
+                f"{f': {what} gains entries and loses none' if holder else ''}."
+            ),
+            remedy=(
+                f"Bound what is kept at {place_of(holder) or 'the container that grows'}: keep running sums instead of "
+                "all values, empty it at the end of an epoch, or use a cache with a size limit (functools.lru_cache)."
+            ),
+            where=place_of(holder),
+        )
+
+
+def _clues(holder: dict[str, Any] | None) -> list[Clue]:
+    if holder is None:
+        return [Clue(-0.5, "the leak hunt named no holder")]
+    rate, size = float(holder.get("growth_per_step") or 0.0), float(holder.get("bytes_per_step") or 0.0)
+    return [
+        Clue(
+            4.0,
+            f"{holder.get('holder') or 'a container'} at {holder.get('line') or 'an unknown line'} gains {rate:.3g} "
+            f"{holder.get('type') or 'objects'} ({size / 1e3:.3g} kB) per step, without a graph",
+        )
+    ]
