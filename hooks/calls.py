@@ -54,6 +54,8 @@ class Call:
 
     def keep(self, position: int, gradient: torch.Tensor) -> None:
         """The gradient of output number ``position`` has arrived; a second backward adds to it."""
+        if gradient.requires_grad:  # create_graph: the graph of a gradient is not ours to keep
+            gradient = gradient.detach()
         if gradient.numel() * gradient.element_size() > self._largest:
             self.substituted = "an output's gradient was too large to keep: one of ones was used in its place"
         elif position in self.gradients:
@@ -68,6 +70,11 @@ class Call:
             return False
         kinds = [kind_of(tensor.detach()) for tensor in living if tensor is not None]
         return all(kind is None or kind.worst == "-inf" for kind in kinds)
+
+    def outputs_bad(self) -> bool:
+        """Is an output known to hold NaN or ``+inf``?"""
+        kinds = [kind_of(tensor.detach()) for reference in self._outputs if (tensor := reference()) is not None]
+        return any(kind is not None and kind.worst != "-inf" for kind in kinds)
 
     def changed(self, *, gradients: bool) -> str:
         """Why running again would not be the same as it was; empty if it would be."""

@@ -137,7 +137,8 @@ class LeakHunt:
             if holder is None or holder.ours:
                 continue
             rate = rates[graph_key(tensor)]
-            holder = holder._replace(text=holder.text + ", whose graph is never cut")
+            text = holder.text.replace(type(tensor).__name__, "variable", 1)
+            holder = holder._replace(text=f"{text}, whose graph is never cut")
             return _told(tensor, 1, rate, max(slope, rate * _NODE_BYTES), holder, graph=True)
         return None
 

@@ -31,12 +31,15 @@ _JOB_ERRORS = (
 )  # fmt: skip
 """What the job's forward may raise when it runs a second time; anything else is for the fuse."""
 
+_replays: "weakref.WeakSet[Replay]" = weakref.WeakSet()
+"""All of the process: what one model makes must not be blamed on the loss of another."""
+
 
 class Replay:
     """Remembers the forwards of one root module since the last optimizer step, and runs them again on request.
 
-    ``remember`` and ``remember_output`` cost 8.5 µs per forward together (2-core CPU, torch 2.13, one input
-    and one output): ``python -m benchmarks.replay_cost``. They keep references, no copies, except 5 kB of
+    ``remember`` and ``remember_output`` cost 11 µs per forward together (2-core CPU under load, torch 2.13, one
+    input and one output): ``python -m benchmarks.replay_cost``. They keep references, no copies, except 5 kB of
     generator state.
 
     Args:
@@ -53,6 +56,7 @@ class Replay:
         self._largest_gradient = largest_gradient
         self._probe: weakref.ref[torch.Tensor] | None = None
         self._probe_version = -1
+        _replays.add(self)
 
     # -- every forward ----------------------------------------------------------------------------
 
@@ -81,7 +85,10 @@ class Replay:
     # -- when something is not finite -------------------------------------------------------------
 
     def loss_origin(self, loss: torch.Tensor, limit_seconds: float = 20.0) -> Origin | None:
-        """Where the non-finite ``loss`` comes from. Call it before its backward, which frees the graph."""
+        """Where the non-finite ``loss`` comes from. Call it before its backward, which frees the graph.
+
+        With several models (a GAN) ask one after the other; ``None`` means that it came from another one.
+        """
         deadline = time.monotonic() + limit_seconds
         why = "" if self._calls else "the model was not called as a whole, so its forward cannot be run again"
         for call in list(self._calls):
@@ -91,19 +98,11 @@ class Replay:
             why = why or reason
             if birth is not None:
                 return tell(birth, self._scene(call), phase="forward", why=reason)
-        return self._loss_expression(loss, why)
-
-    def output_origin(self, limit_seconds: float = 5.0) -> Origin | None:
-        """Where non-finite outputs of the last forward come from, when no loss was ever seen of them.
-
-        For a job that looked at its loss and stopped. ``None`` when the outputs are finite, or cannot be had.
-        """
-        deadline = time.monotonic() + limit_seconds
-        for call in list(self._calls)[-1:]:
-            birth, reason = self._inspect(call, deadline, backward=False)
-            if birth is not None:
-                return tell(birth, self._scene(call), phase="forward", why=reason)
-        return None
+        others = [other for other in _replays if other is not self and other._calls]
+        if any(call.outputs_bad() for other in others for call in other._calls):
+            return None
+        origin = self._loss_expression(loss, why, max(replay._after() for replay in (self, *others)))
+        return origin if origin["operation"] or not others else None
 
     def gradient_origin(self, parameters: Iterable[torch.Tensor] = (), limit_seconds: float = 20.0) -> Origin | None:
         """Where non-finite gradients of a finite loss come from. Call it before the optimizer's step.
@@ -146,9 +145,9 @@ class Replay:
 
     # -- the loss expression ----------------------------------------------------------------------
 
-    def _loss_expression(self, loss: torch.Tensor, why: str) -> Origin:
+    def _loss_expression(self, loss: torch.Tensor, why: str, after: int) -> Origin:
         frames = list(user_frames())
-        birth = LossExpression(loss, self._after()).first_birth()
+        birth = LossExpression(loss, after).first_birth()
         if birth is None:
             birth = Birth("", _value(loss), allowed=False)
             why = why or "no operation of the loss kept what it would take to tell"

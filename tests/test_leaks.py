@@ -110,7 +110,7 @@ def test_a_total_that_is_never_detached():
         total_loss += loss  # total with graph
         job.step(number, loss)
     found = job.hunt.report()
-    assert "variable `total_loss`" in found["holder"] or "`total_loss` in test_a_total" in found["holder"]
+    assert found["holder"].startswith("variable `total_loss` in test_a_total_that_is_never_detached")
     assert found["line"].endswith(line_with("total with graph"))
     assert found["graph"]
     assert found["count"] == 1

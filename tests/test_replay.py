@@ -2,6 +2,7 @@
 
 import copy
 import random
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -583,3 +584,71 @@ def test_the_time_limit_is_told():
     origin = replay.loss_origin(model(torch.randn(6, 4)).mean(), limit_seconds=0.0)
     assert not origin["complete"]
     assert "time" in origin["why_incomplete"]
+
+
+@pytest.mark.parametrize("generator_first", [True, False])
+def test_of_two_models_the_right_one_is_blamed(generator_first):
+    generator, critic = nn.Linear(4, 4), Body(Log())
+    replays = [watched(generator), watched(critic)]
+    loss = critic(generator(torch.randn(6, 4))).mean()
+    asked = replays if generator_first else replays[::-1]
+    found = [origin for replay in asked if (origin := replay.loss_origin(loss))]
+    assert found[0]["operation"] == "aten.log.default"
+    assert found[0]["module"] == "middle"
+
+
+def test_ddp_is_replayed_without_communication(tmp_path):
+    store = torch.distributed.FileStore(str(tmp_path / "store"))
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(Body(Root()))
+        replay = watched(wrapped)
+        for _ in range(2):
+            wrapped.zero_grad()
+            wrapped(torch.randn(6, 4)).mean().backward()
+            origin = replay.gradient_origin(wrapped.parameters())
+            assert origin["node"] == "SqrtBackward0"
+            assert origin["module"] == "middle"
+            assert origin["complete"], origin["why_incomplete"]
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_a_kept_graph_does_not_keep_the_batch():
+    model = Body(nn.Tanh())
+    replay = watched(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    kept = []
+    batch = torch.ones(6, 4)
+    alive = weakref.ref(batch)
+    for x in (batch, torch.ones(6, 4)):
+        out = model(x)
+        kept.append(out)
+        out.mean().backward()
+        optimizer.step()
+    del batch, x
+    replay.forget()
+    assert alive() is None
+
+
+def test_a_gradient_too_large_to_keep_is_replaced_and_the_answer_says_so():
+    model = Body(Root())
+    replay = Replay(model, largest_gradient=8)
+    x = torch.randn(6, 4)
+    replay.remember(model, (x,), {})
+    out = model(x)
+    replay.remember_output(out)
+    out.mean().backward()
+    origin = replay.gradient_origin(model.parameters())
+    assert origin["node"] == "SqrtBackward0"
+    assert "too large" in origin["why_incomplete"]
+
+
+def test_gradients_spoiled_after_backward_are_not_ours_to_explain():
+    model = Body(nn.Tanh())
+    replay = watched(model)
+    model(torch.randn(6, 4)).mean().backward()
+    model.last.weight.grad.fill_(float("inf"))
+    origin = replay.gradient_origin(model.parameters())
+    assert origin["operation"] == ""
+    assert "another rank" in origin["why_incomplete"]
