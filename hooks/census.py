@@ -6,7 +6,6 @@ process has hundreds of thousands of them; from the second census on only those 
 
 import gc
 import time
-from array import array
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -40,22 +39,18 @@ class Census:
     """
 
     def __init__(self, deadline: float) -> None:
-        ids, sizes = array("Q"), array("q")
-        self.types: Counter[type] = Counter()
-        tensors: list[torch.Tensor] = []
-        measures: dict[type, Callable[[Any], int] | None] = {}
-        for thing in gc.get_objects():
-            kind = type(thing)
-            self.types[kind] += 1
-            if kind not in measures:
-                measures[kind] = next((length for base, length in _LENGTHS if issubclass(kind, base)), None)
-            measure = measures[kind]
-            if measure is not None:
-                ids.append(id(thing))
-                sizes.append(measure(thing))
-            elif issubclass(kind, torch.Tensor) and thing.grad_fn is not None:
-                tensors.append(thing)
-        self.lengths = _sorted(ids, sizes)
+        things = gc.get_objects()
+        kinds = list(map(type, things))
+        self.types = Counter(kinds)
+        measures = {kind: measure for kind in self.types if (measure := _measure(kind)) is not None}
+        measured = [thing for thing, kind in zip(things, kinds, strict=True) if kind in measures]
+        ids = np.fromiter(map(id, measured), dtype=np.uint64, count=len(measured))
+        sizes = np.fromiter((measures[type(thing)](thing) for thing in measured), np.int64, count=len(measured))
+        order = np.argsort(ids)
+        self.lengths = ids[order], sizes[order]
+        tensor_kinds = {kind for kind in self.types if issubclass(kind, torch.Tensor)}
+        tensors = [thing for thing, kind in zip(things, kinds, strict=True) if kind in tensor_kinds]
+        tensors = [tensor for tensor in tensors if tensor.grad_fn is not None]
         self.graphs = _graph_sizes(tensors, deadline)
 
 
@@ -105,6 +100,10 @@ def graph_key(tensor: torch.Tensor) -> tuple[str, tuple[int, ...]]:
     return (tensor.grad_fn.name() if tensor.grad_fn is not None else ""), tuple(tensor.shape)
 
 
+def _measure(kind: type) -> Callable[[Any], int] | None:
+    return next((length for base, length in _LENGTHS if issubclass(kind, base)), None)
+
+
 def _graph_sizes(tensors: Iterable[torch.Tensor], deadline: float) -> dict[tuple[str, tuple[int, ...]], int]:
     sizes: dict[tuple[str, tuple[int, ...]], int] = {}
     newest = sorted(tensors, key=lambda tensor: -tensor.grad_fn._sequence_nr() if tensor.grad_fn is not None else 0)
@@ -114,9 +113,3 @@ def _graph_sizes(tensors: Iterable[torch.Tensor], deadline: float) -> dict[tuple
         key = graph_key(tensor)
         sizes[key] = max(sizes.get(key, 0), graph_nodes(tensor))
     return sizes
-
-
-def _sorted(ids: "array[int]", sizes: "array[int]") -> Lengths:
-    keys = np.frombuffer(ids, dtype=np.uint64)
-    order = np.argsort(keys)
-    return keys[order], np.frombuffer(sizes, dtype=np.int64)[order]

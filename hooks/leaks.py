@@ -35,7 +35,7 @@ class _Sample(NamedTuple):
 class LeakHunt:
     """Takes a census at a few steps, then says what grew.
 
-    A sample costs one pass over all Python objects, 40 to 120 ms; nothing runs between samples.
+    A sample costs one pass over all Python objects, 0.1 s for 290,000 of them; nothing runs between samples.
 
     Args:
         limit_seconds: for each sample and for the report; what is not looked at by then stays unknown.
