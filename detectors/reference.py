@@ -30,22 +30,33 @@ class View(NamedTuple):
     sampling: Floats
     role: Floats
     pivot: Floats
+    std: Floats
+    """Standard deviations within the blocks as they came, (subjects, blocks)."""
     constant: Mask
     """Subjects that have no variation within most blocks."""
 
-    def describe(self, before: Floats, after: Floats) -> dict[str, Any]:
+    def describe(self, onset: "Onset") -> dict[str, Any]:
         """Levels before and after, in the entry's own units; for one subject."""
-        pivot = float(self.pivot[0])
-        return {
-            "mean_before": float(before[MEAN]) + pivot,
-            "mean_after": float(after[MEAN]) + pivot,
-            "std_before": float(np.exp(before[SCALE])),
-            "std_after": float(np.exp(after[SCALE])),
-            "missing_before": float(before[MISSING]),
-            "missing_after": float(after[MISSING]),
-            "zero_before": float(before[ZERO]),
-            "zero_after": float(after[ZERO]),
-        }
+        split, last = onset.block, self.values.shape[-1]
+        # The blocks next to the split may hold some of both, and a ramp is at its height in the newest blocks.
+        start = max(split, last - 4) if onset.gradual else min(split + 1, last - 1)
+        described: dict[str, Any] = {}
+        for when, span in (("before", slice(0, max(split - 1, 1))), ("after", slice(start, None))):
+            level, _ = blocks.masked_mean(self.values[:, 0, span], self.known[:, 0, span])
+            variance, _ = blocks.masked_mean(self.std[0, span] ** 2, self.known[SCALE, 0, span])
+            described[f"mean_{when}"] = float(level[MEAN] + self.pivot[0])
+            described[f"std_{when}"] = float(np.sqrt(variance))
+            described[f"missing_{when}"] = float(level[MISSING])
+            described[f"zero_{when}"] = float(level[ZERO])
+        return described
+
+
+class Onset(NamedTuple):
+    """First request of the new regime, whether it came gradually, and the block of the view it is in."""
+
+    step: int
+    gradual: bool
+    block: int
 
 
 class Ring:
@@ -85,6 +96,7 @@ class Ring:
         known = np.isfinite(values)
         past = slice(None, max(4, 3 * rows.shape[-1] // 4))
         spread, least = self._spread(values[..., past], known[..., past], subjects)
+        std = values[SCALE].copy()
         usual = np.median(np.where(known[SCALE, :, past], values[SCALE, :, past], 0.0), axis=-1)
         with np.errstate(invalid="ignore"):
             values[SCALE] = np.log(np.maximum(values[SCALE], np.maximum(LEAST_SCALE * usual, least)[:, None]))
@@ -95,18 +107,21 @@ class Ring:
             values, known, unit, sampling, self._role[subjects], np.nan_to_num(self._pivot[subjects]), usual <= least
         )
 
-    def onset(self, view: View, statistic: int) -> tuple[int, bool]:
-        """First request of the new regime of a single subject, and whether it came gradually."""
+    def onset(self, view: View, statistic: int) -> "Onset":
+        """Where the new regime of a single subject began."""
         known = view.known[statistic, 0]
         series = view.values[statistic, 0, known]
         steps = self._steps[1:][-view.values.shape[-1] :][known]
         place, gradual = blocks.split_point(series)
+        whole = int(np.flatnonzero(known)[place])
         if gradual or not 2 <= place < len(series) - 1:
-            return int(steps[place]), gradual
+            return Onset(int(steps[place]), gradual, whole)
         before, after = series[: place - 1].mean(), series[place + 1 :].mean()
+        if after == before:
+            return Onset(int(steps[place]), gradual, whole)
         # The change fell inside a block: how much of the two around the split had moved says where.
         moved = float(np.clip((series[place - 1 : place + 1] - before) / (after - before), 0, 1).sum())
-        return int(steps[place + 1] - round(moved * (steps[place + 1] - steps[place]))), gradual
+        return Onset(int(steps[place + 1] - round(moved * (steps[place + 1] - steps[place]))), gradual, whole)
 
     def _grow(self, count: int) -> None:
         more = count - len(self._pivot)

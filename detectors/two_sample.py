@@ -33,8 +33,6 @@ class Contrast(NamedTuple):
 
     moved: Mask
     distance: Floats
-    before: Floats
-    after: Floats
     p: Floats
 
 
@@ -200,7 +198,7 @@ class TwoSampleDetector:
         distance = np.abs(after - level)
         steady = (np.minimum(older, newer) >= floors) & (following >= 0.75 * length) & (count >= 0.75 * length)
         steady &= self._matters(view, distance)
-        return Contrast(steady, distance, level, after, np.ones_like(distance))
+        return Contrast(steady, distance, np.ones_like(distance))
 
     def _confirmed(self, contrast: Contrast, q: float) -> Contrast:
         return contrast._replace(moved=contrast.moved & blocks.benjamini_hochberg(contrast.p, q))
@@ -218,23 +216,22 @@ class TwoSampleDetector:
         self._alarmed[subject] = True
         view = self._ring.view(np.array([subject]))
         contrast, statistic = _clearest(contrasts, place, self.floors)
-        first, gradual = self._ring.onset(view, statistic)
+        onset = self._ring.onset(view, statistic)
         effect = float(contrast.distance[statistic, place] / view.unit[statistic, 0])
         moved = {STATISTICS[i] for c in contrasts for i in np.flatnonzero(c.moved[:, place])}
-        evidence = view.describe(contrast.before[:, place], contrast.after[:, place])
         return Finding(
             kind=self.kind,
             severity="error" if statistic == MISSING or effect >= 2 else "warning",
-            first_step=first,
+            first_step=onset.step,
             step=step,
             value=effect,
             threshold=float(self.floors[statistic, 0]),
             subject=subject,
-            evidence=evidence
+            evidence=view.describe(onset)
             | {
                 "change": STATISTICS[statistic],
                 "moved": sorted(moved),
-                "shape": "gradual" if gradual else "abrupt",
+                "shape": "gradual" if onset.gradual else "abrupt",
                 "effect": effect,
                 "p": float(contrast.p[statistic, place]),
                 "features_watched": watched,
