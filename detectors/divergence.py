@@ -22,10 +22,10 @@ class Divergence:
 
     >>> detector = Divergence()
     >>> for step in range(300):
-    ...     loss = 2.0 * 0.97 ** min(step, 100) if step < 150 else 3.0
+    ...     loss = 2.0 * 0.97 ** min(step, 100) if step < 150 else 7.0
     ...     for finding in detector.update(Reading.of(step, loss=loss)):
     ...         print(finding.first_step, finding.step, round(finding.value, 2))
-    150 191 3.0
+    150 191 7.0
     """
 
     kind: ClassVar[str] = "divergence"
@@ -37,7 +37,7 @@ class Divergence:
         *,
         block: int = 16,  # medians of 16 steps: one bad batch does not move them
         patience: int = 3,
-        worse: float = 1.25,  # above the start itself: learnt tasks that change come back to the start, not beyond
+        worse: float = 3.0,  # of the start: curricula and bootstrapped values measured rise to twice theirs
         learnt: float = 0.5,  # of the start; a loss that never fell by half has nothing to lose
         rate_jump: float = 3.0,
         improving: float = 0.8,  # the last block against the first: it is being learnt again

@@ -60,7 +60,8 @@ class Envelope:
         ring, known = self.ring[rows], np.maximum(2, self.count[rows] // 4)
         leapt = np.logical_or.accumulate(ring > ring[:, :1] + tolerance[:, None], axis=1)
         use = (np.arange(self.lag) < known[:, None]) & ~np.isnan(ring) & ~leapt
-        return np.maximum(np.where(use, ring, -np.inf).max(axis=1, initial=-np.inf), self.floor)
+        early: Floats = np.maximum(np.where(use, ring, -np.inf).max(axis=1, initial=-np.inf), self.floor)
+        return early
 
     def add(self, step: int, magnitude: Floats, present: NDArray[np.bool_], tolerance: float | Floats = 2.0) -> None:
         """Take the finite magnitudes of those present; the rest of the subjects keep their state.

@@ -1,18 +1,25 @@
 """Every cause by name. One line here, and the diagnosis weighs it; a test compares this list with the files."""
 
 from torchvitals.agent.case import Cause
+from torchvitals.agent.causes.bad_batch import BadBatch
+from torchvitals.agent.causes.bad_initialization import BadInitialization
 from torchvitals.agent.causes.collective_mismatch import CollectiveMismatch
 from torchvitals.agent.causes.corrupted_gradient import CorruptedGradient
 from torchvitals.agent.causes.dataloader_stall import DataloaderStall
 from torchvitals.agent.causes.dying_relu import DyingRelu
 from torchvitals.agent.causes.exception import UncaughtException
 from torchvitals.agent.causes.feature_shift import FeatureShift
+from torchvitals.agent.causes.fp16_overflow import Fp16Overflow
 from torchvitals.agent.causes.frozen_parameters import FrozenParameters
 from torchvitals.agent.causes.growing_cache import GrowingCache
 from torchvitals.agent.causes.label_shift import LabelShift
+from torchvitals.agent.causes.learning_rate_too_high import LearningRateTooHigh
 from torchvitals.agent.causes.learning_rate_zero import LearningRateZero
 from torchvitals.agent.causes.missing_feature import MissingFeature
+from torchvitals.agent.causes.missing_normalization import MissingNormalization
+from torchvitals.agent.causes.missing_zero_grad import MissingZeroGrad
 from torchvitals.agent.causes.no_sync_left_on import NoSyncLeftOn
+from torchvitals.agent.causes.numerical_domain_error import NumericalDomainError
 from torchvitals.agent.causes.out_of_memory_kill import OutOfMemoryKill
 from torchvitals.agent.causes.rank_local_load import RankLocalLoad
 from torchvitals.agent.causes.rank_local_update import RankLocalUpdate
@@ -24,17 +31,24 @@ from torchvitals.agent.causes.unknown import Unknown
 from torchvitals.agent.causes.unsynced_forward import UnsyncedForward
 
 CAUSES: tuple[type[Cause], ...] = (
+    BadBatch,
+    BadInitialization,
     CollectiveMismatch,
     CorruptedGradient,
     DataloaderStall,
     DyingRelu,
     FeatureShift,
+    Fp16Overflow,
     FrozenParameters,
     GrowingCache,
     LabelShift,
+    LearningRateTooHigh,
     LearningRateZero,
     MissingFeature,
+    MissingNormalization,
+    MissingZeroGrad,
     NoSyncLeftOn,
+    NumericalDomainError,
     OutOfMemoryKill,
     RankLocalLoad,
     RankLocalUpdate,

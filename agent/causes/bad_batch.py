@@ -1,0 +1,82 @@
+"""One batch that is not like the others: broken values, another unit, a hole in the file."""
+
+from typing import Any, ClassVar
+
+from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.step_evidence import at_onset, grew, leap, origin
+
+
+class BadBatch:
+    """Speaks from the input at the onset: not finite, or far larger than any before."""
+
+    word: ClassVar[str] = "bad_batch"
+    explains: ClassVar[tuple[str, ...]] = ("nonfinite", "loss_spike", "explosion", "divergence")
+    prior: ClassVar[float] = -0.5
+
+    def weigh(self, case: Case) -> Opinion | None:
+        found = origin(case) or {}
+        clues = [*_of_values(case, found), *_of_size(case), *_of_course(case)]
+        if not any(clue.weight > 0 for clue in clues):
+            return None
+        step = case.opening.first_step
+        return Opinion(
+            clues=clues,
+            title=f"The batch of step {step} is bad"[:79],
+            explanation=f"The input of step {step} is not like the others: {clues[0].text}. {_which(found)}".strip(),
+            remedy=(
+                f"Look at the samples of the batch of step {step} and at what reads and scales them; drop or repair "
+                "non-finite and outlying rows in the dataset, and clip the gradient so that one batch can't do harm."
+            ),
+            where=_place(found),
+        )
+
+
+def _of_values(case: Case, found: dict[str, Any]) -> list[Clue]:
+    clues = []
+    if found.get("batch_finite") is False or found.get("operation") == "batch":
+        clues.append(Clue(4.0, "the replay found non-finite values in the batch itself"))
+    elif found.get("batch_finite"):
+        clues.append(Clue(-3.0, "the replay found the batch finite"))
+    broken = at_onset(case, "input_nonfinite")
+    largest = at_onset(case, "input_absmax")
+    if broken:
+        clues.append(Clue(3.0, "the model's input held NaN or Inf"))
+    elif broken == 0 and case.opening.kind == "nonfinite" and largest is not None:
+        clues.append(Clue(-2.0, "the model's floating inputs were finite"))
+    return clues
+
+
+def _of_size(case: Case) -> list[Clue]:
+    fresh = leap(case, "input_absmax", back=2, least=10)
+    if not fresh:
+        return []
+    said = f"its largest value is {fresh.after:.3g}, {fresh.factor:.3g} times the largest before"
+    return [Clue(3.5 if fresh.factor > 30 else 2.0, said)]
+
+
+def _of_course(case: Case) -> list[Clue]:
+    clues = []
+    if case.opening.kind == "loss_spike":
+        clues.append(Clue(1.5, "one step stood out, and the job came back by itself"))
+    if grew(case) and case.opening.kind == "divergence":
+        clues.append(Clue(-1.0, "the loss rose over many steps"))
+    jump = leap(case, "learning_rate")
+    if jump:
+        clues.append(Clue(-1.5, f"the learning rate had gone to {jump.after:.3g} at step {jump.step}"))
+    return clues
+
+
+def _place(found: dict[str, Any]) -> str:
+    if found.get("operation") != "batch" and found.get("batch_finite") is not False:
+        return ""
+    columns, rows = found.get("columns") or [], found.get("batch_rows") or []
+    if len(columns) == 1:
+        return f"input column {columns[0]}"
+    return f"input row {rows[0]}" if len(rows) == 1 else "input"
+
+
+def _which(found: dict[str, Any]) -> str:
+    columns, rows = found.get("columns") or [], found.get("batch_rows") or []
+    said = [f"rows {rows}"] if rows else []
+    said += [f"columns {columns}"] if columns else []
+    return f"Affected: {', '.join(said)}." if said else ""

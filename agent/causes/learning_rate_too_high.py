@@ -1,0 +1,127 @@
+"""Steps so large that they climb instead of descending."""
+
+from typing import ClassVar
+
+from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.step_evidence import Leap, at_onset, first_value, leap, never_cleared, scalars
+
+ADAPTIVE = ("Adam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Lion", "Lamb", "Adafactor", "Muon")
+HIGH = {"adaptive": 1e-2, "plain": 0.5}
+"""Rates above which most nets do not train; adaptive steps are as large as the rate, whatever the gradient."""
+EARLY = 12
+"""Steps within which a wrong rate of a fresh run shows."""
+
+
+class LearningRateTooHigh:
+    """Speaks from a leap of the rate just before, or from a blow-up at the very first updates."""
+
+    word: ClassVar[str] = "learning_rate_too_high"
+    explains: ClassVar[tuple[str, ...]] = (
+        "explosion",
+        "divergence",
+        "loss_spike",
+        "nonfinite",
+        "update_ratio",
+        "dead_relu",
+        "plateau",
+        "saturation",
+    )
+    prior: ClassVar[float] = 0.0
+
+    def weigh(self, case: Case) -> Opinion | None:
+        rate = at_onset(case, "learning_rate")
+        if not rate:
+            return None
+        jump = leap(case, "learning_rate")
+        began = jump.step if jump else case.opening.first_step
+        return Opinion(
+            clues=[*_of_rate(case, rate, jump), *_of_start(case), *_of_others(case)],
+            title=(
+                f"Learning rate {jump.factor:.3g} times too high from step {jump.step}"
+                if jump
+                else f"Learning rate {rate:.3g} is too high"
+            )[:79],
+            explanation=_explanation(case, rate, jump),
+            remedy=_remedy(case, rate, jump),
+            first_step=began,
+        )
+
+
+def _of_rate(case: Case, rate: float, jump: Leap | None) -> list[Clue]:
+    if jump:
+        said = f"the learning rate went from {jump.before:.3g} to {jump.after:.3g} at step {jump.step}"
+        later = case.opening.first_step - jump.step
+        return [Clue(4.0, f"{said}, {later} steps before the {case.opening.kind}")]
+    name = optimizer_name(case)
+    limit = HIGH["adaptive" if name.startswith(ADAPTIVE) else "plain"]
+    clues = []
+    if rate >= limit:
+        clues.append(Clue(1.5, f"{rate:.3g} is a high rate for {name or 'an optimizer'} (usual: below {limit:g})"))
+    elif name and rate <= limit / 100:
+        clues.append(Clue(-1.5, f"{rate:.3g} is a low rate for {name}"))
+    values = scalars(case, "learning_rate").before(case.opening.first_step, 20)
+    if len(values) > 4 and rate >= 1.5 * values[0] > 0:
+        clues.append(Clue(1.0, f"the rate was still rising, from {values[0]:.3g} to {rate:.3g}"))
+    return clues
+
+
+def _of_start(case: Case) -> list[Clue]:
+    opening = case.opening
+    if opening.kind not in ("explosion", "divergence", "nonfinite") or opening.first_step > EARLY:
+        return []
+    norm = first_value(case, "gradient_norm_unclipped") or first_value(case, "gradient_norm")
+    if opening.kind == "nonfinite" and opening.first_step == 0:
+        return [Clue(-4.0, "it was not finite before the first update")]
+    clues = [Clue(1.5, f"it began at step {opening.first_step}, with the first updates")]
+    if norm is not None and norm < 100:
+        clues.append(Clue(1.0, f"the gradient was ordinary ({norm:.3g}) before the first update"))
+    return clues
+
+
+def _of_others(case: Case) -> list[Clue]:
+    clues = []
+    if case.opening.kind == "nonfinite":
+        clues.append(Clue(-1.5, "loss and gradient were ordinary until they were not finite"))
+    if case.opening.kind in ("dead_relu", "saturation", "plateau"):
+        clues.append(Clue(-0.5, f"{case.opening.kind} has closer causes"))
+    ratios = case.of_kind("update_ratio")
+    if ratios and ratios[0].value > 0.01:
+        clues.append(Clue(1.0, f"updates of {ratios[0].value:.2g} of the weights in one step"))
+    fresh = leap(case, "input_absmax", back=2, least=10)
+    if fresh:
+        clues.append(Clue(-2.0, f"the input reached {fresh.after:.3g}, {fresh.factor:.3g} times its largest before"))
+    if never_cleared(case) >= 4:
+        clues.append(Clue(-3.0, "the gradients are never cleared, which multiplies the steps"))
+    return clues
+
+
+def optimizer_name(case: Case) -> str:
+    """The class of the optimizer that the case is about; empty when unknown."""
+    optimizers = case.facts.get("optimizers") or []
+    index = case.opening.optimizer
+    return str(optimizers[index].get("class", "")) if index < len(optimizers) else ""
+
+
+def _explanation(case: Case, rate: float, jump: Leap | None) -> str:
+    opening = case.opening
+    grown = (
+        f"The loss reached {opening.value:.3g} by step {opening.step}; it should stay below {opening.threshold:.3g}."
+    )
+    if jump:
+        return (
+            f"At step {jump.step} the learning rate went from {jump.before:.3g} to {jump.after:.3g}. {grown} "
+            "Each step overshoots the minimum by more than the last."
+        )
+    return f"The learning rate is {rate:.3g}. {grown} Each step overshoots the minimum by more than the last."
+
+
+def _remedy(case: Case, rate: float, jump: Leap | None) -> str:
+    scheduler = case.facts.get("scheduler")
+    if jump:
+        source = f"Look at {scheduler}" if scheduler else "Look for what changes the learning rate"
+        return (
+            f"{source} at step {jump.step}: it should stay near {jump.before:.3g}. Resume from a checkpoint before "
+            "that step; the weights and the optimizer's moments after it are spoilt."
+        )
+    clip = "" if case.facts.get("clips") else " and clip the gradient norm to 1"
+    return f"Start with {rate / 10:.2g} or less, warm it up over the first few hundred steps{clip}."

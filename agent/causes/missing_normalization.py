@@ -1,0 +1,48 @@
+"""A deep stack with nothing that holds its scale: each layer multiplies, and depth makes a power of it."""
+
+from typing import ClassVar
+
+import numpy as np
+from torchvitals.agent.case import Case, Clue, Opinion
+
+DEEP = 10
+"""Weight layers from which a factor of 2 per layer is a factor of 1000."""
+SPREAD = 1e3
+
+
+class MissingNormalization:
+    """Speaks from the architecture, and from gradients that grow or shrink from layer to layer."""
+
+    word: ClassVar[str] = "missing_normalization"
+    explains: ClassVar[tuple[str, ...]] = ("explosion", "vanishing", "nonfinite", "plateau")
+    prior: ClassVar[float] = -1.0
+
+    def weigh(self, case: Case) -> Opinion | None:
+        models = case.facts.get("models") or []
+        layers = max((int(model.get("weight_layers") or 0) for model in models), default=0)
+        if layers < DEEP or any(model.get("norms") for model in models):
+            return None
+        clues = [Clue(1.0, f"{layers} weight layers and no normalisation layer")]
+        spread = _spread(case)
+        if spread > SPREAD:
+            clues.append(Clue(1.5, f"gradients of the layers differ by a factor of {spread:.2g}"))
+        if case.opening.kind == "nonfinite":
+            clues.append(Clue(-1.0, "values were ordinary until they were not finite"))
+        return Opinion(
+            clues=clues,
+            title=f"{layers} layers without normalisation",
+            explanation=(
+                f"The model has {layers} weight layers and nothing that holds the scale of its activations, so a "
+                "factor per layer becomes a power of the depth."
+            ),
+            remedy="Add LayerNorm or BatchNorm between the layers, or residual connections of small initial weight.",
+        )
+
+
+def _spread(case: Case) -> float:
+    """Largest over smallest gradient norm of the parameters at the first sample."""
+    profiles = case.history.profiles("parameter_gradient_norm", case.opening.rank, case.opening.optimizer)
+    if not profiles:
+        return 1.0
+    values = profiles[0].values[np.isfinite(profiles[0].values) & (profiles[0].values > 0)]
+    return float(values.max() / values.min()) if len(values) > 1 else 1.0

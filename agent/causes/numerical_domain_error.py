@@ -1,0 +1,151 @@
+"""An operation asked for what does not exist: the logarithm of zero, the root of a negative number, 0/0."""
+
+from typing import Any, ClassVar
+
+from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.step_evidence import at_onset, grew, origin, place
+
+DOMAINS: dict[str, str] = {
+    "log": "needs arguments above 0",
+    "log2": "needs arguments above 0",
+    "log10": "needs arguments above 0",
+    "log1p": "needs arguments above -1",
+    "logit": "needs arguments between 0 and 1",
+    "xlogy": "needs arguments above 0",
+    "sqrt": "needs arguments above 0 (at 0 its gradient is infinite)",
+    "rsqrt": "needs arguments above 0",
+    "div": "must not divide by 0",
+    "reciprocal": "must not divide by 0",
+    "pow": "has no real value, or an infinite gradient, there",
+    "acos": "needs arguments inside (-1, 1)",
+    "asin": "needs arguments inside (-1, 1)",
+    "acosh": "needs arguments above 1",
+    "atanh": "needs arguments inside (-1, 1)",
+    "erfinv": "needs arguments inside (-1, 1)",
+    "exp": "overflows float32 above 88",
+    "expm1": "overflows float32 above 88",
+    "norm": "has no gradient at 0",
+    "linalg_vector_norm": "has no gradient at 0",
+    "std": "has no gradient for equal values",
+    "var": "needs two values",
+    "softmax": "has no value when every entry is -inf",
+    "_softmax": "has no value when every entry is -inf",
+    "_log_softmax": "has no value when every entry is -inf",
+    "atan2": "has no gradient at (0, 0)",
+    "fmod": "must not divide by 0",
+    "remainder": "must not divide by 0",
+    "binary_cross_entropy": "needs probabilities",
+    "linalg_solve": "needs a matrix of full rank",
+    "linalg_inv": "needs a matrix of full rank",
+    "linalg_cholesky": "needs a positive definite matrix",
+}
+
+
+class NumericalDomainError:
+    """Speaks from the operation that the replay named; without one, only from how sudden it was."""
+
+    word: ClassVar[str] = "numerical_domain_error"
+    explains: ClassVar[tuple[str, ...]] = ("nonfinite",)
+    prior: ClassVar[float] = 0.0
+
+    def weigh(self, case: Case) -> Opinion | None:
+        broken = case.of_kind("nonfinite")
+        if not broken:
+            return None
+        found = origin(case)
+        name = _operation(found) if found else ""
+        step = broken[0].first_step
+        return Opinion(
+            clues=[*_of_origin(found, name), *_of_course(case)],
+            title=_title(found, name, step)[:79],
+            explanation=_explanation(found, name, step),
+            remedy=_remedy(found, name),
+            where=place(found),
+        )
+
+
+def _operation(found: dict[str, Any]) -> str:
+    """The plain name of the operation to blame; in the backward pass the one that the forward pass had called."""
+    names = [_plain(str(found.get(key) or "")) for key in ("forward_operation", "operation")]
+    return next((name for name in names if name in DOMAINS), next(filter(None, names), ""))
+
+
+def _plain(operation: str) -> str:
+    """``aten.log.default`` → ``log``; ``aten.sqrt_backward.default`` → ``sqrt``."""
+    parts = operation.split(".")
+    name = parts[1] if len(parts) > 1 else parts[0]
+    return name.removesuffix("_backward").removesuffix("_backward_data").rstrip("_")
+
+
+def _of_origin(found: dict[str, Any] | None, name: str) -> list[Clue]:
+    if not found or found.get("operation") == "batch":
+        return []
+    clues = []
+    if name in DOMAINS:
+        clues.append(Clue(3.0, f"the first bad value came out of `{name}`, which {DOMAINS[name]}{_of_inputs(found)}"))
+    elif name:
+        clues.append(Clue(-0.5, f"the first bad value came out of `{name}`"))
+    if found.get("batch_finite") and found.get("parameters_finite"):
+        clues.append(Clue(1.0, "batch and parameters were finite"))
+    elif found.get("parameters_finite") is False:
+        clues.append(Clue(-2.0, "a parameter was not finite already"))
+    if found.get("dtype") in ("float16", "torch.float16") and name not in DOMAINS:
+        clues.append(Clue(-2.0, "the value is float16, which ends at 65504"))
+    return clues
+
+
+def _of_inputs(found: dict[str, Any]) -> str:
+    inputs = found.get("inputs") or {}
+    low, high = inputs.get("min"), inputs.get("max")
+    return f"; its input went from {low:.3g} to {high:.3g}" if low is not None and high is not None else ""
+
+
+def _of_course(case: Case) -> list[Clue]:
+    if grew(case):
+        return [Clue(-3.0, "loss and gradient had been growing before")]
+    clues = [Clue(1.0, "loss and gradient were ordinary one step before")]
+    if at_onset(case, "input_nonfinite"):
+        clues.append(Clue(-2.5, "the input was not finite already"))
+    return clues
+
+
+def _title(found: dict[str, Any] | None, name: str, step: int) -> str:
+    if not found or not name:
+        return f"Loss or gradient not finite from step {step}"
+    where = f" at {found['line']}" if found.get("line") else ""
+    back = "Gradient of " if found.get("phase") == "backward" else ""
+    return f"{back}`{name}` outside its domain{where}, step {step}"
+
+
+def _explanation(found: dict[str, Any] | None, name: str, step: int) -> str:
+    if not found or not name:
+        return (
+            f"At step {step} a finite run became non-finite at once. The operation was not named: no replay was seen."
+        )
+    code = f" (`{found['code']}`)" if found.get("code") else ""
+    module = f" in `{found['module']}`" if found.get("module") else ""
+    why = f" It {DOMAINS[name]}." if name in DOMAINS else ""
+    return (
+        f"At step {step} `{name}`{module}{code} made a non-finite value out of finite ones, in the "
+        f"{found.get('phase', 'forward')} pass{_of_inputs(found)}.{why}"
+    )
+
+
+def _remedy(found: dict[str, Any] | None, name: str) -> str:
+    line = (found or {}).get("line") or "that line"
+    if name in ("sqrt", "rsqrt", "norm", "linalg_vector_norm", "std", "pow"):
+        return (
+            f"At {line} add a small constant inside `{name}`, for example x + 1e-8, or clamp its argument from below."
+        )
+    if name.startswith("log") or name in ("xlogy", "binary_cross_entropy"):
+        return (
+            f"At {line} clamp the argument from below (x.clamp_min(1e-8)), or use a fused form: log_softmax, "
+            "logsumexp, binary_cross_entropy_with_logits, log1p."
+        )
+    if name in ("div", "reciprocal", "fmod", "remainder"):
+        return f"At {line} add a small constant to the denominator, or skip the rows in which it is 0."
+    if name in ("exp", "expm1"):
+        return f"At {line} subtract the largest value before exp, or clamp its argument (below 80)."
+    if "softmax" in name:
+        return f"At {line} see that no row is masked completely; use a large negative number instead of -inf."
+    return f"Keep the argument of `{name or 'the operation'}` inside its domain at {line}: clamp it or add a constant."

@@ -1,0 +1,94 @@
+"""What the step scalars and the replay say around a finding: shared by the causes of what blows up."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from torchvitals.agent.case import Case
+from torchvitals.agent.history import Series
+
+LOOK_BACK = 40
+"""Steps before an onset in which its cause is looked for; a compounding schedule needs most of them."""
+
+
+class Leap(NamedTuple):
+    """A scalar that went from ``before`` (its largest so far) to ``after``, beginning at ``step``."""
+
+    step: int
+    before: float
+    after: float
+
+    @property
+    def factor(self) -> float:
+        return self.after / self.before if self.before > 0 else np.inf
+
+
+def scalars(case: Case, name: str) -> Series:
+    """One signal of the rank and optimizer that the opening finding is about."""
+    opening = case.opening
+    own = case.history.series(name, opening.rank, opening.optimizer)
+    return own if len(own.values) else case.history.series(name, None, opening.optimizer)
+
+
+def leap(case: Case, name: str, *, back: int = LOOK_BACK, least: float = 3.0) -> Leap | None:
+    """Where a signal went at least ``least`` times beyond all its past, within ``back`` steps before the onset."""
+    series, onset = scalars(case, name), case.opening.first_step
+    early = (series.steps < onset - back) | (series.steps == series.steps.min(initial=0))
+    near = (series.steps >= onset - back) & (series.steps <= onset + 1) & ~early
+    past = np.abs(series.values[early & np.isfinite(series.values)])
+    if not near.any() or not len(past):
+        return None
+    before, values = float(past.max()), np.abs(series.values[near])
+    after = float(np.nanmax(values, initial=0.0))
+    if not after > max(least * before, 0.0):
+        return None
+    return Leap(*_sharpest(series.steps[near], values, before), after)
+
+
+def _sharpest(steps: Any, values: Any, before: float) -> tuple[int, float]:
+    """The step at which the rise began, and the value just before: the last one that was near the old level."""
+    low = np.flatnonzero(values <= 1.5 * before)
+    first = int(low[-1]) + 1 if len(low) else 0
+    first = min(first, len(steps) - 1)
+    level = float(values[first - 1]) if first else before
+    return int(steps[first]), level
+
+
+def at_onset(case: Case, name: str) -> float | None:
+    """The value at the onset, or within a step of it; the farthest from zero."""
+    series, onset = scalars(case, name), case.opening.first_step
+    near = series.values[(series.steps >= onset - 1) & (series.steps <= onset + 1)]
+    if not len(near):
+        return None
+    bad = near[~np.isfinite(near)]
+    return float(bad[0] if len(bad) else near[np.argmax(np.abs(near))])
+
+
+def first_value(case: Case, name: str) -> float | None:
+    """The value of the very first step, if it is still known."""
+    series = scalars(case, name)
+    return float(series.values[0]) if len(series.values) and series.steps[0] <= 1 else None
+
+
+def origin(case: Case) -> dict[str, Any] | None:
+    """What the replay found: the earliest event, if it is not of another incident long ago."""
+    events = [event for _, event in case.events_of("origin") if event.step >= case.opening.first_step - LOOK_BACK]
+    return min(events, key=lambda event: event.step).details if events else None
+
+
+def place(found: dict[str, Any] | None) -> str:
+    """The module of an origin, or its line."""
+    return str(found.get("module") or found.get("line") or "") if found else ""
+
+
+def grew(case: Case) -> bool:
+    """Whether magnitudes grew before anything stopped being finite."""
+    broken = case.of_kind("nonfinite")
+    return any(not broken or f.first_step < broken[0].first_step for f in case.of_kind("explosion", "divergence"))
+
+
+def never_cleared(case: Case) -> int:
+    """Steps in a row, up to where the opening finding was certain, with gradients that nothing had cleared."""
+    series = scalars(case, "gradients_reset")
+    values = series.values[series.steps <= max(case.opening.step, case.opening.first_step + 8)]
+    cleared = np.flatnonzero(values != 0)
+    return len(values) - (int(cleared[-1]) + 1 if len(cleared) else 0)
