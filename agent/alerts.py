@@ -128,7 +128,7 @@ class Alerting:
         for _, alert in known:
             firing[alert.severity] += alert.ends is None
         self.firing = firing
-        for sink in self._sinks:
+        for sink in self._sinks if known else ():
             standing = self._standings[sink.name]
             if now >= standing.next_try:
                 self._serve(sink, standing, known, now)
