@@ -1,0 +1,176 @@
+"""Ranks that part are named with the first step, the first tensor and, where there is a majority, the rank."""
+
+import numpy as np
+import pytest
+from torchvitals.detectors.desync import Desync
+from torchvitals.detectors.detector import Reading
+from torchvitals.detectors.duplicate_data import DuplicateData
+from torchvitals.detectors.unsynced_backward import UnsyncedBackward
+
+
+def digests(step, rows, present=None, name="parameter_digest"):
+    rows = np.asarray(rows, dtype=np.int64)
+    here = np.ones(len(rows), dtype=bool) if present is None else np.asarray(present)
+    return Reading(step, float(step), {name: rows}, {name: here})
+
+
+def equal(step, ranks=4, tensors=6):
+    return np.tile(np.arange(tensors) + 1000 * step, (ranks, 1))
+
+
+def feed(detector, readings):
+    return [finding for reading in readings for finding in detector.update(reading)]
+
+
+class TestDesync:
+    def test_equal_replicas_are_silent(self):
+        detector = Desync()
+
+        assert feed(detector, [digests(step, equal(step)) for step in range(2000)]) == []
+        assert detector.status().state == "ok"
+
+    def test_a_minority_of_one_is_named(self):
+        odd = equal(20)
+        odd[3, 2:4] += 1
+        (finding,) = feed(Desync(), [digests(0, equal(0)), digests(10, equal(10)), digests(20, odd)])
+
+        assert (finding.first_step, finding.subject, finding.rank) == (20, 2, 3)
+        assert finding.evidence["agreed_until"] == 10
+        assert finding.evidence["tensors"] == [2, 3]
+        assert finding.evidence["minority"] == [3]
+
+    def test_of_two_ranks_none_is_named_and_that_is_said(self):
+        odd = equal(0, ranks=2)
+        odd[1] += 1
+        (finding,) = feed(Desync(), [digests(0, odd)])
+
+        assert finding.rank is None
+        assert finding.evidence["minority"] is None
+        assert "two ranks, cannot tell" in finding.evidence["why_no_rank"]
+        assert finding.evidence["agreed_until"] is None
+
+    def test_two_against_two_is_no_majority(self):
+        odd = equal(0)
+        odd[2:] += 1
+        (finding,) = feed(Desync(), [digests(0, odd)])
+
+        assert finding.rank is None
+        assert "no majority" in finding.evidence["why_no_rank"]
+
+    def test_two_odd_ranks_of_five_are_the_minority_but_no_single_rank(self):
+        odd = equal(0, ranks=5)
+        odd[1] += 1
+        odd[4] += 2
+        (finding,) = feed(Desync(), [digests(0, odd)])
+
+        assert finding.rank is None
+        assert finding.evidence["minority"] == [1, 4]
+
+    def test_a_rank_that_sent_nothing_is_not_compared(self):
+        rows = equal(0)
+        rows[1] = 0
+
+        assert feed(Desync(), [digests(0, rows, [True, False, True, True])]) == []
+
+    def test_one_rank_alone_is_not_checked(self):
+        detector = Desync()
+
+        assert feed(detector, [digests(0, equal(0, ranks=1))]) == []
+        assert detector.status().state == "not_checked"
+
+    def test_it_is_told_once(self):
+        readings = []
+        for step in range(0, 100, 10):
+            rows = equal(step)
+            rows[0] += step
+            readings.append(digests(step, rows))
+
+        assert [finding.step for finding in feed(Desync(), readings)] == [10]
+
+    def test_hyper_parameters_are_a_finding_of_their_own(self):
+        rows = equal(5, tensors=9)
+        rows[1, 4] += 1
+        (finding,) = feed(Desync(), [digests(5, rows, name="hyperparameter_digest")])
+
+        assert finding.evidence["what"] == "hyper-parameters"
+        assert (finding.rank, finding.subject) == (1, None)
+
+    def test_sixteen_thousand_ranks_are_compared_at_once(self):
+        rows = np.zeros((16_384, 40), dtype=np.int64)
+        rows[777, 39] = 1
+        (finding,) = feed(Desync(), [digests(0, rows)])
+
+        assert (finding.rank, finding.subject) == (777, 39)
+
+
+class TestUnsyncedBackward:
+    def fire(self, *steps):
+        readings = [Reading.of(step, collectives=counts) for step, counts in enumerate(steps)]
+        return feed(UnsyncedBackward(), readings)
+
+    def test_the_first_unshared_step_is_named(self):
+        (finding,) = self.fire([3, 3], [1, 1], [1, 1], [1, 1], [0, 0], [0, 0])
+
+        assert (finding.first_step, finding.rank, finding.subject) == (4, None, None)
+        assert finding.evidence["ranks"] == [0, 1]
+
+    def test_a_sweep_that_never_shares_is_silent(self):
+        assert self.fire(*([[0, 0]] * 500)) == []
+
+    def test_a_logged_reduction_now_and_then_is_not_sharing(self):
+        assert self.fire(*([[1, 1] if step % 50 == 0 else [0, 0] for step in range(500)])) == []
+
+    def test_a_rank_that_sends_nothing_has_shared_nothing_wrongly(self):
+        readings = [
+            Reading(step, 0.0, {"collectives": np.array([1.0, np.nan])}, {"collectives": np.array([True, False])})
+            for step in range(20)
+        ]
+
+        assert feed(UnsyncedBackward(), readings) == []
+
+    def test_one_rank_has_nobody_to_share_with(self):
+        detector = UnsyncedBackward()
+
+        assert feed(detector, [Reading.of(step, collectives=[step < 9]) for step in range(20)]) == []
+        assert detector.status().state == "not_checked"
+
+    def test_one_rank_of_four_is_named(self):
+        (finding,) = self.fire(*([[1, 1, 1, 1]] * 5), [1, 1, 0, 1])
+
+        assert finding.subject == 2
+
+
+class TestDuplicateData:
+    def fire(self, rows, every=5):
+        detector = DuplicateData()
+        return feed(detector, [Reading.of(every * i, batch_digest=row) for i, row in enumerate(rows)]), detector
+
+    def test_equal_batches_on_all_ranks_are_found(self):
+        ((finding,), detector) = self.fire([[i, i, i] for i in range(20)])
+
+        assert finding.first_step == 0
+        assert finding.evidence["ranks"] == [0, 1, 2]
+        assert detector.status().state == "alarm"
+
+    @pytest.mark.parametrize(
+        "rows",
+        [
+            [[i, -i - 1, 1000 + i] for i in range(200)],
+            [[7, 7, 7]] * 200,
+            [[i % 3, i % 3, i % 3] for i in range(200)],
+            [[i, i if i % 3 == 0 else -i - 1] for i in range(200)],
+            [[i] for i in range(200)],
+            [[np.nan, np.nan]] * 200,
+        ],
+        ids=["shards", "constant", "cycle of three", "a third overlaps", "one rank", "non-finite"],
+    )
+    def test_healthy_batches_are_silent(self, rows):
+        found, _ = self.fire(rows)
+
+        assert found == []
+
+    def test_the_onset_is_where_the_ranks_began_to_agree(self):
+        rows = [[i, -i - 1] for i in range(10)] + [[i, i] for i in range(10, 20)]
+        ((finding,), _) = self.fire(rows)
+
+        assert finding.first_step == 50
