@@ -103,9 +103,8 @@ class Ring:
         unit = np.ones((4, len(subjects)))
         unit[MEAN] = spread
         sampling = self._sampling(values, known, rows, spread)
-        return View(
-            values, known, unit, sampling, self._role[subjects], np.nan_to_num(self._pivot[subjects]), usual <= least
-        )
+        pivot = np.nan_to_num(self._pivot[subjects])
+        return View(values, known, unit, sampling, self._role[subjects], pivot, std, usual <= least)
 
     def onset(self, view: View, statistic: int) -> "Onset":
         """Where the new regime of a single subject began."""
