@@ -1,0 +1,231 @@
+"""Of the causes that explain ranks, the right one wins by its evidence."""
+
+import pytest
+from torchvitals.agent.case import Case
+from torchvitals.agent.causes.collective_mismatch import CollectiveMismatch
+from torchvitals.agent.causes.corrupted_gradient import CorruptedGradient
+from torchvitals.agent.causes.dataloader_stall import DataloaderStall
+from torchvitals.agent.causes.exception import UncaughtException
+from torchvitals.agent.causes.no_sync_left_on import NoSyncLeftOn
+from torchvitals.agent.causes.out_of_memory_kill import OutOfMemoryKill
+from torchvitals.agent.causes.rank_local_load import RankLocalLoad
+from torchvitals.agent.causes.rank_local_update import RankLocalUpdate
+from torchvitals.agent.causes.unknown import Unknown
+from torchvitals.agent.causes.unsynced_forward import UnsyncedForward
+from torchvitals.agent.diagnosis import rank_causes
+from torchvitals.agent.history import History
+from torchvitals.agent.ranks import first_difference, sharing
+from torchvitals.detectors.detector import Finding
+
+CAUSES = (
+    CollectiveMismatch,
+    CorruptedGradient,
+    DataloaderStall,
+    UncaughtException,
+    NoSyncLeftOn,
+    OutOfMemoryKill,
+    RankLocalLoad,
+    RankLocalUpdate,
+    UnsyncedForward,
+    Unknown,
+)
+
+
+def best(case):
+    """The winning cause and its opinion, as the diagnosis ranks them."""
+    kinds = {finding.kind for finding in case.findings}
+    causes = [cause() for cause in CAUSES if not cause.explains or kinds & set(cause.explains)]
+    opinions = [(cause, opinion) for cause in causes if (opinion := cause.weigh(case))]
+    ranked, opinion = rank_causes(opinions)[0]
+    assert len(opinion.title) < 80
+    return ranked.cause, ranked.confidence, opinion
+
+
+def case(finding, *more, world=2, facts=None, **signals):
+    """``signals``: name → list over ranks of lists over steps."""
+    history = History()
+    for name, ranks in signals.items():
+        for rank, values in enumerate(ranks):
+            for step, value in enumerate(values):
+                if value is not None:
+                    history.add(name, step, value, rank)
+    return Case(findings=[finding, *more], history=history, facts=facts or {}, events=[], world_size=world)
+
+
+def desync(*, step=60, differing=28, compared=28, agreed=50, minority=None, what="parameters"):
+    evidence = {
+        "what": what,
+        "agreed_until": agreed,
+        "tensors_differing": differing,
+        "tensors_compared": compared,
+        "ranks_compared": 4 if minority else 2,
+        "minority": minority,
+    }
+    rank = minority[0] if minority else None
+    return Finding(
+        kind="desync", severity="critical", first_step=step, step=step, value=1.0, threshold=0.0,
+        name="head.weight", rank=rank, evidence=evidence,
+    )  # fmt: skip
+
+
+def unsynced(step=55):
+    return Finding(
+        kind="unsynced_backward", severity="critical", first_step=step, step=step, value=0.0, threshold=1.0,
+        evidence={"ranks": [0, 1], "synced_steps_before": step},
+    )  # fmt: skip
+
+
+def hang(**evidence):
+    return Finding(
+        kind="hang", severity="critical", first_step=60, step=60, value=6.0, threshold=5.0, evidence=evidence,
+    )  # fmt: skip
+
+
+def crash(name="", rank=None, **evidence):
+    return Finding(
+        kind="crash", severity="critical", first_step=60, step=60, value=1.0, threshold=0.0,
+        name=name, rank=rank, evidence=evidence,
+    )  # fmt: skip
+
+
+SHARED = [[1.0] * 100] * 2
+PARTED = [[1.0] * 55 + [0.0] * 45] * 2
+ONE_PASS = [[1.0] * 100] * 2
+FOUR_PASSES = [[4.0] * 100] * 2
+
+
+def test_a_forward_past_the_wrapper():
+    cause, confidence, opinion = best(case(unsynced(), desync(), collectives=PARTED, backward_passes=ONE_PASS))
+
+    assert cause == "unsynced_forward"
+    assert confidence > 0.8
+    assert opinion.first_step == 55
+
+
+def test_a_desync_without_any_sharing_from_the_first_step_is_the_same():
+    never = [[0.0] * 100] * 2
+    found = best(case(desync(step=0, agreed=None), collectives=never, backward_passes=ONE_PASS))
+
+    assert found[0] == "unsynced_forward"
+
+
+def test_accumulation_without_a_last_synchronised_backward():
+    found = best(case(unsynced(), desync(), collectives=PARTED, backward_passes=FOUR_PASSES))
+
+    assert found[0] == "no_sync_left_on"
+
+
+def test_clipping_on_one_rank_names_rank_and_step():
+    norms = [[0.5] * 53 + [0.25] + [0.4] * 46, [0.5] * 100]
+    unclipped = [[None] * 53 + [0.5], []]
+    cause, _, opinion = best(case(desync(), collectives=SHARED, gradient_norm=norms, gradient_norm_unclipped=unclipped))
+
+    assert (cause, opinion.rank, opinion.first_step) == ("rank_local_update", 0, 53)
+
+
+def test_a_learning_rate_of_one_rank():
+    rates = [[1e-3] * 100, [1e-3] * 57 + [2e-3] * 43]
+    norms = [[0.5] * 100] * 2
+    cause, _, opinion = best(case(desync(), collectives=SHARED, learning_rate=rates, gradient_norm=norms))
+
+    assert (cause, opinion.first_step) == ("rank_local_update", 57)
+    assert "learning rate" in opinion.title
+
+
+def test_a_few_tensors_of_one_rank_are_a_corruption():
+    norms = [[0.5] * 100] * 4
+    cause, _, opinion = best(
+        case(desync(differing=1, minority=[2]), world=4, collectives=[[1.0] * 100] * 4, gradient_norm=norms)
+    )
+
+    assert cause == "corrupted_gradient"
+    assert "head.weight" in opinion.title
+    assert "rank 2" in opinion.title
+
+
+def test_replicas_that_never_agreed_were_loaded_apart():
+    norms = [[0.5] * 100] * 2
+    found = best(case(desync(step=0, agreed=None), collectives=SHARED, gradient_norm=norms))
+
+    assert found[0] == "rank_local_load"
+
+
+def test_a_hang_of_different_collectives():
+    def entry(operation, size):
+        return [{"group": "0", "sequence": 9, "operation": operation, "sizes": [[size]], "dtypes": ["Float"]}]
+
+    evidence = {
+        "phases": {0: "idle", 1: "backward"},
+        "issued": {0: 9, 1: 9},
+        "collectives": {0: entry("gloo:all_reduce", 1), 1: entry("gloo:all_reduce", 4096)},
+    }
+    cause, _, opinion = best(case(hang(**evidence)))
+
+    assert cause == "collective_mismatch"
+    assert "collective 9 is gloo:all_reduce of [[1]] on rank 0" in opinion.explanation
+
+
+def test_a_hang_behind_a_rank_that_has_ended():
+    evidence = {"phases": {0: "backward"}, "issued": {0: 9}, "ended": [1], "collectives": {}}
+    cause, _, opinion = best(case(hang(**evidence)))
+
+    assert cause == "collective_mismatch"
+    assert "rank 1 did not join" in opinion.title
+
+
+def test_a_loader_that_delivers_nothing_beats_the_missing_collective_behind_it():
+    evidence = {
+        "phases": {0: "backward", 1: "data"},
+        "issued": {0: 9, 1: 8},
+        "stacks": {1: ["/job/train.py:9 main", "/x/torch/utils/data/dataloader.py:1251 _try_get_data"]},
+    }
+    cause, _, opinion = best(case(hang(**evidence), facts={"loader": {"workers": 4}}))
+
+    assert (cause, opinion.rank) == ("dataloader_stall", 1)
+    assert "4 workers" in opinion.remedy
+
+
+def test_an_exception_speaks_for_itself():
+    finding = crash("train.py:12", 1, type="IndexError", message="index 7\nmore", exit_code=1, victims=[0])
+    cause, confidence, opinion = best(case(finding))
+
+    assert (cause, opinion.title) == ("exception", "Rank 1: IndexError at step 60 in train.py:12")
+    assert confidence > 0.9
+    assert "Rank 0 failed after it" in opinion.explanation
+
+
+def test_an_exit_code_is_the_codes_own_choice():
+    cause, _, opinion = best(case(crash("train.py:44", 0, type="", exit_code=3), world=1))
+
+    assert cause == "exception"
+    assert "code 3" in opinion.title
+
+
+@pytest.mark.parametrize("evidence", [{"signal": 9, "oom_kills": 1}, {"gone": True, "oom_kills": 2}])
+def test_a_kill_that_the_kernel_counted_is_out_of_memory(evidence):
+    memory = [[1e9] * 50 + [4e9] * 10]
+    cause, confidence, opinion = best(case(crash(exit_code=137, **evidence), world=1, rss_bytes=memory))
+
+    assert cause == "out_of_memory_kill"
+    assert confidence > 0.9
+    assert "3.73 GiB at the end" in opinion.explanation
+
+
+def test_a_kill_that_nobody_counted_and_no_memory_grew_before_stays_unknown():
+    cause, _, _ = best(case(crash(signal=15, gone=True, oom_kills=0), world=1, rss_bytes=[[1e9] * 60]))
+
+    assert cause == "unknown"
+
+
+def test_numbers_that_differ_by_rounding_do_not_differ():
+    found = first_difference(case(desync(), gradient_norm=[[1.0, 2.0], [1.0 + 1e-9, 2.1]]), "gradient_norm")
+
+    assert found is not None
+    assert found.step == 1
+    assert first_difference(case(desync(), gradient_norm=[[float("nan")], [float("nan")]]), "gradient_norm") is None
+
+
+def test_sharing_counts_the_worst_rank():
+    found = sharing(case(desync(), collectives=[[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]]), 1)
+
+    assert (found.steps, found.unshared) == (2, 1)
