@@ -58,8 +58,9 @@ class RunState:
         return list(changed.values())
 
     def statuses(self) -> dict[str, Status]:
-        """Each detector kind once, and where it stands."""
-        return self.engine.statuses()
+        """Each detector kind once, and where it stands; what was found was looked for."""
+        found = {noted.finding.kind for noted in self.engine.noted}
+        return {kind: Status("alarm") if kind in found else s for kind, s in self.engine.statuses().items()}
 
     def checked(self) -> list[str]:
         """The kinds that were looked for."""

@@ -12,11 +12,14 @@ GRADIENTS: tuple[str, ...] = ("gradient_norm_unclipped", "gradient_norm")
 
 
 def scalar(reading: Reading, name: str, subjects: int) -> tuple[Floats, Mask]:
-    """Values and presence of one signal, padded to ``subjects``; absent values are NaN."""
+    """Values and presence of one signal, padded or cut to ``subjects``; absent values are NaN.
+
+    It is cut where a detector has not met the signals it counts its subjects by, and looks at another one.
+    """
     values, present = np.full(subjects, np.nan), np.zeros(subjects, dtype=bool)
     if name in reading.values:
-        got = reading.values[name]
-        present[: len(got)] = reading.present[name]
+        got = reading.values[name][:subjects]
+        present[: len(got)] = reading.present[name][:subjects]
         values[: len(got)] = np.where(present[: len(got)], got, np.nan)
     return values, present
 

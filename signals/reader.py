@@ -239,7 +239,9 @@ def _consistent(record: AnyRecord, axis: Axis | None) -> bool:
         case Profile() | Window():
             return all(len(data) % 4 == 0 and entries in (None, len(data) // 4) for data in record.values.values())
         case Digest():
-            return len(record.values) % 8 == 0 and entries in (None, len(record.values) // 8)
+            # Digests of other things (hyper-parameters) refer to the same axis and have a length of their own.
+            fits = axis is None or axis.kind != record.kind or len(record.values) // 8 == entries
+            return len(record.values) % 8 == 0 and fits
         case Requests():
             return len(record.latencies) % 4 == 0 and len(record.items) in (0, len(record.latencies))
         case _:
