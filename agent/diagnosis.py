@@ -191,7 +191,8 @@ def rank_causes(opinions: Sequence[tuple[Cause, Opinion]]) -> list[tuple[RankedC
         (_ranked(cause, opinion, weight / total), opinion)
         for (cause, opinion), weight in zip(opinions, weights, strict=True)
     ]
-    return sorted(ranked, key=lambda item: (-item[0].confidence, item[0].cause))
+    # At a tie nothing is claimed: `unknown` comes first.
+    return sorted(ranked, key=lambda item: (-item[0].confidence, item[0].cause != Unknown.word, item[0].cause))
 
 
 def _ranked(cause: Cause, opinion: Opinion, share: float) -> RankedCause:

@@ -175,6 +175,16 @@ def test_without_evidence_the_cause_is_unknown() -> None:
     assert (incident.cause, incident.confidence) == ("unknown", 1.0)
 
 
+def test_a_tie_with_unknown_claims_nothing() -> None:
+    class Even(TooFast):
+        word = "even"
+        prior = -1.0
+
+    incident = only(diagnosed(finding("explosion", 30), causes=(Even, Unknown)))
+
+    assert [(cause.cause, cause.confidence) for cause in incident.causes] == [("unknown", 0.5), ("even", 0.5)]
+
+
 def test_a_cause_that_raises_is_left_out_and_said() -> None:
     diagnosis = diagnosed(finding("explosion", 30), causes=(Unknown, Raises, TooFast))
 
