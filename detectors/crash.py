@@ -14,6 +14,8 @@ VICTIM_WORDS = (
     "application timeout caused pair closure", "watchdog caught collective",
 )  # fmt: skip
 """What torch says on a rank whose peer has died: gloo, TCPStore and NCCL wordings."""
+SUPERVISORS = frozenset({"ChildFailedError", "ProcessRaisedException", "ProcessExitedException"})
+"""With these a parent (torchrun, ``mp.spawn``) reports how its children ended."""
 SIGINT, SIGKILL, SIGTERM = 2, 9, 15
 NAMES = {"SIGINT": SIGINT, "SIGKILL": SIGKILL, "SIGTERM": SIGTERM, "SIGABRT": 6, "SIGSEGV": 11, "SIGBUS": 7}
 
@@ -38,6 +40,11 @@ class Ending:
     def failed(self) -> bool:
         """Whether it said that it failed."""
         return self.exception is not None or self.code != 0
+
+    @property
+    def supervisor(self) -> bool:
+        """Whether it only reports the death of its children."""
+        return self.exception is not None and self.exception.details.get("type") in SUPERVISORS
 
     @property
     def interrupted(self) -> bool:
@@ -135,7 +142,8 @@ class Crash:
             ending.exit = event
 
     def _of(self, incarnation: int) -> list[Ending]:
-        return [ending for key, ending in self.processes.items() if key[0] == incarnation]
+        found = [ending for key, ending in self.processes.items() if key[0] == incarnation]
+        return [ending for ending in found if not ending.supervisor] or found
 
     def _tell(self, incarnation: int, now: float) -> list[Finding]:
         """The crash of a world whose failing ranks have spoken, once no earlier one can be expected."""

@@ -21,6 +21,8 @@ from torchvitals.signals.records import Event
 MOST_FRAMES = 60
 """Innermost frames kept of a traceback: a recursion error has a thousand."""
 LONGEST_MESSAGE = 4000
+SUPERVISORS = ("torch.distributed.elastic", "torch.multiprocessing.spawn")
+"""Where the exceptions are defined by which a parent reports how its children ended: theirs to tell, not its own."""
 
 
 def exception_details(error: BaseException, trace: TracebackType | None = None) -> dict[str, Any]:
@@ -89,6 +91,7 @@ class Exits:
         self._asked: tuple[int, int, str] | None = None
         """Code, step and place of the last ``sys.exit``."""
         self._raised = False
+        self._supervisor = False
 
     def install(self) -> "Exits":
         """Chain in front of the hooks that are there; a second call does nothing."""
@@ -117,7 +120,9 @@ class Exits:
         self._disarm()
 
     def _uncaught(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if self._ours():
+        if kind.__module__.startswith(SUPERVISORS):
+            self._supervisor = True
+        elif self._ours():
             self._raised = True
             self._ending(_innermost(trace))
             self._event("exception", exception_details(error, trace))
@@ -141,7 +146,7 @@ class Exits:
 
     def _leaving(self) -> None:
         """At exit. A code that was asked for counts unless somebody caught it and trained on."""
-        if not self._ours():
+        if not self._ours() or self._supervisor:
             return
         details: dict[str, Any] = {"code": 1 if self._raised else 0}
         if self._asked is not None and not self._raised and self._asked[1] == self._step():

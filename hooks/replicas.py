@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.optim import Optimizer
 from torchvitals.hooks import digests, identity
@@ -39,8 +40,12 @@ class ReplicaDigests:
 
     @classmethod
     def when_replicated(cls, models: Sequence[Model], *, sharded: bool) -> "ReplicaDigests | None":
-        """Digests for a job of several ranks with whole copies of the model; shards differ by design."""
-        if identity.place().world_size < 2 or sharded or not models:
+        """Digests for a job of several ranks with whole copies of the model; shards differ by design.
+
+        Ranks without a process group (a sweep under torchrun, one model each) share nothing and owe no equality.
+        """
+        grouped = dist.is_available() and dist.is_initialized()
+        if not grouped or identity.place().world_size < 2 or sharded or not models:
             return None
         return cls(interval(sum(p.nbytes for model in models for p in model.inner.parameters())))
 

@@ -125,6 +125,17 @@ def test_torchruns_record_still_gets_the_exception(tmp_path):
     assert "bad label" in (tmp_path / "told.error").read_text()
 
 
+def test_a_parent_that_reports_its_childrens_end_has_nothing_of_its_own_to_tell(tmp_path):
+    body = """
+    from torch.multiprocessing.spawn import ProcessRaisedException
+    raise ProcessRaisedException("rank 1 failed", 1, 77)
+    """
+    ran, events = run(tmp_path, body)
+
+    assert (ran.returncode, events) == (1, [])
+    assert "rank 1 failed" in ran.stderr
+
+
 def test_an_interrupt_is_an_exception_of_its_own_type(tmp_path):
     ran, events = run(tmp_path, "signal.raise_signal(signal.SIGINT)")
 

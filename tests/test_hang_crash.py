@@ -288,6 +288,15 @@ class TestCrash:
 
         assert (finding.rank, finding.evidence["gone"], finding.evidence["oom_kills"]) == (1, True, 1)
 
+    def test_a_parents_report_of_its_childs_death_is_not_the_root(self):
+        run = Run().tell(0, exception(10.0, kind="RuntimeError", message=CLOSED), leave(10.0, 1))
+        parent = Hello(run="r", rank=0, world_size=1, pid=99)
+        for record in (exception(10.2, kind="ChildFailedError", message="rank 1"), leave(10.3, 1)):
+            run.found += run.detector.observe(parent, record)
+        (finding,) = run.tell(-1, command(16.0, code=1)).finish(1)
+
+        assert (finding.rank, finding.evidence["gone"]) == (1, True)
+
     def test_a_peer_that_left_well_early_leaves_its_victim_as_the_root(self):
         run = Run().tell(1, leave(9.5)).tell(0, exception(10.0, kind="RuntimeError", message=CLOSED), leave(10.0, 1))
         (finding,) = run.finish()

@@ -1,0 +1,31 @@
+"""Only ranks that belong together owe each other equal bits."""
+
+import pytest
+import torch
+import torch.distributed as dist
+from torchvitals.hooks.discovery import Model
+from torchvitals.hooks.replicas import ReplicaDigests
+
+
+@pytest.fixture
+def model(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    layer = torch.nn.Linear(2, 2)
+    return Model(layer, layer, [])
+
+
+def test_a_sweep_under_torchrun_is_not_compared(model):
+    assert ReplicaDigests.when_replicated([model], sharded=False) is None
+
+
+def test_ranks_of_a_group_are_compared_but_not_shards_nor_a_group_of_one(model, monkeypatch):
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+
+    assert ReplicaDigests.when_replicated([model], sharded=False) is not None
+    assert ReplicaDigests.when_replicated([model], sharded=True) is None
+    assert ReplicaDigests.when_replicated([], sharded=False) is None
+    monkeypatch.setattr(dist, "get_world_size", lambda: 1)
+    assert ReplicaDigests.when_replicated([model], sharded=False) is None
