@@ -26,8 +26,9 @@ from torchvitals.signals.records import LAUNCHER_RANK, Axis, Event, Hello
 
 log = logging.getLogger("torchvitals.agent")
 
-READ_AT_ONCE = 1000
-"""Records taken from one process before the next one's turn, so that ranks advance side by side."""
+READ_AT_ONCE = 250
+"""Records taken from one process before the next one's turn, so that ranks advance side by side. The engine
+takes 1.3 ms a step with all detectors, and an incident is told of after the round it is found in."""
 COMMIT_ROWS = 20_000
 """Rows that are committed without waiting: an Arrow batch of this size costs DuckDB 20 to 40 ms."""
 

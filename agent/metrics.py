@@ -4,6 +4,7 @@ A custom collector: each scrape is made from snapshots, so a rank that is gone h
 last one. Run ids, steps and layer names are no labels: a job of 64 ranks and 100 layers stays in the hundreds.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from itertools import accumulate
@@ -182,7 +183,8 @@ def _layers(running: list[Vitals]) -> Iterator[Metric]:
             for group, value in group_means(updates[0], shares).items():
                 ratios.add_metric((vitals.name, group), value)
         silent = vitals.profiles.get("parameter_silent_rows") or vitals.profiles.get("parameter_zero_rows")
-        for group, value in group_means(*silent).items() if silent else ():
+        shares = [share if share >= 0 else math.nan for share in silent[1]] if silent else []  # -1: not judged yet
+        for group, value in group_means(silent[0], shares).items() if silent else ():
             dead.add_metric((vitals.name, group), value)
     yield from (ratios, dead)
 

@@ -7,7 +7,7 @@ the last commit.
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -89,11 +89,10 @@ class Store:
         self.path = str(path)
         self._connection = _connect(self.path, memory_limit)
         self._writing = threading.Lock()
-        try:
+        with ExitStack() as failing:
+            failing.callback(self._connection.close)
             self._prepare()
-        except BaseException:
-            self._connection.close()
-            raise
+            failing.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -127,12 +126,14 @@ class Store:
         """A cursor whose statements all happen or none does; writers take turns."""
         with self._writing, self._connection.cursor() as cursor:
             cursor.begin()
+            done = False
             try:
                 yield cursor
-            except BaseException:
-                cursor.rollback()
-                raise
-            cursor.commit()
+                done = True
+            finally:
+                if not done:
+                    cursor.rollback()
+            cursor.commit()  # rolls back by itself when it fails
 
     def commit(
         self,

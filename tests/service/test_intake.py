@@ -232,7 +232,9 @@ def test_a_run_that_goes_on_after_its_end_is_read_anew(tmp_path: Path, store: St
     job.exit()
     intake, clock = make_intake(tmp_path, store)
     look(intake, clock)
-    Job(tmp_path, "again-1", pid=1 << 22).sicken()
+    again = Job(tmp_path, "again-1", pid=1 << 22)
+    again.sicken()
+    again.exit()
     look(intake, clock, 40)
 
     assert len(told(store)) == 1

@@ -139,6 +139,13 @@ def test_a_nan_is_a_legal_value() -> None:
     assert math.isnan(exposed(vitals)["torchvitals_training_loss"][(("job", "job"),)])
 
 
+def test_a_share_that_was_not_judged_yet_has_no_value() -> None:
+    vitals = run_of()
+    entries = vitals.profiles["parameter_silent_rows"][0]
+    vitals.profiles["parameter_silent_rows"] = (entries, [-1.0] * len(entries))
+    assert "torchvitals_dead_units_ratio" not in exposed(vitals)
+
+
 def test_a_snapshot_is_not_changed_by_later_records() -> None:
     vitals = run_of()
     snapshot = vitals.copy()
