@@ -11,6 +11,9 @@ from torchvitals.detectors.scalars import gradient, scalar, subjects_of
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
+LONE = 4.0
+"""Decades by which losses of single rows differ: one squared normal number in a hundred is 10^-4."""
+
 
 class Explosion:
     """Growth in decades beyond the largest loss and gradient ever seen, and no way back.
@@ -62,13 +65,14 @@ class Explosion:
         damage: int = 30,  # steps of which half should
         rate_jump: float = 3.0,  # warm-up slopes stay below; a wrong schedule does not
         known: int = 4,  # losses to see first, unless the growth is `far` or the batch is large enough
+        lone: int = 16,  # losses to see first where batches are known to be a few rows
         items: int = 8,  # rows in a batch from which one loss is a fair sample of the losses to come
     ) -> None:
         self.decades, self.least, self.least_jumped, self.signed = decades, least, least_jumped, signed
         self.persist = persist
         self.runaway, self.far = runaway, far
         self.prompt, self.damage = prompt, damage
-        self.rate_jump, self.known, self.items = np.log10(rate_jump), known, items
+        self.rate_jump, self.known, self.lone, self.items = np.log10(rate_jump), known, lone, items
         self.loss = Envelope()
         self.norms = (Envelope(), Envelope())
         self.rate = Envelope(floor=1e-30)
@@ -127,13 +131,15 @@ class Explosion:
     def _high(self, reading: Reading, height: Floats, steep: Floats, jumped: Mask) -> Mask:
         """Which subjects are elevated at this step."""
         items, sent = scalar(reading, "batch_items", len(height))
-        self.tolerance = np.where(sent, np.where(items >= self.items, self.least_jumped, 2.0), self.tolerance)
+        few = np.where(items >= self.items, self.least_jumped, LONE)
+        self.tolerance = np.where(sent, few, self.tolerance)
         trusted = self.tolerance < 1
         young = ~trusted & (self.loss.count < self.loss.lag)  # a few single rows: as good as no past
         alone = jumped & (height >= self.least)
         both = height + np.maximum(steep, 0) >= np.where(young, self.decades + self.signed, self.decades)
         high = alone | (both & (height >= np.where(jumped, self.least_jumped, self.least)))
-        return high & ((self.loss.count >= np.where(trusted, 1, self.known)) | (height >= self.far))
+        fair = self.loss.count >= np.where(trusted, 1, np.where(self.tolerance > self.far, self.lone, self.known))
+        return high & (fair | (height >= np.where(self.tolerance > self.far, 2 * self.far, self.far)))
 
     def _jumped(self, reading: Reading, subjects: int) -> Mask:
         """Where the learning rate has lately gone far beyond anything before, in a run that has a past."""
