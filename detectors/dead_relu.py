@@ -22,7 +22,7 @@ class _Silent:
 
     Args:
         share: of the units must be silent. Layers of healthy small nets lose up to 60 % at a high learning rate.
-        rise: of that share above its lowest value in this run: a net pruned to 10 % is born silent.
+        rise: above the lowest share in this run, of silent units or of zeros: a net pruned to 10 % is born silent.
         from_start: a share that was never lower than ``share`` must be this high to count without a rise.
         patience: samples in a row, on top of the three that the signal itself waits for. One is enough when *all*
             units are silent.
@@ -43,7 +43,8 @@ class _Silent:
     def update(self, step: int, silent: NDArray[np.float64], zero: NDArray[np.float64], known: Bools) -> Bools:
         """The subjects of which it is certain now. ``zero`` is the share at this sample alone, for the onset."""
         self.floor = np.pad(self.floor, (0, len(silent) - len(self.floor)), constant_values=np.inf)
-        self.floor[known] = np.minimum(self.floor[known], silent[known])
+        lowest = np.fmin(np.where(known, silent, np.inf), np.where(np.isfinite(zero), zero, np.inf))
+        self.floor = np.minimum(self.floor, lowest)
         floor = np.where(np.isfinite(self.floor), self.floor, 1.0)
         self.zeros.update(step, zero >= self._share, np.isfinite(zero))
         risen = self._risen.update(step, (silent >= self._share) & (silent - floor >= self._rise), known)
@@ -70,7 +71,8 @@ class DeadReluByGradient:
 
     Args:
         share, rise, from_start, patience, start_patience: see :class:`_Silent`.
-        few: layers with fewer rows are judged only when all are silent: one of two is no majority.
+        few: a layer with fewer rows is judged only when all of them have fallen silent: squeeze layers of four units
+            may be born dead in a healthy net.
         underflow: the gradient heard behind a silent layer must be at least this share of the largest one.
 
     Units that die between samples 3 and 4 are reported once silent for three samples, twice in a row:
@@ -102,7 +104,7 @@ class DeadReluByGradient:
         from_start: float = 0.95,
         patience: int = 2,
         start_patience: int = 2,
-        few: int = 4,
+        few: int = 8,
         underflow: float = 1e-6,
     ) -> None:
         self._silent = _Silent(share, rise, from_start, patience, start_patience)
@@ -133,9 +135,10 @@ class DeadReluByGradient:
             return bool(silent[layer] < 1.0 and rows[layer] >= self._few)
         end = following[1] if len(following) > 1 else len(norm)
         audible = not _largest(norm[following[0] : end]) <= self._underflow * _largest(norm)
-        if silent[layer] >= 1.0:
-            return audible and bool(norm[following[0]] == 0)
-        return audible and bool(rows[layer] >= self._few)
+        if silent[layer] >= 1.0 and not norm[following[0]] == 0:
+            return False
+        alive_before = silent[layer] >= 1.0 and not self._silent.born(layer)
+        return audible and bool(alive_before or rows[layer] >= self._few)
 
     def _finding(self, step: int, layer: int, silent: Floats, rows: Floats, norm: Floats) -> Finding:
         before = np.isfinite(rows[: layer + 1]) & (norm[: layer + 1] == 0)

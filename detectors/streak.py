@@ -3,6 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+TRIGGERED = 4
+"""A gap this many times as long as those that follow means that the following samples were not due by routine."""
+
 
 class Streak:
     """Consecutive samples at which a condition held, one count per subject; samples may be far apart.
@@ -18,6 +21,7 @@ class Streak:
         self.count = np.zeros(0, dtype=np.int64)
         self._began = np.zeros(0, dtype=np.int64)
         self._before = np.zeros(0, dtype=np.int64)
+        self._latest = np.zeros(0, dtype=np.int64)
 
     def update(self, step: int, holds: NDArray[np.bool_], looked: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Take one sample; subjects that were not ``looked`` at keep their count. Returns the counts."""
@@ -26,16 +30,22 @@ class Streak:
             self.count = np.pad(self.count, (0, grown))
             self._began = np.pad(self._began, (0, grown))
             self._before = np.pad(self._before, (0, grown), constant_values=-1)
+            self._latest = np.pad(self._latest, (0, grown))
         starting = looked & holds & (self.count == 0)
         self._began[starting] = step
         self._before[looked & ~holds] = step
+        self._latest[looked & holds] = step
         self.count[looked] = np.where(holds[looked], self.count[looked] + 1, 0)
         return self.count
 
     def onset(self, subject: int) -> int:
         """The most likely first step: half way between the last sample at which it did not hold and the first.
 
-        When it held at the first sample already, it is taken to have held from that sample on.
+        When it held at the first sample already, it is taken to have held from that sample on. When samples have
+        come far closer since, something made the job look (see hooks/suspicion.py): then it began just there.
         """
         began, before = int(self._began[subject]), int(self._before[subject])
-        return began if before < 0 else (before + 1 + began) // 2
+        since = (int(self._latest[subject]) - began) / max(1, int(self.count[subject]) - 1)
+        if before < 0 or (since and began - before > TRIGGERED * since):
+            return began
+        return (before + 1 + began) // 2
