@@ -136,8 +136,13 @@ def same_fault(first: Finding, second: Finding) -> bool:
 
 
 def _crash_fits(cause: Finding, crash: Finding) -> bool:
-    """A kill is what memory faults end in; an exception or an abort is what the others end in."""
+    """A kill is what memory faults end in; an exception or an abort is what the others end in.
+
+    A job that stands still ends in whatever somebody, or a timeout, does about it.
+    """
     evidence = crash.evidence
+    if cause.kind == "hang":
+        return not evidence.get("oom_kills")
     told = " ".join(str(evidence.get(key, "")) for key in ("type", "message", "cause")).lower()
     for_memory = bool(evidence.get("oom_kills")) or "memory" in told
     killed = evidence.get("signal") in KILLS or bool(evidence.get("gone"))

@@ -27,6 +27,7 @@ from torchvitals.signals.spool import SpoolWriter
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """What shells answer, so that scripts around a command keep working."""
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OF_INTEREST = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PYTHONPATH", "PYTORCH_CUDA_ALLOC_CONF", "NCCL_DEBUG")
 
 
@@ -61,8 +62,13 @@ def launch(command: Sequence[str], *, directory: Path, name: str = "", quiet: bo
     watched = spool.write(Event(time.time(), -1, "command", details))
     if not watched:
         say(f"not recording, the job runs all the same; {directory}: {spool.failure}; choose another with --dir")
-    code = _wait(process)
-    ended = {"code": code, "signal": -code if code < 0 else None, "oom_kills": kills.since()}
+    code, stopped_by = _wait(process)
+    ended = {
+        "code": code,
+        "signal": -code if code < 0 else None,
+        "oom_kills": kills.since(),
+        "stopped_by": stopped_by,
+    }
     spool.write(Event(time.time(), -1, "command_exit", ended))
     spool.close()
     if watched:
@@ -165,21 +171,28 @@ def _start(command: Sequence[str], environ: Mapping[str, str]) -> "subprocess.Po
         ) from None
 
 
-def _wait(process: "subprocess.Popen[bytes]") -> int:
-    """Wait for the command, handing on the signals that were meant for it."""
+def _wait(process: "subprocess.Popen[bytes]") -> tuple[int, int | None]:
+    """Wait for the command, handing on the signals that were meant for it.
+
+    Returns its code and the first signal by which somebody asked it to end; ``None`` when nobody did.
+    """
+    asked: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
         del frame
+        if number in STOPPING:
+            asked.append(int(number))
         # A key press (Ctrl-C) reaches the whole foreground group by itself; twice would kill what wants to end well.
         if not (number == signal.SIGINT and _has_terminal()):
             process.send_signal(number)
 
     before: dict[int, Any] = {number: signal.signal(number, forward) for number in FORWARDED}
     try:
-        return process.wait()
+        code = process.wait()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    return code, next(iter(asked), None)
 
 
 def _has_terminal() -> bool:

@@ -181,8 +181,8 @@ class Crash:
         return []
 
     def _signal(self) -> int | None:
-        """The signal that ended the command, as a number."""
-        told = self.command.details.get("signal") if self.command else None
+        """The signal that ended the command, or by which somebody asked it to end, as a number."""
+        told = (self.command.details.get("stopped_by") or self.command.details.get("signal")) if self.command else None
         if isinstance(told, str):
             return NAMES.get(told)
         if told:
@@ -191,9 +191,7 @@ class Crash:
         return -code if code < 0 else code - 128 if code in (128 + SIGINT, 128 + SIGKILL, 128 + SIGTERM) else None
 
     def _command_failed(self) -> bool:
-        if self.command is None or self._stopped_by_hand():
-            return False
-        return bool(self.command.details.get("code")) or self._signal() is not None
+        return self.command is not None and bool(self.command.details.get("code")) and not self._stopped_by_hand()
 
     def _command_well(self) -> bool:
         """Whether the launcher saw the command end with 0: whoever is gone was meant to go."""

@@ -347,6 +347,18 @@ class TestCrash:
 
         assert finding.severity == "info"
 
+    @pytest.mark.parametrize(("number", "severities"), [(2, []), (15, ["info"])])
+    def test_ranks_that_a_supervisor_ends_because_somebody_asked_it_to(self, number, severities):
+        asked = Event(11.0, -1, "command_exit", {"code": 1, "signal": None, "stopped_by": number})
+        found = Run().tell(-1, asked).finish(0, 1)
+
+        assert [finding.severity for finding in found] == severities
+
+    def test_a_job_that_saves_and_ends_well_when_asked_to_is_none(self):
+        asked = Event(11.0, -1, "command_exit", {"code": 0, "signal": None, "stopped_by": 15})
+
+        assert Run(1).tell(0, leave(10.0)).tell(-1, asked).finish() == []
+
     def test_a_thread_that_died_is_none_when_the_process_ends_well(self):
         run = Run(1).tell(0, exception(10.0, thread="prefetch"), Beat(20.0, 20.0, 9, "data"), leave(30.0))
 
