@@ -108,7 +108,7 @@ def table(runs: list[Run]) -> None:
     rows = event.selection.rows
     if rows and rows[0] < len(runs):
         st.session_state["visit"] += 1
-        st.switch_page(st.session_state["page"], query_params={"run": runs[rows[0]].run})
+        st.switch_page(st.session_state["pages"]["run"], query_params={"run": runs[rows[0]].run})
 
 
 def line(run: Run, now: float) -> dict[str, str]:

@@ -1,13 +1,16 @@
-"""The dashboard's one page, which shows what its address asks for.
+"""The dashboard: it shows what its address asks for.
 
 ``/`` is the list of runs, ``/?run=ID`` one run, ``/?incident=ID`` one incident: an alert links straight to what
-it is about, and the browser's back button does what it says.
+it is about. The last two lead on to ``/run`` and ``/incident``: only between pages with paths of their own does
+Streamlit write the address that makes the back button work.
 """
 
 import streamlit as st
 from torchvitals.dashboard import all_runs, one_incident, one_run, panels
 from torchvitals.dashboard.client import AgentError
 from torchvitals.dashboard.wording import duration, number, plain
+
+FOOTER_SECONDS = 10.0
 
 STYLE = """
 <style>
@@ -24,16 +27,25 @@ STYLE = """
 """
 
 
-def main() -> None:
-    """Draw what the address asks for."""
-    incident, run = st.query_params.get("incident"), st.query_params.get("run")
-    if incident:
-        one_incident.show(incident)
-    elif run:
-        one_run.show(run)
-    else:
-        all_runs.show()
-    panels.live(footer, every=10.0)
+def front() -> None:
+    """The list of runs, or on to what an alert's link asks for."""
+    for name in ("incident", "run"):
+        if wanted := st.query_params.get(name):
+            st.switch_page(st.session_state["pages"][name], query_params={name: wanted})
+    all_runs.show()
+    panels.live(footer, every=FOOTER_SECONDS)
+
+
+def run() -> None:
+    """One run."""
+    one_run.show(st.query_params.get("run", ""))
+    panels.live(footer, every=FOOTER_SECONDS)
+
+
+def incident() -> None:
+    """One incident."""
+    one_incident.show(st.query_params.get("incident", ""))
+    panels.live(footer, every=FOOTER_SECONDS)
 
 
 def footer() -> None:
@@ -53,8 +65,12 @@ def footer() -> None:
     st.caption(" · ".join(part for part in parts if part))
 
 
-st.set_page_config(page_title="torchvitals", page_icon=":material/ecg_heart:", layout="wide")
+st.set_page_config(page_icon=":material/ecg_heart:", layout="wide")
 st.html(STYLE)
-page = st.Page(main, title="torchvitals", default=True)
-st.session_state["page"] = page
-st.navigation([page], position="hidden").run()
+pages = {
+    "": st.Page(front, title="torchvitals", default=True),
+    "run": st.Page(run, title="Run · torchvitals", url_path="run"),
+    "incident": st.Page(incident, title="Incident · torchvitals", url_path="incident"),
+}
+st.session_state["pages"] = pages
+st.navigation(list(pages.values()), position="hidden").run()

@@ -13,7 +13,8 @@ from torchvitals.dashboard.answers import Incident, Series
 from torchvitals.dashboard.palette import DASHES, Palette
 from torchvitals.dashboard.wording import SEVERITY_MARKS, words
 
-HEIGHT = 220
+HEIGHT = 230
+PADDING = {"left": 0, "top": 5, "right": 8, "bottom": 0}
 WIDE_RATIO = 300.0
 """Above this ratio of largest to smallest value a linear axis shows one line on the floor."""
 MANY_LINES = 8
@@ -85,11 +86,20 @@ def labelled(series: Sequence[Series]) -> list[tuple[str, Series]]:
     many_optimizers = len({one.optimizer for one in series}) > 1
     named = []
     for one in series:
-        parts = [words(one.signal)] if many_signals or not (many_ranks or many_optimizers) else []
+        parts = [short(one.signal)] if many_signals or not (many_ranks or many_optimizers) else []
         parts += [f"rank {one.rank}"] if many_ranks else []
         parts += [f"optimizer {one.optimizer}"] if many_optimizers else []
         named.append((" · ".join(parts), one))
     return named
+
+
+def short(signal: str) -> str:
+    """A signal's name without its unit, which the axis says.
+
+    >>> short("data_seconds"), short("rss_bytes"), short("loss")
+    ('data', 'rss', 'loss')
+    """
+    return words(signal.removesuffix("_seconds").removesuffix("_bytes"))
 
 
 def band_over_ranks(series: Sequence[Series]) -> list[Series]:
@@ -176,7 +186,7 @@ def line_chart(shown: Drawing, rules: list[Row], colours: Palette, height: int =
     layers += _rule_layers() if rules else []
     datasets = {"points": shown.points, "crosses": shown.crosses, "rules": rules}
     kept = {name: rows for name, rows in datasets.items() if rows}
-    return alt.layer(*layers, datasets=kept).properties(height=height)
+    return alt.layer(*layers, datasets=kept).properties(height=height, padding=PADDING)
 
 
 def _step_axis() -> alt.X:
@@ -188,7 +198,9 @@ def _step_axis() -> alt.X:
 def _lines(shown: Drawing, colours: Palette) -> Iterator[alt.Chart]:
     labels = list(dict.fromkeys(row["series"] for row in shown.points))
     scale = alt.Scale(type="log") if shown.log else alt.Scale(zero=False)
-    legend = alt.Legend(title=None, orient="top", labelLimit=260) if len(labels) > 1 else None
+    legend = None
+    if len(labels) > 1:
+        legend = alt.Legend(title=None, orient="top", labelLimit=260, symbolType="stroke", symbolOpacity=1)
     colour = alt.Color("series:N", sort=None, legend=legend, scale=alt.Scale(range=list(colours.lines)))
     axis = alt.Axis(format="~g" if shown.log else ".4~g", tickCount=5)
     title = ", ".join(part for part in (shown.unit.label, "logarithmic" if shown.log else "") if part) or None

@@ -55,15 +55,27 @@ class Client:
         token: bearer token, needed when the agent listens beyond loopback.
         transport: injected for tests.
 
+    Raises:
+        AgentAbsentError: ``url`` is not an address.
+
     """
 
     def __init__(self, url: str = DEFAULT_URL, token: str = "", transport: httpx.BaseTransport | None = None) -> None:
         self.url = url.rstrip("/")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        # trust_env: a proxy of the office would be asked for 127.0.0.1
-        self._http = httpx.Client(
-            base_url=f"{self.url}/api/v1", headers=headers, timeout=TIMEOUT, transport=transport, trust_env=False
-        )
+        try:
+            # trust_env: a proxy of the office would be asked for 127.0.0.1
+            self._http = httpx.Client(
+                base_url=f"{self.url}/api/v1", headers=headers, timeout=TIMEOUT, transport=transport, trust_env=False
+            )
+        except httpx.InvalidURL as error:
+            raise AgentAbsentError(
+                f"{self.url} is not an address: {error}", f"export TORCHVITALS_URL={DEFAULT_URL}"
+            ) from error
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._http.close()
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Client":
@@ -147,10 +159,6 @@ class Client:
     def _ask(self, method: str, path: str, **options: Any) -> bytes:
         try:
             response = self._http.request(method, path, **options)
-        except httpx.InvalidURL as error:
-            raise AgentAbsentError(
-                f"{self.url} is not an address: {error}", f"export TORCHVITALS_URL={DEFAULT_URL}"
-            ) from error
         except httpx.TimeoutException as error:
             raise AgentAbsentError(
                 f"The agent at {self.url} took longer than {TIMEOUT:.0f} s.", "torchvitals doctor"

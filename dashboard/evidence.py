@@ -1,4 +1,4 @@
-"""Which signals show an incident, and around which steps."""
+"""Which signals show an incident, and around which steps: the agent says it, the dashboard has a way without."""
 
 from typing import Any, NamedTuple
 
@@ -7,35 +7,11 @@ from torchvitals.dashboard.answers import Incident, RunDetails
 BEFORE = 150
 """Steps before the first one: enough to see what was usual."""
 AFTER = 80
-LATEST = 6
-"""Charts at most: a page that shows everything shows nothing."""
-
-FALLBACK: dict[str, tuple[str, ...]] = {
-    "explosion": ("loss", "gradient_norm", "learning_rate"),
-    "nonfinite": ("loss", "gradient_norm", "input_absmax", "learning_rate"),
-    "vanishing": ("loss", "gradient_norm"),
-    "dead_relu": ("loss", "gradient_norm"),
-    "loss_spike": ("loss", "gradient_norm"),
-    "divergence": ("loss", "gradient_norm", "learning_rate"),
-    "loss_scale_collapse": ("loss_scale", "skipped_steps", "gradient_norm", "loss"),
-    "memory_leak": ("rss_bytes", "cuda_allocated_bytes", "live_tensors", "step_seconds"),
-    "memory_pressure": ("cuda_reserved_bytes", "cuda_allocated_bytes", "rss_bytes"),
-    "desync": ("loss", "gradient_norm"),
-    "straggler": ("step_seconds", "data_seconds", "forward_seconds"),
-    "input_bound": ("data_seconds", "step_seconds"),
-    "slowdown": ("step_seconds", "data_seconds"),
-    "latency": ("latency_seconds",),
-    "drift": ("latency_seconds",),
-    "crash": ("loss", "rss_bytes"),
-}
-"""What to show when the agent names no signals of its own."""
-FALLBACK_PROFILES: dict[str, tuple[str, ...]] = {
-    "nonfinite": ("parameter_gradient_norm",),
-    "explosion": ("parameter_gradient_norm",),
-    "vanishing": ("parameter_gradient_norm",),
-    "dead_relu": ("module_silent_units", "parameter_silent_rows", "parameter_zero_rows"),
-    "drift": ("feature_mean", "feature_missing"),
-}
+MOST_CHARTS = 6
+"""A page that shows everything shows nothing."""
+MOST_MAPS = 2
+USUAL = ("loss", "gradient_norm", "latency_seconds", "rss_bytes")
+"""What to show when the agent names nothing that the run sends."""
 
 
 class Shown(NamedTuple):
@@ -46,14 +22,13 @@ class Shown(NamedTuple):
 
 
 def signals_of(incident: Incident, details: RunDetails) -> Shown:
-    """What the agent links to, else what is usual for the kind."""
-    linked = [str(name) for name in as_list(incident.links.get("signals"))]
-    wanted = linked or [*FALLBACK.get(incident.kind, ("loss",)), *FALLBACK_PROFILES.get(incident.kind, ())]
+    """What the agent links to, else the usual."""
+    wanted = [str(name) for part in ("signals", "profiles") for name in as_list(incident.links.get(part))]
     scalars = [name for name in wanted if name in details.sends]
     profiles = [name for name in wanted if name in details.profiles and name not in scalars]
     if not scalars and not profiles:
-        scalars = [name for name in ("loss", "latency_seconds") if name in details.sends]
-    return Shown(scalars[:LATEST], profiles[:2])
+        scalars = [name for name in USUAL if name in details.sends]
+    return Shown(scalars[:MOST_CHARTS], profiles[:MOST_MAPS])
 
 
 def around(incident: Incident, steps: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import altair as alt
 from torchvitals.dashboard.answers import Incident, Profiles
-from torchvitals.dashboard.charts import Drawn, Row
+from torchvitals.dashboard.charts import PADDING, Drawn, Row
 from torchvitals.dashboard.palette import Palette
 
 MOST_ROWS = 48
@@ -15,6 +15,8 @@ MOST_ROWS = 48
 MOST_STEPS = 100
 """Columns of a map: each is wide enough for a cross."""
 ROW_HEIGHT = 15
+AXIS_HEIGHT = 50
+"""The chart's height includes its axis."""
 DECADES = 12.0
 """The scale reaches down this many orders of magnitude from the largest value; what is smaller has its last colour."""
 
@@ -112,7 +114,9 @@ def heat_map(found: Cells, began: list[Row], colours: Palette, title: str) -> Dr
         layers.append(_rules(base, colours))
     named = {"values": found.values, "zeros": found.zeros, "crosses": found.crosses, "began": began}
     datasets = {name: rows for name, rows in named.items() if rows}
-    return alt.layer(*layers, datasets=datasets).properties(height=max(90, ROW_HEIGHT * len(found.rows)))
+    return alt.layer(*layers, datasets=datasets).properties(
+        height=AXIS_HEIGHT + max(60, ROW_HEIGHT * len(found.rows)), padding=PADDING
+    )
 
 
 def _of(chart: alt.Chart, name: str) -> alt.Chart:

@@ -94,8 +94,8 @@ def actions(incident: Incident) -> None:
     button(row, "Resolve", ":material/check:", partial(panels.client().resolve, name))
     with row.popover("Silence", icon=":material/notifications_paused:"):
         for label, seconds in SILENCES.items():
-            if st.button(f"for {label}", key=f"silence-{seconds}-{name}"):
-                act(partial(panels.client().silence, name, seconds))
+            action = partial(panels.client().silence, name, seconds)
+            st.button(f"for {label}", key=f"silence-{seconds}-{name}", on_click=act, args=(action,))
     said = [f"acknowledged by {plain(incident.acknowledged_by)}"] if incident.acknowledged_by else []
     quiet = (incident.silenced_until or 0) - time.time()
     said += [f"silenced for another {quiet / 60:.0f} min"] if quiet > 0 else []
@@ -103,19 +103,16 @@ def actions(incident: Incident) -> None:
 
 
 def button(row: DeltaGenerator, label: str, icon: str, action: Callable[[], None]) -> None:
-    """A button that asks the agent for something and shows the result at once."""
-    if row.button(label, icon=icon, key=f"{label}-button"):
-        act(action)
+    """A button that asks the agent for something before the page is drawn again."""
+    row.button(label, icon=icon, key=f"{label}-button", on_click=act, args=(action,))
 
 
 def act(action: Callable[[], None]) -> None:
-    """Do it and redraw; a refusal is shown where it happened."""
+    """Do it; a refusal is shown for a moment and changes nothing."""
     try:
         action()
     except AgentError as error:
-        st.toast(str(error), icon=":material/error:")
-        return
-    st.rerun(scope="fragment")
+        st.toast(plain(str(error)), icon=":material/error:")
 
 
 def who() -> str:

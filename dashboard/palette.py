@@ -36,7 +36,7 @@ DARK = Palette(
     severity={"critical": "#FF6B5E", "error": "#FF9457", "warning": "#F0C94A", "info": "#56B4E9"},
     nonfinite="#FF5C9E",
     on_nonfinite="#16181D",
-    zero="#2A2D36",
+    zero="#4A4F5C",
     quiet="#9AA1AD",
     scale="viridis",
 )

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import streamlit as st
@@ -16,7 +17,7 @@ RETRY_SECONDS = 3.0
 SEVERITY_BADGES = {"critical": "red", "error": "orange", "warning": "yellow", "info": "blue"}
 
 
-@st.cache_resource
+@cache
 def client() -> Client:
     """The one connection pool of this dashboard."""
     return Client.from_environment()
@@ -66,7 +67,7 @@ def trouble(error: AgentError) -> None:
 
 def link(label: str, *, icon: str | None = None, **query: str) -> None:
     """A link to a page of this dashboard: to the list of runs, to ``run=…`` or to ``incident=…``."""
-    st.page_link(st.session_state["page"], label=label, icon=icon, query_params=query)
+    st.page_link(st.session_state["pages"][next(iter(query), "")], label=label, icon=icon, query_params=query)
 
 
 def badges(incident: Incident) -> str:
@@ -97,7 +98,7 @@ def incident_line(incident: Incident, *, with_run: bool) -> None:
         opened = f"opened {age(incident.opened_at, time.time())}" if incident.opened_at else ""
         run = f"run **{plain(incident.name or incident.run)}**" if with_run else ""
         told = " · ".join(part for part in (run, place(incident), cause, opened) if part)
-        st.caption(f"{badges(incident)} {told}")
+        st.markdown(f"{badges(incident)} :small[:gray[{told}]]")
 
 
 def chart(drawn: Any, key: str, alt: str) -> None:

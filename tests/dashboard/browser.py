@@ -9,18 +9,21 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Self
 from urllib.request import urlopen
 
 from websockets.sync.client import connect
 
 PATIENCE = 25.0
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage --hide-scrollbars --remote-debugging-port=0"
-).split()
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
+    *("--hide-scrollbars", "--remote-debugging-port=0"),
+)
 
 
 class Browser:
@@ -39,7 +42,7 @@ class Browser:
         self.number = 0
         self.troubles: list[str] = []
         """Uncaught exceptions of the page's scripts."""
-        self.socket = connect(self._tab(), max_size=None)
+        self.socket = connect(self._tab(), max_size=None).__enter__()  # left in our own __exit__
         self.ask("Page.enable")
         self.ask("Runtime.enable")
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
@@ -51,7 +54,7 @@ class Browser:
         tabs = json.loads(urlopen(f"http://127.0.0.1:{port}/json").read())
         return next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")
 
-    def __enter__(self) -> "Browser":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -133,4 +136,5 @@ if __name__ == "__main__":
             browser.click(chosen.click)
         time.sleep(2)
         browser.photograph(chosen.picture)
-        print(browser.troubles)
+        if browser.troubles:
+            sys.exit("\n".join(browser.troubles))

@@ -69,7 +69,7 @@ def nan_loss() -> dict:
     signals["gradient_norm"][590:608] *= np.logspace(0, 4, 18)
     for name in ("loss", "gradient_norm"):
         signals[name][608:] = np.nan
-    sampled = list(range(0, 612, 12)) + [608, 609, 610]
+    sampled = [*range(0, 612, 12), 608, 609, 610]
     profile = layers(sampled, 1)
     profile[-3:, 10:] = np.nan
     profile[-1] = np.inf
@@ -133,7 +133,8 @@ def cause(word: str, confidence: float, *evidence: str, against: tuple[str, ...]
     return {"cause": word, "confidence": confidence, "evidence": list(evidence), "against": list(against)}
 
 
-def incident(name: str, kind: str, severity: str, first: int, detected: int, causes: list[dict], **more) -> dict:
+def incident(name: str, kind: str, severity: str, steps: tuple[int, int], causes: list[dict], **more) -> dict:
+    first, detected = steps
     return {
         "id": f"{name}-{kind}",
         "run": f"20260101-120000-{name}-0000",
@@ -175,7 +176,7 @@ def incidents() -> list[dict]:
     """One incident for each story that has one."""
     return [
         incident(
-            "nan_loss", "nonfinite", "critical", 608, 608,
+            "nan_loss", "nonfinite", "critical", (608, 608),
             [
                 cause(
                     "numerical_domain_error", 0.93,
@@ -191,12 +192,12 @@ def incidents() -> list[dict]:
             title="log of a negative number in blocks.3.norm made the loss NaN",
             explanation="At step 608 the operation aten.log in module blocks.3.norm received -0.0031 and returned NaN. "
             "The loss has been NaN since, and so has every gradient from blocks.2.mlp.0 on.",
-            remedy="Clamp the argument before the logarithm: torch.log(x.clamp_min(1e-6)) in train.py:31, or use log1p.",
+            remedy="Clamp the argument before the logarithm, torch.log(x.clamp_min(1e-6)) in train.py:31.",
         ),
         incident(
-            "memory_leak", "memory_leak", "error", 180, 840,
+            "memory_leak", "memory_leak", "error", (180, 840),
             [
-                cause("retained_graph", 0.88, "A list `losses` in main (train.py:44) holds 2,398 tensors with their graphs.",
+                cause("retained_graph", 0.88, "A list `losses` (train.py:44) holds 2,398 tensors with their graphs.",
                       "Resident memory grows by 0.41 MB a step, for 1,500 steps."),
                 cause("growing_cache", 0.1, "The tensors are referred to from a list."),
             ],
@@ -206,25 +207,26 @@ def incidents() -> list[dict]:
             links={"signals": ["rss_bytes", "step_seconds"]},
         ),
         incident(
-            "ddp_desync", "desync", "critical", 400, 400,
+            "ddp_desync", "desync", "critical", (400, 400),
             [cause("rank_local_update", 0.81, "Rank 1 differs from rank 0 in 3 of 26 tensors since step 400.")],
             where="head.weight", rank=1, title="Rank 1 trains other weights than rank 0 since step 400",
             explanation="The digests of head.weight differ since step 400.", remedy="Update under DDP's forward.",
         ),
         incident(
-            "amp_overflow", "loss_scale_collapse", "error", 300, 332,
+            "amp_overflow", "loss_scale_collapse", "error", (300, 332),
             [cause("fp16_overflow", 0.9, "The loss scale halved 12 times in 48 steps.")],
-            title="The loss scale collapses: float16 overflows in every step", status="acknowledged", acknowledged_by="mara",
+            title="The loss scale collapses: float16 overflows in every step",
+            status="acknowledged", acknowledged_by="mara",
             explanation="Every backward pass since step 300 overflowed.", remedy="Use bfloat16.",
         ),
         incident(
-            "dead_relu", "dead_relu", "warning", 500, 640,
+            "dead_relu", "dead_relu", "warning", (500, 640),
             [cause("dying_relu", 0.7, "58 % of the units of features.7 have been silent for 140 steps.")],
             where="features.7", title="Most units of features.7 are dead",
             explanation="They output zero for every input.", remedy="Lower the learning rate or use LeakyReLU.",
         ),
         incident(
-            "data_drift", "drift", "warning", 2000, 2200,
+            "data_drift", "drift", "warning", (2000, 2200),
             [cause("feature_shift", 0.86, "The mean of feature 2 moved by 1.5 reference deviations.")],
             where="feature 2", title="Feature 2 has shifted since request 2,000",
             explanation="Its mean is 1.5 where the reference has 0.0.", remedy="Check the unit of feature 2 upstream.",
@@ -248,8 +250,9 @@ class Stage:
         self.asked: list[str] = []
 
     def summary(self, one: dict) -> dict:
-        mine = [i for i in self.incidents.values() if i["run"] == one["run"] and i["status"] != "resolved"]
-        counts = {word: sum(i["severity"] == word for i in mine) for word in ("critical", "error", "warning", "info")}
+        mine = [i for i in self.incidents.values() if i["run"] == one["run"] and i.get("status") != "resolved"]
+        words = ("critical", "error", "warning", "info")
+        counts = {word: sum(i.get("severity") == word for i in mine) for word in words}
         signals = next(iter(one["ranks"].values()))
         steps = len(next(iter(signals.values())))
         return {
@@ -290,9 +293,9 @@ class Stage:
             "checked": ["nonfinite", "explosion", "memory_leak"],
             "not_checked": [{"what": "activations", "why": "not seen: the model is compiled"}],
             "events": [
-                {"time": NOW - 5400, "step": 0, "rank": -1, "kind": "command", "details": {"command": "python train.py"}},
+                {"time": NOW - 5400, "step": 0, "rank": -1, "kind": "command", "details": {"command": "train.py"}},
                 {"time": NOW - 1800, "step": 611, "rank": 0, "kind": "exception",
-                 "details": {"type": "ValueError", "message": "loss is NaN", "frames": ["train.py:88 <module>", "train.py:52 main"]}},
+                 "details": {"type": "ValueError", "message": "loss is NaN", "frames": ["train.py:52 main"]}},
             ],
         }  # fmt: skip
 
@@ -305,11 +308,12 @@ class Stage:
             for name in wanted:
                 if name in signals:
                     start, end = int(query.get("start", 0)), int(query.get("end", 10**9))
-                    found.append(bucketed(name, rank, signals[name], start, end, points))
+                    told = bucketed(signals[name], start, end, points)
+                    found.append({"signal": name, "rank": rank, "optimizer": 0, **told})
         return found
 
 
-def bucketed(name: str, rank: int, values: np.ndarray, start: int, end: int, points: int) -> dict:
+def bucketed(values: np.ndarray, start: int, end: int, points: int) -> dict:
     steps = np.arange(len(values))[start : end + 1]
     columns: dict[str, list] = {key: [] for key in ("step", "time", "min", "max", "last", "nonfinite")}
     for block in np.array_split(steps, min(points, len(steps))) if len(steps) else []:
@@ -321,7 +325,7 @@ def bucketed(name: str, rank: int, values: np.ndarray, start: int, end: int, poi
         columns["max"].append(float(good.max()) if good.size else None)
         columns["last"].append(float(part[-1]))
         columns["nonfinite"].append(int(part.size - good.size))
-    return {"signal": name, "rank": rank, "optimizer": 0, **columns}
+    return columns
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -369,7 +373,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.send({"runs": [stage.summary(one) for one in stage.stories.values()]})
             case ["incidents"]:
                 told = [i for i in stage.incidents.values() if query.get("run") in (None, i["run"])]
-                kept = [i for i in told if "status" not in query or i["status"] in query["status"].split(",")]
+                wanted = query.get("status", "open,acknowledged,resolved").split(",")
+                kept = [i for i in told if i.get("status", "open") in wanted]
                 self.send({"incidents": kept})
             case ["incidents", identity] if identity in stage.incidents:
                 self.send(stage.incidents[identity])
