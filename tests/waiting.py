@@ -9,7 +9,7 @@ T = TypeVar("T")
 LOOK_SECONDS = 0.02
 
 
-def eventually(condition: Callable[[], T], seconds: float = 30.0, what: str = "") -> T:
+def eventually(condition: Callable[[], T], seconds: float = 60.0, what: str = "") -> T:
     """The first truthy answer of ``condition``; an AssertionError when the deadline passes."""
     deadline = time.monotonic() + seconds
     while True:

@@ -75,7 +75,7 @@ def test_killed_in_the_middle_everything_is_there_once(start_agent) -> None:
     agent = start_agent()
     job = Job(agent.directory, "sick-1")
     for _ in range(2):
-        job.train(1500)
+        job.train(300)
         eventually(partial(_first_run, agent), what="rows that were committed")
         agent.kill()
         job.train(10)
@@ -85,7 +85,7 @@ def test_killed_in_the_middle_everything_is_there_once(start_agent) -> None:
     eventually(lambda: agent.get("/runs")["runs"][0]["state"] == "finished", what="the end of the run")
 
     run = agent.get("/runs/sick-1")
-    assert run["steps"] == 2 * 1510 + 100
+    assert run["steps"] == 2 * 310 + 100
     (loss,) = agent.get("/runs/sick-1/series?signals=loss&points=5000")["series"]
     assert loss["step"] == list(range(run["steps"]))
     assert len(agent.get("/incidents")["incidents"]) == 1
