@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch.optim import Optimizer
 from torchvitals.hooks import digests, identity
 from torchvitals.hooks.discovery import Model
+from torchvitals.hooks.hyperparameters import digest_values, hyperparameters
 
 SMALL_BYTES = 1 << 20
 LARGE_BYTES = 64 << 20
@@ -55,10 +56,10 @@ class ReplicaDigests:
 
     def of(self, optimizer: Optimizer, parameters: Sequence[torch.Tensor]) -> dict[str, NDArray[np.int64]]:
         """Digest kind → int64 values: of each parameter, and of the optimizer's hyper-parameters."""
-        _, plain = digests.hyperparameters(optimizer)
+        _, plain = hyperparameters(optimizer)
         return {
             "parameter": digests.digest([p.detach() for p in parameters]),
-            "hyperparameter": digests.digest_values(plain),
+            "hyperparameter": digest_values(plain),
         }
 
     def batch(self, tensor: torch.Tensor, step: int) -> float | None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torchvitals.hooks import digests
 from torchvitals.hooks.digests import BLOCK, LARGE_WORDS
+from torchvitals.hooks.hyperparameters import digest_values, hyperparameters
 
 SIZES = (1, 2, 3, 7, 8, 63, 1022, 1023, 1024, 2046, 2047, 8 * BLOCK, 2 * LARGE_WORDS, 100_001)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int8, torch.bool)
@@ -218,8 +219,8 @@ def test_a_batch_that_is_not_contiguous_is_digested_too():
 def test_each_hyperparameter_is_compared_by_its_own_digest():
     def of(**changes):
         optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(2))], **{"lr": 1e-3, **changes})
-        names, values = digests.hyperparameters(optimizer, {"loss_scale": 1024.0})
-        return dict(zip(names, digests.digest_values(values).tolist(), strict=True))
+        names, values = hyperparameters(optimizer, {"loss_scale": 1024.0})
+        return dict(zip(names, digest_values(values).tolist(), strict=True))
 
     base, same, other = of(), of(lr=np.float64(1e-3)), of(lr=1.0000001e-3, betas=(0.9, 0.99))
 
@@ -230,4 +231,4 @@ def test_each_hyperparameter_is_compared_by_its_own_digest():
 
 
 def test_a_tensor_learning_rate_reads_like_the_number():
-    assert digests.digest_values([torch.tensor(0.5)]).tolist() == digests.digest_values([0.5]).tolist()
+    assert digest_values([torch.tensor(0.5)]).tolist() == digest_values([0.5]).tolist()

@@ -1,0 +1,49 @@
+"""What every replica's optimizer must be set to alike: names, plain values, and an exact digest of each."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def digest_values(values: Iterable[object]) -> NDArray[np.int64]:
+    """One int64 per plain value (number, string, ``None``, tuple of them): equal when their ``repr`` is.
+
+    >>> first, second, third = digest_values([1e-3, 0.001, (0.9, 0.999)]).tolist()
+    >>> first == second, first == third
+    (True, False)
+    """
+    hashes = [hashlib.blake2b(repr(_plain(value)).encode(), digest_size=8).digest() for value in values]
+    return np.frombuffer(b"".join(hashes), dtype="<i8").astype(np.int64)
+
+
+def hyperparameters(
+    optimizer: torch.optim.Optimizer, extra: Mapping[str, object] | None = None
+) -> tuple[list[str], list[object]]:
+    """Names (``0.lr``: group 0) and plain values of what every replica must set alike; ``extra`` adds, say, the scale.
+
+    A value that is a tensor on a device is left out: to read it would wait for the device.
+    """
+    names, values = list(extra or {}), list((extra or {}).values())
+    for index, group in enumerate(optimizer.param_groups):
+        for key, value in group.items():
+            if key != "params" and not (isinstance(value, Tensor) and value.device.type != "cpu"):
+                names.append(f"{index}.{key}")
+                values.append(value)
+    return names, values
+
+
+def _plain(value: object) -> object:
+    """``value`` so that equal numbers read alike, whatever type carries them."""
+    if isinstance(value, Tensor | np.generic):
+        value = value.tolist() if isinstance(value, Tensor) else value.item()
+    if isinstance(value, bool | str | bytes) or value is None:
+        return value
+    if isinstance(value, int | float):
+        return float(value)
+    if isinstance(value, tuple | list):
+        return tuple(_plain(entry) for entry in value)
+    return type(value).__name__
