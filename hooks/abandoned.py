@@ -5,7 +5,8 @@ frame that gave up.
 """
 
 import sys
-from types import FrameType
+from types import FrameType, SimpleNamespace
+from typing import cast
 
 import torch
 from torchvitals.hooks.source import locals_of, user_frames
@@ -14,19 +15,28 @@ FRAMES = 4
 """The training loop is rarely further away from where a job gives up."""
 
 
-def newest_loss(frame: FrameType | None) -> torch.Tensor | None:
-    """The newest scalar with a graph among the variables of ``frame`` and its callers.
+def job_frames(frame: FrameType | None) -> list[FrameType]:
+    """The job's frames from ``frame`` outwards, innermost first; without one, where its script ended."""
+    if frame is not None:
+        return list(user_frames(frame))[:FRAMES]
+    script = sys.modules.get("__main__")
+    file = getattr(script, "__file__", None)
+    if script is None or file is None:
+        return []
+    scope = vars(script)
+    # The frame itself is gone with the script's last line; its variables and its source are not.
+    ended = SimpleNamespace(
+        f_code=SimpleNamespace(co_filename=file, co_flags=0), f_lineno=1 << 30, f_globals=scope, f_locals=scope
+    )
+    return [cast("FrameType", ended)]
 
-    Without a frame, among the globals of the script: those outlive its last line.
-    """
-    if frame is None:
-        scopes = [vars(sys.modules["__main__"])] if "__main__" in sys.modules else []
-    else:
-        scopes = [locals_of(each) for each, _ in zip(user_frames(frame), range(FRAMES), strict=False)]
+
+def newest_loss(frames: list[FrameType]) -> torch.Tensor | None:
+    """The newest scalar with a graph among the variables of ``frames``."""
     scalars = [
         value
-        for scope in scopes
-        for value in list(scope.values())
+        for frame in frames
+        for value in list(locals_of(frame).values())
         if isinstance(value, torch.Tensor) and value.numel() == 1 and value.grad_fn is not None
     ]
     return max(scalars, key=lambda scalar: scalar.grad_fn._sequence_nr(), default=None)  # type: ignore[union-attr]

@@ -11,7 +11,7 @@ import torch
 from torch.nn import Module
 from torch.optim import Optimizer
 from torchvitals.hooks import discovery
-from torchvitals.hooks.abandoned import newest_loss
+from torchvitals.hooks.abandoned import job_frames, newest_loss
 from torchvitals.hooks.beat import Heartbeat
 from torchvitals.hooks.collectives import Collectives
 from torchvitals.hooks.exits import Exits
@@ -165,6 +165,8 @@ class Observer:
     def step_closed(self, watch: OptimizerWatch) -> None:
         """``watch`` has closed a step: what happens between steps happens now."""
         self.interrupted = False
+        for root in self.roots:
+            root.replay.forget()
         for service in self._services.values():
             service.flush()
         self._services.clear()
@@ -311,11 +313,12 @@ class Observer:
         self._abandoned += 1
         for root in waiting:
             root.awaiting_backward = False
-        loss = newest_loss(frame)
+        frames = job_frames(frame)
+        loss = newest_loss(frames)
         if loss is None:
             self._trip(lambda root: root.replay.output_origin() if root in waiting else None)
         elif loss.device.type == "cpu" and not _finite(float(loss.detach())):
-            self._trip(lambda root: root.replay.loss_origin(loss) if root in waiting else None)
+            self._trip(lambda root: root.replay.loss_origin(loss, frames=frames) if root in waiting else None)
             self._record_abandoned(loss.detach())
 
     def _record_abandoned(self, loss: torch.Tensor) -> None:
@@ -340,14 +343,15 @@ class Observer:
             return
         self._replays += 1
         ask = self.recorder.fuse.guard("replay", origin)
-        for root in self.roots:
-            found = ask(root) if root.training_calls else None
-            if found:
-                self._bad_step = step
-                self._origins += 1
-                module = root.prefix + found["module"] if found.get("module") else ""
-                self.recorder.event("origin", **{**found, "module": module})
-                return
+        answers = [(root, found) for root in self.roots if root.training_calls and (found := ask(root))]
+        if not answers:
+            return
+        # A model that is not to blame may answer that it cannot tell; one that knows comes first.
+        root, found = max(answers, key=lambda answer: bool(answer[1].get("complete")))
+        self._bad_step = step
+        self._origins += 1
+        module = root.prefix + found["module"] if found.get("module") else ""
+        self.recorder.event("origin", **{**found, "module": module})
 
     # -- forwards ---------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import torch
 from torch.optim import Optimizer
 from torchvitals.hooks import gradients, readback
 from torchvitals.hooks.profiles import GradientProfile
+from torchvitals.hooks.suspicion import Suspicion
 from torchvitals.signals.records import Axis, Digest, Profile, pack_floats, pack_integers
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class OptimizerWatch:
         self._observer = observer
         self._recorder = observer.recorder
         self._profile: GradientProfile | None = None
+        self._suspicion = Suspicion()
+        self._suspicious = False
         guard = observer.recorder.fuse.guard
         self._device_memory = guard("memory", observer.memory.device)
         self._resident = guard("memory", observer.memory.rss_bytes)
@@ -242,6 +245,7 @@ class OptimizerWatch:
     def _write(self, scalars: dict[str, torch.Tensor | float]) -> None:
         self.flush()
         values, arriving = readback.read(scalars)
+        self._suspicious = self._suspicion.look(values)
         if arriving is None:
             self._recorder.open().step(self.step, self._recorder.clock(), values, self.index)
         else:
@@ -252,9 +256,11 @@ class OptimizerWatch:
         recorder = self._recorder
         recorder.cost += ended - now
         if self.index == 0 or not self._ended:
-            recorder.close_step(ended - self._ended if self._ended else 0.0)
+            # An evaluation in between earns nothing: what it would buy is spent on training steps.
+            earned = ended - self._ended if self._ended and not self._observer.interrupted else 0.0
+            recorder.close_step(earned)
         self._ended = ended
-        self.sampled = recorder.budget.wants("sample", self.step)
+        self.sampled = self._suspicious or recorder.budget.wants("sample", self.step)
         recorder.phase = "idle"
 
 

@@ -1,7 +1,6 @@
 """What has been felt since the last step and belongs to the step in progress."""
 
-from typing import Any, TYPE_CHECKING
-
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch

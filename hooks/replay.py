@@ -84,10 +84,13 @@ class Replay:
 
     # -- when something is not finite -------------------------------------------------------------
 
-    def loss_origin(self, loss: torch.Tensor, limit_seconds: float = 20.0) -> Origin | None:
+    def loss_origin(
+        self, loss: torch.Tensor, limit_seconds: float = 20.0, frames: list[FrameType] | None = None
+    ) -> Origin | None:
         """Where the non-finite ``loss`` comes from. Call it before its backward, which frees the graph.
 
         With several models (a GAN) ask one after the other; ``None`` means that it came from another one.
+        ``frames`` are the job's, innermost first, when they are not those that called this.
         """
         deadline = time.monotonic() + limit_seconds
         why = "" if self._calls else "the model was not called as a whole, so its forward cannot be run again"
@@ -101,8 +104,21 @@ class Replay:
         others = [other for other in _replays if other is not self and other._calls]
         if any(call.outputs_bad() for other in others for call in other._calls):
             return None
-        origin = self._loss_expression(loss, why, max(replay._after() for replay in (self, *others)))
+        after = max(replay._after() for replay in (self, *others))
+        origin = self._loss_expression(loss, why, after, frames or list(user_frames()))
         return origin if origin["operation"] or not others else None
+
+    def output_origin(self, limit_seconds: float = 5.0) -> Origin | None:
+        """Where non-finite outputs of the last forward come from, when no loss was ever seen of them.
+
+        For a job that looked at its loss and stopped. ``None`` when the outputs are finite, or cannot be had.
+        """
+        deadline = time.monotonic() + limit_seconds
+        for call in list(self._calls)[-1:]:
+            birth, reason = self._inspect(call, deadline, backward=False)
+            if birth is not None:
+                return tell(birth, self._scene(call), phase="forward", why=reason)
+        return None
 
     def gradient_origin(self, parameters: Iterable[torch.Tensor] = (), limit_seconds: float = 20.0) -> Origin | None:
         """Where non-finite gradients of a finite loss come from. Call it before the optimizer's step.
@@ -145,8 +161,7 @@ class Replay:
 
     # -- the loss expression ----------------------------------------------------------------------
 
-    def _loss_expression(self, loss: torch.Tensor, why: str, after: int) -> Origin:
-        frames = list(user_frames())
+    def _loss_expression(self, loss: torch.Tensor, why: str, after: int, frames: list[FrameType]) -> Origin:
         birth = LossExpression(loss, after).first_birth()
         if birth is None:
             birth = Birth("", _value(loss), allowed=False)
