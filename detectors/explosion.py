@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, State, Status
+from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.envelope import Envelope
 from torchvitals.detectors.scalars import gradient, scalar, subjects_of
 
@@ -88,6 +88,7 @@ class Explosion:
         self.tolerance = np.zeros(0)
         """Decades between first losses that are still noise: few where the batch is large."""
 
+    @np.errstate(invalid="ignore", divide="ignore")  # non-finite values are data here
     def update(self, reading: Reading) -> list[Finding]:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
@@ -96,7 +97,8 @@ class Explosion:
         present &= ~(skipped > 0)  # the losses of skipped attempts may be summed into this one
         jumped = self._jumped(reading, subjects)
         reference = np.where(jumped, self.loss.recent_bound(), self.loss.bound())
-        height = self._height(loss) - reference
+        with np.errstate(invalid="ignore"):  # infinite against infinite is no height, and compares as False
+            height = self._height(loss) - reference
         steep = self._gradients(reading, subjects)
         high = self._high(reading, height, steep, jumped)
         broken = present & ~np.isfinite(loss)
@@ -112,7 +114,7 @@ class Explosion:
             return Status("not_checked", "no loss was seen")
         state: State = "alarm" if self.fired.any() else "ok"
         if (self.loss.count < self.known).all():
-            state = "warming_up"
+            return Status("warming_up", f"{int(self.loss.count.max())} of {self.known} losses seen")
         return Status(state)
 
     def _grow(self, subjects: int) -> None:
@@ -136,7 +138,9 @@ class Explosion:
         trusted = self.tolerance < 1
         young = ~trusted & (self.loss.count < self.loss.lag)  # a few single rows: as good as no past
         alone = jumped & (height >= self.least)
-        both = height + np.maximum(steep, 0) >= np.where(young, self.decades + self.signed, self.decades)
+        with np.errstate(invalid="ignore"):  # an infinite height against an infinite slope is neither
+            steepness = height + np.maximum(steep, 0)
+        both = steepness >= np.where(young, self.decades + self.signed, self.decades)
         high = alone | (both & (height >= np.where(jumped, self.least_jumped, self.least)))
         fair = self.loss.count >= np.where(trusted, 1, np.where(self.tolerance > self.far, self.lone, self.known))
         return high & (fair | (height >= np.where(self.tolerance > self.far, 2 * self.far, self.far)))
@@ -144,7 +148,8 @@ class Explosion:
     def _jumped(self, reading: Reading, subjects: int) -> Mask:
         """Where the learning rate has lately gone far beyond anything before, in a run that has a past."""
         rate, sent = scalar(reading, "learning_rate", subjects)
-        beyond = sent & (np.log10(np.maximum(rate, 1e-30)) - self.rate.bound() > self.rate_jump)
+        with np.errstate(invalid="ignore"):  # an infinite rate over an infinite bound is no jump
+            beyond = sent & (np.log10(np.maximum(rate, 1e-30)) - self.rate.bound() > self.rate_jump)
         self.rate.add(reading.step, np.abs(rate), sent)
         jumped: Mask = beyond & (self.loss.count >= self.loss.lag)
         return jumped
@@ -152,8 +157,7 @@ class Explosion:
     def _height(self, loss: Floats) -> Floats:
         """Log10 of the loss, less ``signed`` decades once it has been negative."""
         self.negative |= loss < 0
-        with np.errstate(divide="ignore"):
-            return np.where(self.negative, np.log10(np.abs(loss)) - self.signed, np.log10(np.abs(loss)))
+        return np.where(self.negative, np.log10(np.abs(loss)) - self.signed, np.log10(np.abs(loss)))
 
     def _gradients(self, reading: Reading, subjects: int) -> Floats:
         """Decades by which the gradient exceeds its envelope, the larger of the two norms; held when not sampled."""
@@ -161,8 +165,7 @@ class Explosion:
         small, has_small = scalar(reading, "tripwire_norm", subjects)
         newest = np.full(subjects, -np.inf)
         for envelope, values, sent in zip(self.norms, (norm, small), (has_norm, has_small), strict=True):
-            with np.errstate(divide="ignore", invalid="ignore"):
-                excess = np.where(np.isfinite(values), np.log10(np.abs(values)) - envelope.bound(), np.inf)
+            excess = np.where(np.isfinite(values), np.log10(np.abs(values)) - envelope.bound(), np.inf)
             newest = np.where(sent, np.maximum(newest, excess), newest)
             envelope.add(reading.step, np.abs(values), sent)
         self.steep = np.where(has_norm | has_small, newest, self.steep)

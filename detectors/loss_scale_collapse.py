@@ -6,6 +6,9 @@ import numpy as np
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.scalars import Floats, Mask, scalar, subjects_of
 
+MOST_SKIPS = 1e6
+"""Between two applied steps; more is a broken number."""
+
 
 class LossScaleCollapse:
     """Skipped steps that are more than the search for a scale.
@@ -63,11 +66,12 @@ class LossScaleCollapse:
         scale, scaled = scalar(reading, "loss_scale", subjects)
         skipped, _ = scalar(reading, "skipped_steps", subjects)
         skip = scaled & (skipped > 0)
+        skips = np.clip(np.nan_to_num(skipped), 0, MOST_SKIPS).astype(np.int64)
         loss, sent = scalar(reading, "loss", subjects)
         fresh = skip & ((self.good >= self.quiet) | (self.began < 0))
         self.began = np.where(fresh, reading.step, self.began)
         self.broken = np.where(fresh, 0, self.broken) + (skip & sent & ~np.isfinite(loss))
-        self.row = np.where(scaled, np.where(skip, self.row + np.fmax(skipped, 0).astype(np.int64), 0), self.row)
+        self.row = np.where(scaled, np.where(skip, self.row + skips, 0), self.row)
         self.good = np.where(scaled, np.where(skip, 0, self.good + 1), self.good)
         self.first = np.where(scaled & np.isnan(self.first), scale, self.first)
         collapsed = scaled & (self.row > 0) & self._collapsed(scale, skip) & ~self.fired

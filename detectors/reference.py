@@ -81,6 +81,8 @@ class Ring:
         self.seen |= rows > 0
         self._role = np.asarray(role, dtype=np.float64)
         centred = np.where(np.isfinite(values), np.clip(values, -LARGEST, LARGEST), np.nan)
+        centred[SCALE:] = np.maximum(centred[SCALE:], 0.0)
+        centred[MISSING:] = np.minimum(centred[MISSING:], 1.0)
         centred[MEAN] -= np.nan_to_num(self._pivot)
         for array, newest in ((self._values, np.where(rows > 0, centred, np.nan)), (self._rows, rows)):
             array[..., :-1] = array[..., 1:]

@@ -24,6 +24,7 @@ KEPT_BLOCKS = 64
 ROWS_KNOW = 8.0
 """Degrees of freedom are this many times the blocks' when the rows explain the noise; a block has 16 rows or more."""
 LARGEST_LOG = 100.0
+MOST_ROWS = 1e6
 SHARE = 2.0
 """Value of ``feature_role`` for outputs between 0 and 1."""
 
@@ -133,7 +134,7 @@ class TwoSampleDetector:
         mine = (role > 0) if self.watches_outputs else (role == 0)
         rows = np.where(mine & reading.present["feature_mean"], reading.values["feature_rows"], 0.0)
         values = np.stack([np.asarray(reading.values[name], np.float64) for name in self.reads[:4]])
-        self._ring.add(reading.step, values, np.nan_to_num(rows, nan=0.0, posinf=0.0), role)
+        self._ring.add(reading.step, values, np.clip(np.nan_to_num(rows, nan=0.0, posinf=0.0), 0, MOST_ROWS), role)
         grown = len(role) - len(self._alarmed)
         if grown > 0:
             self._alarmed = np.pad(self._alarmed, (0, grown))
