@@ -4,7 +4,9 @@ No backward, no step, and so none of the usual probes hears of it. But the loss 
 frame that gave up.
 """
 
+import linecache
 import sys
+from pathlib import Path
 from types import FrameType, SimpleNamespace
 from typing import cast
 
@@ -20,13 +22,18 @@ def job_frames(frame: FrameType | None) -> list[FrameType]:
     if frame is not None:
         return list(user_frames(frame))[:FRAMES]
     script = sys.modules.get("__main__")
-    file = getattr(script, "__file__", None)
-    if script is None or file is None:
+    # Python takes ``__file__`` off the script's module as soon as the script is over.
+    file = getattr(script, "__file__", None) or sys.argv[0]
+    if script is None or not Path(file).is_file():
         return []
+    file = str(Path(file).resolve())
     scope = vars(script)
     # The frame itself is gone with the script's last line; its variables and its source are not.
     ended = SimpleNamespace(
-        f_code=SimpleNamespace(co_filename=file, co_flags=0), f_lineno=1 << 30, f_globals=scope, f_locals=scope
+        f_code=SimpleNamespace(co_filename=file, co_flags=0),
+        f_lineno=len(linecache.getlines(file)),
+        f_globals=scope,
+        f_locals=scope,
     )
     return [cast("FrameType", ended)]
 
