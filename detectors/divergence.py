@@ -13,8 +13,8 @@ class Divergence:
     Medians of ``block`` steps are compared with the start (the first block) and the best block. The run
     has diverged when ``patience`` blocks in a row do not improve and lie
 
-    - ``worse`` times above the start, in a run that had come down to ``learnt`` of it: a harder task or a warm
-      restart is learnt again within that time; or
+    - at ``worse`` times the start, at once, in a run that had come down to ``learnt`` of it: a harder task or a
+      warm restart is learnt again within that time, and values that grow by design grow slowly; or
     - above the middle between best and start while the learning rate is ``rate_jump`` times beyond what the
       run had learnt with.
 
@@ -39,15 +39,18 @@ class Divergence:
         patience: int = 3,
         worse: float = 3.0,  # of the start: curricula and bootstrapped values measured rise to twice theirs
         learnt: float = 0.5,  # of the start; a loss that never fell by half has nothing to lose
+        turn: float = 2.0,  # of the last good block: what grows from block to block grows by design
         rate_jump: float = 3.0,
         improving: float = 0.8,  # the last block against the first: it is being learnt again
     ) -> None:
         self.block, self.patience, self.worse, self.learnt = block, patience, worse, learnt
-        self.rate_jump, self.improving = rate_jump, improving
+        self.turn, self.rate_jump, self.improving = turn, rate_jump, improving
         self.ring = np.zeros((0, block))
         self.count = np.zeros(0, dtype=np.int64)
         self.start = np.zeros(0)
         self.best = np.zeros(0)
+        self.good = np.zeros(0)
+        """Median of the last block that was not bad."""
         self.rate = np.zeros(0)
         """Largest learning rate of the blocks that were not bad."""
         self.newest_rate = np.zeros(0)
@@ -96,10 +99,11 @@ class Divergence:
     def _judge(self, step: int, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[Finding]:
         middle = np.median(self.ring[rows], axis=1)
         limit = self._limit()[rows]
-        bad = middle > limit
+        bad = (middle > limit) & ((self.bad[rows] > 0) | (middle > self.turn * self.good[rows]))
         self.entry[rows] = np.where(bad & (self.bad[rows] == 0), middle, self.entry[rows])
         self.bad[rows] = np.where(bad, self.bad[rows] + 1, 0)
         good = rows[~bad]
+        self.good[good] = middle[~bad]
         self.best[good] = np.minimum(self.best[good], middle[~bad])
         self.start[good] = np.where(np.isnan(self.start[good]), middle[~bad], self.start[good])
         self.rate[good] = np.maximum(self.rate[good], self.newest_rate[good])
@@ -133,6 +137,7 @@ class Divergence:
         self.since = np.concatenate([self.since, zeros])
         self.start = np.concatenate([self.start, np.full(new, np.nan)])
         self.best = np.concatenate([self.best, np.full(new, np.inf)])
+        self.good = np.concatenate([self.good, np.zeros(new)])
         self.rate, self.newest_rate = np.concatenate([self.rate, zeros]), np.concatenate([self.newest_rate, zeros])
         self.entry = np.concatenate([self.entry, zeros])
         self.negative = np.concatenate([self.negative, zeros.astype(bool)])

@@ -22,7 +22,7 @@ class Envelope:
     State: 2 × ``lag`` + 11 floats per subject.
     """
 
-    def __init__(self, lag: int = 32, recent: int = 256, floor: float = 0.1) -> None:
+    def __init__(self, lag: int = 32, recent: int = 64, floor: float = 0.1) -> None:
         self.lag = lag
         self.block = max(1, recent // 4)
         self.floor = np.log10(floor)

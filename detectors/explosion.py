@@ -112,10 +112,11 @@ class Explosion:
     def status(self) -> Status:
         if not len(self.fired):
             return Status("not_checked", "no loss was seen")
-        state: State = "alarm" if self.fired.any() else "ok"
+        if self.fired.any():
+            return Status("alarm")
         if (self.loss.count < self.known).all():
             return Status("warming_up", f"{int(self.loss.count.max())} of {self.known} losses seen")
-        return Status(state)
+        return Status("ok")
 
     def _grow(self, subjects: int) -> None:
         new = subjects - len(self.fired)

@@ -18,11 +18,11 @@ class LossSpike:
     late in training is a large excess, but no worse than what an untrained model makes of it.
 
     >>> detector = LossSpike()
-    >>> for step in range(130):
-    ...     loss = 40.0 if step == 120 else 1.0 + 0.1 * (step % 3)
+    >>> for step in range(80):
+    ...     loss = 40.0 if step == 60 else 1.0 + 0.1 * (step % 3)
     ...     for finding in detector.update(Reading.of(step, loss=loss, gradient_norm=loss)):
     ...         print(finding.first_step, finding.step, finding.value)
-    120 121 40.0
+    60 61 40.0
     """
 
     kind: ClassVar[str] = "loss_spike"
@@ -32,7 +32,7 @@ class LossSpike:
     def __init__(
         self,
         *,
-        known: int = 96,  # losses whose noise has been measured: see the sum above
+        known: int = 48,  # losses whose noise has been measured: see the sum above
         beyond: float = 3.0,  # a batch's mean is milder in the bulk than in its tail, so that 2 is too few
         worse: float = 10.0,  # a change of task measured up to 5
         recovery: int = 10,  # longer, and it is an explosion

@@ -1,0 +1,60 @@
+"""What was learnt and lost, and gradients that nobody clears."""
+
+import pytest
+from torchvitals.detectors.detector import Finding, Reading
+from torchvitals.detectors.divergence import Divergence, UnclearedGradients
+
+
+def watch(losses: list[float], rates: list[float] | None = None) -> list[Finding]:
+    detector, found = Divergence(), []
+    for step, loss in enumerate(losses):
+        rate = 0.1 if rates is None else rates[step]
+        found += detector.update(Reading.of(step, loss=loss, learning_rate=rate))
+    return found
+
+
+LEARNING = [2.3 * 0.98**step for step in range(160)]
+
+
+def test_a_loss_that_settles_far_above_its_start() -> None:
+    found = watch([*LEARNING, *[9.0] * 80])
+
+    assert [(f.first_step, f.severity) for f in found] == [(160, "error")]
+
+
+def test_a_return_to_chance_counts_beyond_the_rates_that_were_learnt_with() -> None:
+    losses = [*LEARNING, *[2.3] * 100]
+
+    assert [f.first_step for f in watch(losses, [0.1] * 160 + [3.0] * 100)] == [160]
+    assert watch(losses) == []
+
+
+def test_a_new_task_is_learnt_again() -> None:
+    assert watch([*LEARNING, *[8.0 * 0.98**step for step in range(160)]]) == []
+
+
+def test_growth_by_design_is_slow() -> None:
+    assert watch([*LEARNING, *[0.1 * 1.01**step for step in range(600)]]) == []
+
+
+def test_a_loss_below_zero_has_no_start() -> None:
+    detector = Divergence()
+    for step in range(100):
+        detector.update(Reading.of(step, loss=-1.0))
+
+    assert detector.status().state == "not_checked"
+
+
+@pytest.mark.parametrize("resets", [[1.0] * 40, [0.0, 0.0, 0.0, 1.0] * 10])
+def test_gradients_cleared_now_and_then_are_somebodys_style(resets: list[float]) -> None:
+    detector = UnclearedGradients()
+
+    assert [f for s, r in enumerate(resets) for f in detector.update(Reading.of(s, gradients_reset=r))] == []
+
+
+def test_gradients_never_cleared_are_told_once_and_early() -> None:
+    detector = UnclearedGradients()
+    readings = [Reading.of(step, gradients_reset=0.0, gradient_norm=1.0) for step in range(1, 60)]
+    found = [finding for reading in readings for finding in detector.update(reading)]
+
+    assert [(f.kind, f.first_step, f.step, f.severity) for f in found] == [("divergence", 0, 8, "warning")]

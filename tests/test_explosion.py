@@ -1,0 +1,117 @@
+"""Growth beyond all proportion, told from spikes, noise, curricula and warm restarts."""
+
+import numpy as np
+import pytest
+from torchvitals.detectors.detector import Finding, Reading
+from torchvitals.detectors.explosion import Explosion
+
+
+def watch(losses: list[float], norms: list[float] | None = None, **signals: list[float]) -> list[Finding]:
+    """The findings of one run; gradients as large as the loss unless told otherwise, 32 rows to a batch."""
+    detector, found = Explosion(), []
+    for step, loss in enumerate(losses):
+        extra = {name: values[step] for name, values in signals.items()}
+        norm = abs(loss) if norms is None else norms[step]
+        found += detector.update(Reading.of(step, loss=loss, gradient_norm=norm, **({"batch_items": 32} | extra)))
+    return found
+
+
+def falling(steps: int, seed: int = 0, noise: float = 0.1) -> list[float]:
+    random = np.random.default_rng(seed)
+    return [float(2.3 * 0.98**step * np.exp(noise * random.standard_normal())) for step in range(steps)]
+
+
+def test_a_blow_up_from_the_first_updates_is_certain_before_it_overflows() -> None:
+    found = watch([2.3, 4.0, 130.0, 5e5, 3e8, 2e14, 3e18, float("nan")])
+
+    assert [(f.first_step, f.step) for f in found] == [(2, 3)]
+
+
+def test_a_blow_up_after_a_healthy_past_names_its_first_step() -> None:
+    found = watch([*falling(60), 48.0, 4.7e3, 6.8e7])
+
+    assert [(f.kind, f.first_step, f.severity) for f in found] == [("explosion", 60, "critical")]
+    assert found[0].step <= 62
+
+
+def test_one_high_value_before_a_non_finite_one_is_growth() -> None:
+    found = watch([*falling(60), 900.0, float("inf")])
+
+    assert [(f.first_step, f.step) for f in found] == [(60, 61)]
+
+
+def test_non_finite_out_of_healthy_values_is_left_to_another_detector() -> None:
+    assert watch([*falling(60), *[float("nan")] * 30]) == []
+
+
+def test_growth_that_stays_finite_and_stays() -> None:
+    found = watch([*falling(60), *[120.0 + step for step in range(40)]])
+
+    assert [f.first_step for f in found] == [60]
+
+
+def test_a_spike_that_recovers_is_no_explosion() -> None:
+    assert watch([*falling(60), 2000.0, *falling(120)[60:]]) == []
+
+
+def test_a_spike_after_which_nothing_comes_back_is() -> None:
+    found = watch([*falling(80), 2000.0, *[5.0] * 40])
+
+    assert [f.first_step for f in found] == [80]
+
+
+def test_gradient_spikes_alone_are_the_business_of_a_recurrent_net() -> None:
+    losses = falling(300)
+    norms = [1e5 if step % 40 < 8 and step > 50 else 1.0 for step in range(300)]
+
+    assert watch(losses, norms) == []
+
+
+def test_a_doubled_or_tripled_loss_is_a_curriculum() -> None:
+    assert watch([*falling(100), *[7.0 * 0.99**step for step in range(100)]]) == []
+
+
+def test_a_return_to_the_untrained_loss_counts_after_a_jump_of_the_rate() -> None:
+    losses = [*falling(200), *[2.2] * 30]
+    high = [0.1 if step < 199 else 10.0 for step in range(len(losses))]
+
+    assert [f.first_step for f in watch(losses, learning_rate=high)] == [200]
+    assert watch(losses, learning_rate=[0.1] * len(losses)) == []
+
+
+def test_skipped_attempts_of_the_loss_scaler_say_nothing() -> None:
+    losses = [*falling(60), *[1e6] * 10, *falling(80)[70:]]
+    skipped = [1.0 if 60 <= step < 70 else 0.0 for step in range(len(losses))]
+
+    assert watch(losses, skipped_steps=skipped) == []
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_heavy_tailed_losses_of_single_rows_are_noise(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    losses = (random.standard_t(2, 3000) ** 2).tolist()
+
+    assert watch(losses, [loss**0.5 for loss in losses], batch_items=[1.0] * 3000) == []
+
+
+def test_losses_around_zero_have_no_scale() -> None:
+    random = np.random.default_rng(1)
+
+    assert watch((0.01 * random.standard_normal(500)).tolist() + random.standard_normal(500).tolist()) == []
+
+
+def test_ranks_are_judged_each_on_its_own_and_may_join_late() -> None:
+    detector, found = Explosion(), []
+    for step, loss in enumerate([*falling(60), 48.0, 4.7e3, 6.8e7]):
+        values = [1.0, loss] if step < 30 else [1.0, loss, 1.0]
+        found += detector.update(Reading.of(step, loss=values, gradient_norm=values, batch_items=[32] * len(values)))
+
+    assert [f.subject for f in found] == [1]
+
+
+def test_status_says_what_it_has_not_seen() -> None:
+    detector = Explosion()
+
+    assert detector.status().state == "not_checked"
+    detector.update(Reading.of(0, loss=1.0))
+    assert detector.status().state == "warming_up"

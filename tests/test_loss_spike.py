@@ -1,0 +1,42 @@
+"""Single steps that stand out of the run's own noise and pass."""
+
+import numpy as np
+from torchvitals.detectors.detector import Finding, Reading
+from torchvitals.detectors.loss_spike import LossSpike
+
+
+def watch(losses: list[float]) -> list[Finding]:
+    detector = LossSpike()
+    return [
+        finding
+        for step, loss in enumerate(losses)
+        for finding in detector.update(Reading.of(step, loss=loss, gradient_norm=abs(loss)))
+    ]
+
+
+def ordinary(steps: int, seed: int = 0) -> list[float]:
+    return np.exp(0.2 * np.random.default_rng(seed).standard_normal(steps)).tolist()
+
+
+def test_a_bad_batch_is_told_when_it_is_over() -> None:
+    losses = ordinary(200)
+    losses[150] = 900.0
+
+    assert [(f.first_step, f.step, f.severity) for f in watch(losses)] == [(150, 151, "warning")]
+
+
+def test_what_does_not_recover_is_left_to_explosion() -> None:
+    assert watch([*ordinary(100), *[900.0] * 30]) == []
+
+
+def test_pareto_tails_are_the_runs_own_noise() -> None:
+    alarms = [watch((np.random.default_rng(seed).pareto(1.5, 5000) + 1).tolist()) for seed in range(5)]
+
+    assert sum(map(len, alarms)) == 0
+
+
+def test_a_hard_sample_met_late_is_no_worse_than_an_untrained_model() -> None:
+    losses = [2.3 * 0.95**step for step in range(200)]
+    losses[180] = 6.0
+
+    assert watch(losses) == []
