@@ -9,12 +9,15 @@ from torchvitals.detectors.drift import Drift
 from torchvitals.detectors.duplicate_data import DuplicateData
 from torchvitals.detectors.explosion import Explosion
 from torchvitals.detectors.hang import Hang
+from torchvitals.detectors.input_bound import InputBound
 from torchvitals.detectors.loss_scale_collapse import LossScaleCollapse
 from torchvitals.detectors.loss_spike import LossSpike
 from torchvitals.detectors.memory_leak import MemoryLeak
+from torchvitals.detectors.memory_pressure import MemoryPressure
 from torchvitals.detectors.nonfinite import NonFinite
 from torchvitals.detectors.prediction_drift import PredictionDrift
 from torchvitals.detectors.saturation import Saturation
+from torchvitals.detectors.slowdown import Slowdown
 from torchvitals.detectors.stuck_parameters import IdleOptimizer, UnchangedParameters
 from torchvitals.detectors.unsynced_backward import UnsyncedBackward
 from torchvitals.detectors.update_ratio import UpdateRatio
@@ -29,12 +32,15 @@ DETECTORS: tuple[type[Detector], ...] = (
     DuplicateData,
     Explosion,
     IdleOptimizer,
+    InputBound,
     LossScaleCollapse,
     LossSpike,
     MemoryLeak,
+    MemoryPressure,
     NonFinite,
     PredictionDrift,
     Saturation,
+    Slowdown,
     UnchangedParameters,
     UnclearedGradients,
     UnsyncedBackward,

@@ -1,0 +1,124 @@
+"""Input-bound: the model waits for its data more than it computes."""
+
+from typing import ClassVar
+
+import numpy as np
+from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+
+
+class InputBound:
+    """The loader's share of the step time, block by block, is high for ``blocks`` blocks in a row.
+
+    Sums of a block are compared, not single steps: a loader with workers hands out a batch late every few
+    steps. The share that costs something is one half: without the wait the job would be twice as fast.
+
+    Args:
+        block_steps: steps in a block.
+        warm_up: steps before the first: starting workers takes 10 ms to seconds.
+        share: of the step time that is waiting.
+        blocks: consecutive blocks that make it certain; caches of the first epoch fill meanwhile.
+        least_seconds: mean wait per step below which nobody gains by changing anything.
+
+    >>> detector = InputBound()
+    >>> for step in range(400):
+    ...     wait = 0.01 if step < 100 else 0.15
+    ...     for finding in detector.update(Reading.of(step, step_seconds=[0.05 + wait], data_seconds=[wait])):
+    ...         print(finding.kind, finding.first_step, finding.step, round(finding.value, 2))
+    input_bound 100 219 0.75
+
+    """
+
+    kind: ClassVar[str] = "input_bound"
+    axis: ClassVar[DetectorAxis] = "rank"
+    reads: ClassVar[tuple[str, ...]] = ("step_seconds", "data_seconds")
+
+    def __init__(
+        self,
+        *,
+        block_steps: int = 20,
+        warm_up: int = 20,
+        share: float = 0.6,
+        blocks: int = 6,
+        least_seconds: float = 0.005,
+    ) -> None:
+        self.block_steps = block_steps
+        self.warm_up = warm_up
+        self.share = share
+        self.blocks = blocks
+        self.least_seconds = least_seconds
+        self._seen = 0
+        self._taken = 0
+        self._first = -1
+        self._sums = np.zeros((3, 0))  # step time, wait, steps
+        self._row = np.zeros(0, dtype=np.int64)
+        self._since = np.zeros(0, dtype=np.int64)
+        self._alarmed = np.zeros(0, dtype=bool)
+
+    def __repr__(self) -> str:
+        return f"InputBound(share={self.share}, blocks={self.blocks})"
+
+    def update(self, reading: Reading) -> list[Finding]:
+        """Take one step."""
+        if any(name not in reading.values for name in self.reads):
+            return []
+        total, wait = (np.asarray(reading.values[name], np.float64) for name in self.reads)
+        self._grow(len(total))
+        self._seen += 1
+        if self._seen <= self.warm_up:
+            return []
+        usable = reading.present["step_seconds"] & reading.present["data_seconds"]
+        usable &= np.isfinite(total) & np.isfinite(wait) & (wait >= 0) & (total >= wait)
+        mine = self._sums[:, : len(total)]
+        mine += np.where(usable, np.minimum([total, wait, np.ones_like(total)], 1e9), 0.0)
+        self._first = reading.step if self._first < 0 else self._first
+        self._taken += 1
+        return self._judge(reading.step) if self._taken == self.block_steps else []
+
+    def status(self) -> Status:
+        """Warming up until enough blocks were seen."""
+        if self._alarmed.any():
+            return Status("alarm")
+        if not self._seen:
+            return Status("not_checked", "no waits for a data loader were sent")
+        needed = self.warm_up + self.block_steps * self.blocks
+        if self._seen < needed:
+            return Status("warming_up", f"{self._seen} of {needed} steps seen")
+        return Status("ok")
+
+    def _judge(self, step: int) -> list[Finding]:
+        total, wait, steps = self._sums
+        enough = steps >= self.block_steps // 2
+        bound = enough & (wait > self.share * total) & (wait > self.least_seconds * steps)
+        self._since = np.where(bound & (self._row == 0), self._first, self._since)
+        self._row = np.where(bound, self._row + 1, 0)
+        certain = np.flatnonzero((self._row >= self.blocks) & ~self._alarmed)
+        findings = [self._finding(step, int(rank), float(total[rank]), float(wait[rank])) for rank in certain]
+        self._alarmed[certain] = True
+        self._sums.fill(0.0)
+        self._taken, self._first = 0, -1
+        return findings
+
+    def _finding(self, step: int, rank: int, total: float, wait: float) -> Finding:
+        evidence = {
+            "share": wait / total,
+            "wait_seconds": wait / self.block_steps,
+            "step_seconds": total / self.block_steps,
+            "speedup": min(total / max(total - wait, 1e-9 * total), 1000.0),
+        }
+        return Finding(
+            kind=self.kind,
+            severity="warning",
+            first_step=int(self._since[rank]),
+            step=step,
+            value=wait / total,
+            threshold=self.share,
+            subject=rank,
+            evidence=evidence,
+        )
+
+    def _grow(self, count: int) -> None:
+        more = count - len(self._alarmed)
+        if more > 0:
+            self._sums = np.pad(self._sums, ((0, 0), (0, more)))
+            self._row, self._since = np.pad(self._row, (0, more)), np.pad(self._since, (0, more))
+            self._alarmed = np.pad(self._alarmed, (0, more))
