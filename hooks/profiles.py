@@ -100,19 +100,22 @@ class GradientProfile:
         self._gradient_norms, self._copies, self._spoke = [], [], []
 
     def _next_turn(self, present: list[int]) -> list[int]:
-        """The parameters whose update is measured now: as many as the allowance holds, the next ones next time."""
+        """The parameters whose update is measured now: as many as the allowance holds, the next ones next time.
+
+        A single tensor larger than the whole allowance is never copied.
+        """
+        sizes = {i: values(self._parameters[i]).numel() for i in present}
+        order = [i for i in present if sizes[i] <= self._copied]
+        if not order:
+            return []
+        start = self._turn % len(order)
         chosen, room = [], self._copied
-        order = present[self._turn :] + present[: self._turn] if self._turn < len(present) else present
-        for index in order:
-            size = values(self._parameters[index]).numel()
-            if size > room:
+        for index in order[start:] + order[:start]:
+            room -= sizes[index]
+            if room < 0:
                 break
             chosen.append(index)
-            room -= size
-        if len(chosen) < len(present):
-            first_left_out = order[len(chosen)]
-            # One tensor larger than the whole allowance is never copied, and must not stop the others.
-            self._turn = (present.index(first_left_out) + (not chosen)) % len(present)
+        self._turn = start + len(chosen)
         return sorted(chosen)
 
     def _active_rows(self, gradients: Sequence[Tensor | None]) -> tuple[list[Tensor], NDArray[np.bool_]]:
