@@ -17,6 +17,8 @@ HEIGHT = 230
 PADDING = {"left": 0, "top": 5, "right": 8, "bottom": 0}
 WIDE_RATIO = 300.0
 """Above this ratio of largest to smallest value a linear axis shows one line on the floor."""
+SHORT_LABEL = 10
+"""Characters up to which five names fit side by side above a chart."""
 MANY_LINES = 8
 """More ranks than this are drawn as one band: nobody can tell the lines apart."""
 
@@ -190,9 +192,10 @@ def line_chart(shown: Drawing, rules: list[Row], colours: Palette, height: int =
 
 
 def _step_axis() -> alt.X:
-    return alt.X(
-        "step:Q", title="step", scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(format="~s", tickMinStep=1)
-    )
+    # 200,000 steps are written 200k, and 600 steps not 0.6k.
+    written = "datum.value >= 10000 ? format(datum.value, '~s') : format(datum.value, ',d')"
+    axis = alt.Axis(labelExpr=written, tickMinStep=1)
+    return alt.X("step:Q", title="step", scale=alt.Scale(zero=False, nice=False), axis=axis)
 
 
 def _lines(shown: Drawing, colours: Palette) -> Iterator[alt.Chart]:
@@ -200,7 +203,8 @@ def _lines(shown: Drawing, colours: Palette) -> Iterator[alt.Chart]:
     scale = alt.Scale(type="log") if shown.log else alt.Scale(zero=False)
     legend = None
     if len(labels) > 1:
-        legend = alt.Legend(title=None, orient="top", labelLimit=260, symbolType="stroke", symbolOpacity=1)
+        columns = 5 if max(map(len, labels)) <= SHORT_LABEL else 2
+        legend = alt.Legend(title=None, orient="top", columns=columns, symbolType="stroke", symbolOpacity=1)
     colour = alt.Color("series:N", sort=None, legend=legend, scale=alt.Scale(range=list(colours.lines)))
     axis = alt.Axis(format="~g" if shown.log else ".4~g", tickCount=5)
     title = ", ".join(part for part in (shown.unit.label, "logarithmic" if shown.log else "") if part) or None

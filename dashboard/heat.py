@@ -15,7 +15,9 @@ MOST_ROWS = 48
 MOST_STEPS = 100
 """Columns of a map: each is wide enough for a cross."""
 ROW_HEIGHT = 15
-AXIS_HEIGHT = 50
+FEW_ROWS_HEIGHT = 160
+"""A map of few layers is at least this high."""
+AXIS_HEIGHT = 60
 """The chart's height includes its axis."""
 DECADES = 12.0
 """The scale reaches down this many orders of magnitude from the largest value; what is smaller has its last colour."""
@@ -98,7 +100,7 @@ def heat_map(found: Cells, began: list[Row], colours: Palette, title: str) -> Dr
     base = alt.Chart().encode(
         x=alt.X("step:O", title="sampled step", axis=alt.Axis(labelOverlap="greedy", labelAngle=0, labelSeparation=8))
     )
-    labels = alt.Axis(labelLimit=260, labelOverlap=False, labelFontSize=10, ticks=False)
+    labels = alt.Axis(labelLimit=260, labelOverlap=False, labelFlush=False, labelFontSize=10, ticks=False)
     tiles = base.encode(y=alt.Y("row:N", sort=found.rows, title=None, axis=labels))
     where = [alt.Tooltip("row:N", title="layer"), alt.Tooltip("step:O", format=",d")]
     layers = []
@@ -115,7 +117,7 @@ def heat_map(found: Cells, began: list[Row], colours: Palette, title: str) -> Dr
     named = {"values": found.values, "zeros": found.zeros, "crosses": found.crosses, "began": began}
     datasets = {name: rows for name, rows in named.items() if rows}
     return alt.layer(*layers, datasets=datasets).properties(
-        height=AXIS_HEIGHT + max(60, ROW_HEIGHT * len(found.rows)), padding=PADDING
+        height=AXIS_HEIGHT + max(FEW_ROWS_HEIGHT, ROW_HEIGHT * len(found.rows)), padding=PADDING
     )
 
 

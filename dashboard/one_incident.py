@@ -29,6 +29,7 @@ def show(incident: str) -> None:
 
 def body(incident: Incident) -> None:
     """All that changes by itself."""
+    details = panels.client().run(incident.run)
     st.title(prose(incident.title or words(incident.kind)), anchor=False)
     row = st.container(horizontal=True, vertical_alignment="center")
     row.markdown(panels.badges(incident) + f" :gray-badge[{words(incident.kind)}]", width="content")
@@ -39,27 +40,27 @@ def body(incident: Incident) -> None:
     with what:
         st.subheader("What happened", anchor=False)
         st.markdown(prose(incident.explanation) or "The agent has no words for it yet.")
-        whereabouts(incident)
+        whereabouts(incident, details)
         st.subheader("What to do", anchor=False)
         st.info(prose(incident.remedy) or "No remedy is known for this cause.", icon=":material/healing:")
     with why:
         st.subheader("Why", anchor=False)
         causes(incident)
-    evidence(incident, panels.client().run(incident.run))
+    evidence(incident, details)
     findings(incident)
 
 
-def whereabouts(incident: Incident) -> None:
-    """Where and when, in two lines."""
+def whereabouts(incident: Incident, details: RunDetails) -> None:
+    """Where and when, in two lines; of a job of one rank the rank says nothing."""
     first, detected = incident.first_step, incident.detected_step
     late = detected - first if first is not None and detected is not None else 0
     where = panels.code(incident.where) if incident.where else "the whole run"
-    rank = "every rank" if incident.rank is None else f"rank {incident.rank}"
+    rank = " on every rank" if incident.rank is None else f" on rank {incident.rank}"
     flagged = f", flagged {late:,} later at {number(detected)}" if late else " and was flagged there"
-    st.markdown(
-        f":material/location_on: {where} on {rank}  \n"
-        f":material/schedule: began at step **{number(first)}**{flagged}; opened {age(incident.opened_at, time.time())}"
+    began = (
+        f"began at {details.counts[:-1]} **{number(first)}**{flagged}; opened {age(incident.opened_at, time.time())}"
     )
+    st.markdown(f":material/location_on: {where}{rank if details.ranks > 1 else ''}  \n:material/schedule: {began}")
 
 
 def causes(incident: Incident) -> None:

@@ -45,6 +45,8 @@ VITAL_SIGNS = (
 """In this order, each only if the run sends one of its signals."""
 LINEAR = {"learning_rate"}
 """Schedules are drawn to end at zero; on a logarithmic axis the last steps would be all of the picture."""
+FIRST_PROFILE = "parameter_gradient_norm"
+"""The heat map to begin with: it shows most failures of numerics."""
 HIDDEN = {"batch_digest"}
 """Numbers that mean nothing as a line."""
 
@@ -76,7 +78,7 @@ def sent(signals: tuple[str, ...], details: RunDetails) -> tuple[str, ...]:
 def one_plot(details: RunDetails, plot: Plot, incidents: list[Incident], view: View, place: str = "run") -> None:
     """One chart with its title and what its signals tell."""
     series = panels.client().series(details.run, plot.signals, view.rank, start=view.start, end=view.end, points=POINTS)
-    series = [one for one in series if one.step]
+    series = sorted((one for one in series if one.step), key=lambda one: plot.signals.index(one.signal))
     if len({one.rank for one in series}) * len(plot.signals) > MANY_LINES:
         series = band_over_ranks(series)
     st.markdown(f"**{plot.title}**", help=tells(plot.signals, details))
@@ -124,7 +126,12 @@ def layers(details: RunDetails, incidents: list[Incident]) -> None:
         )
         return
     left, right = st.columns([3, 1])
-    signal = left.selectbox("Measured per layer", details.profiles, format_func=words, key=f"profile-{details.run}")
+    signal = left.selectbox(
+        "Measured per layer",
+        sorted(details.profiles, key=lambda name: name != FIRST_PROFILE),
+        format_func=words,
+        key=f"profile-{details.run}",
+    )
     ranks = sorted({process.rank for process in details.processes if process.rank >= 0}) or [0]
     rank = right.selectbox("Rank", ranks, key=f"profile-rank-{details.run}") if len(ranks) > 1 else ranks[0]
     layer_map(details, incidents, signal, rank)
@@ -137,6 +144,9 @@ def layer_map(details: RunDetails, incidents: list[Incident], signal: str, rank:
         st.caption(f"Rank {rank} has not sent this yet.")
         return
     found = cells(profiles)
+    if not found.values and not found.crosses:
+        st.caption(f"All {len(found.zeros):,} cells are exactly zero.")
+        return
     known = BY_NAME.get(signal)
     st.caption(" ".join([plain(known.tells) if known else "", *legend(len(found.zeros), len(found.crosses))]))
     panels.chart(

@@ -3,11 +3,10 @@
 import time
 from typing import Any
 
-import msgspec
 import pandas as pd
 import streamlit as st
 from torchvitals.dashboard.answers import RunDetails
-from torchvitals.dashboard.wording import age, number, plain, state, words
+from torchvitals.dashboard.wording import age, number, plain, prose, state, words
 
 
 def job(details: RunDetails) -> None:
@@ -25,9 +24,9 @@ def job(details: RunDetails) -> None:
 
 def facts(known: dict[str, Any]) -> None:
     """What the hooks found out about the code."""
-    rows = [{"what": what, "found": found} for what, found in fact_rows(known)]
+    rows = [{"what": what, "found": plain(found)} for what, found in fact_rows(known)]
     if rows:
-        st.dataframe(pd.DataFrame(rows), hide_index=True)
+        st.table(pd.DataFrame(rows).set_index("what"))
     else:
         st.caption("The job has not described itself.")
 
@@ -89,7 +88,8 @@ def checked(details: RunDetails) -> None:
         st.caption("Everything that can be checked is checked." if names else "Nothing has been checked yet.")
         return
     st.markdown("**Not checked**")
-    st.dataframe(pd.DataFrame([{"what": words(n.what), "why": n.why} for n in details.not_checked]), hide_index=True)
+    rows = [{"what": words(item.what), "why": prose(item.why)} for item in details.not_checked]
+    st.table(pd.DataFrame(rows).set_index("what"))
 
 
 def processes(details: RunDetails) -> None:
@@ -101,7 +101,7 @@ def processes(details: RunDetails) -> None:
             "state": state(process.state) if process.state else "–",
             "pid": str(process.pid),
             "host": process.host,
-            "last step": number(process.last_step),
+            "last step": number(process.last_step) if (process.last_step or 0) >= 0 else "–",
             "last seen": age(process.last_seen, now),
             "records dropped": number(process.dropped),
             "records corrupt": number(process.corrupt),
@@ -125,7 +125,7 @@ def events(details: RunDetails) -> None:
             "step": number(event.step) if event.step is not None and event.step >= 0 else "–",
             "rank": "launcher" if event.rank is not None and event.rank < 0 else number(event.rank),
             "what": words(event.kind),
-            "details": msgspec.json.encode(event.details).decode(),
+            "details": text(event.details),
         }
         for event in sorted(details.events, key=lambda event: -event.time)
     ]

@@ -91,7 +91,7 @@ def texts():
         kinds = ("title", "header", "subheader", "markdown", "caption", "code", "error", "warning", "info", "success")
         blocks = [element.value for kind in kinds for element in getattr(app, kind)]
         labels = [f"{metric.label} {metric.value}" for metric in app.metric]
-        tables = [frame.value.to_string() for frame in app.dataframe]
+        tables = [frame.value.to_string() for frame in app.dataframe] + [table.value.to_string() for table in app.table]
         return "\n".join(map(str, (*blocks, *labels, *tables)))
 
     return said
