@@ -23,7 +23,7 @@ class Signal(msgspec.Struct, frozen=True):
     tells: str
 
 
-# fmt: off (a table: one signal, one line)
+# fmt: off
 SIGNALS: tuple[Signal, ...] = (
     # every optimizer step
     Signal("loss", "1", "none", "step", "What the job minimises, unscaled; summed over one step's backward roots."),
@@ -73,7 +73,7 @@ SIGNALS: tuple[Signal, ...] = (
         "1",
         "parameter",
         "sampled",
-        "Share of output rows whose gradient was exactly zero on every sampled step of the recent window.",
+        "Share of output rows without gradient for improbably many samples in a row, given how often each had one.",
     ),
     Signal("parameter_rows", "{row}", "parameter", "sampled", "Output rows of each parameter."),
     Signal("parameter_nonfinite", "1", "parameter", "sampled", "1 where the gradient held NaN or Inf."),
@@ -81,7 +81,13 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("module_output_absmax", "1", "module", "sampled", "Largest absolute output of each leaf module."),
     Signal("module_output_std", "1", "module", "sampled", "Standard deviation of each leaf module's output."),
     Signal("module_zero_share", "1", "module", "sampled", "Share of outputs that are exactly zero."),
-    Signal("module_silent_units", "1", "module", "sampled", "Share of units that were zero for the whole batch."),
+    Signal(
+        "module_silent_units",
+        "1",
+        "module",
+        "sampled",
+        "Share of a ReLU's units that were zero for whole batches, improbably many in a row given their past.",
+    ),
     Signal("module_saturated_share", "1", "module", "sampled", "Share of tanh/sigmoid outputs in the flat region."),
     # inference: windows of requests
     Signal("latency_seconds", "s", "none", "window", "Duration of each outermost forward of a serving model."),

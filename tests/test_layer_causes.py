@@ -1,0 +1,123 @@
+"""Causes of what stops learning: each speaks when its evidence is there, and is silent or beaten otherwise."""
+
+import math
+
+import pytest
+from torchvitals.agent.case import Case
+from torchvitals.agent.causes.dying_relu import DyingRelu
+from torchvitals.agent.causes.frozen_parameters import FrozenParameters
+from torchvitals.agent.causes.learning_rate_zero import LearningRateZero
+from torchvitals.agent.causes.saturating_activation import SaturatingActivation
+from torchvitals.agent.causes.stale_optimizer_parameters import StaleOptimizerParameters
+from torchvitals.agent.diagnosis import rank_causes
+from torchvitals.agent.history import History
+from torchvitals.detectors.detector import Finding
+
+CAUSES = (DyingRelu, FrozenParameters, LearningRateZero, SaturatingActivation, StaleOptimizerParameters)
+
+
+def finding(kind, name="", first_step=10, value=0.9, **evidence):
+    return Finding(
+        kind=kind, severity="error", first_step=first_step, step=first_step + 5, value=value, threshold=0.8,
+        name=name, evidence=evidence,
+    )  # fmt: skip
+
+
+def case(*findings, rate=0.1, extra=0.0, zero_from=10**9, **model):
+    history = History()
+    for step in range(60):
+        history.add("learning_rate", step, 0.0 if step >= zero_from else rate)
+        history.add("optimizer_extra_parameters", step, extra)
+    facts = {"models": [model]} if model else {}
+    return Case(findings=list(findings), history=history, facts=facts, events=[])
+
+
+def best(case):
+    kinds = {f.kind for f in case.findings}
+    opinions = [
+        (cause(), opinion)
+        for cause in CAUSES
+        if kinds & set(cause.explains) and (opinion := cause().weigh(case)) is not None
+    ]
+    ranked = rank_causes(opinions)
+    return ranked[0] if ranked else (None, None)
+
+
+DEAD = {"units": 64, "silent_units": 60, "lowest_share": 0.05, "from_start": False}
+
+
+@pytest.mark.parametrize(
+    ("given", "word", "where"),
+    [
+        (case(finding("dead_relu", "net.2.weight", **DEAD)), "dying_relu", "net.2"),
+        (case(finding("dead_relu", "net.3"), activations={"ReLU": 2}), "dying_relu", "net.3"),
+        (case(finding("vanishing", everywhere=True), activations={"ReLU": 2}), "dying_relu", ""),
+        (
+            case(finding("saturation", "net.1", reference=0.1), activations={"Tanh": 2}),
+            "saturating_activation",
+            "net.1",
+        ),
+        (
+            case(finding("vanishing", "0.weight", value=1e-12), activations={"Sigmoid": 20}),
+            "saturating_activation",
+            "0",
+        ),
+        (
+            case(finding("stuck_parameters", relation="learning_rate_zero"), zero_from=10),
+            "learning_rate_zero",
+            "optimizer",
+        ),
+        (
+            case(
+                finding(
+                    "stuck_parameters", "a.weight", relation="without_gradient", parameters=6, trainable=8, all=False
+                )
+            ),
+            "frozen_parameters",
+            "a",
+        ),
+        (
+            case(finding("stuck_parameters", relation="stale_parameters", parameters=2), extra=2.0),
+            "stale_optimizer_parameters",
+            "optimizer",
+        ),
+        (
+            case(
+                finding(
+                    "stuck_parameters", "a.weight", relation="without_gradient", parameters=8, trainable=8, all=True
+                )
+            ),
+            "stale_optimizer_parameters",
+            "a",
+        ),
+    ],
+)
+def test_the_right_cause_comes_first(given, word, where):
+    ranked, opinion = best(given)
+
+    assert ranked.cause == word
+    assert opinion.where == where
+    assert len(opinion.title) < 80
+    assert opinion.remedy
+    assert math.isfinite(sum(clue.weight for clue in opinion.clues))
+
+
+def test_units_and_numbers_are_in_the_evidence():
+    ranked, _ = best(case(finding("dead_relu", "net.2.weight", **DEAD)))
+
+    assert "60 of 64 units in net.2.weight are silent, after at most 5% before" in ranked.evidence
+
+
+def test_a_net_without_squashing_activations_does_not_saturate():
+    assert SaturatingActivation().weigh(case(finding("vanishing", "0.weight"), activations={"ReLU": 3})) is None
+
+
+def test_a_learning_rate_that_is_there_is_not_blamed():
+    assert LearningRateZero().weigh(case(finding("stuck_parameters", relation="unchanged"))) is None
+
+
+def test_the_zero_is_dated_by_the_rate_itself():
+    _, opinion = best(case(finding("stuck_parameters", relation="learning_rate_zero", first_step=12), zero_from=12))
+
+    assert opinion.first_step == 12
+    assert "from step 12" in opinion.title
