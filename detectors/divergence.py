@@ -39,7 +39,7 @@ class Divergence:
         patience: int = 3,
         worse: float = 3.0,  # of the start: curricula and bootstrapped values measured rise to twice theirs
         learnt: float = 0.5,  # of the start; a loss that never fell by half has nothing to lose
-        turn: float = 2.0,  # of the last good block: what grows from block to block grows by design
+        turn: float = 2.0,  # of the last good block, and of the highest: what grows from block to block does so by design
         rate_jump: float = 3.0,
         improving: float = 0.8,  # the last block against the first: it is being learnt again
     ) -> None:
@@ -51,6 +51,8 @@ class Divergence:
         self.best = np.zeros(0)
         self.good = np.zeros(0)
         """Median of the last block that was not bad."""
+        self.highest = np.zeros(0)
+        """Largest of them: in a long run of wide noise some block lies far above the first."""
         self.rate = np.zeros(0)
         """Largest learning rate of the blocks that were not bad."""
         self.newest_rate = np.zeros(0)
@@ -92,7 +94,8 @@ class Divergence:
         """Above it a block is bad; infinite while there is nothing to lose."""
         beyond = self.newest_rate > self.rate_jump * self.rate
         middle = np.where(self.best <= 0.7 * self.start, (self.best + self.start) / 2, np.inf)
-        lost = np.where(self.best <= self.learnt * self.start, self.worse * self.start, np.inf)
+        level = np.maximum(self.worse * self.start, self.turn * self.highest)
+        lost = np.where(self.best <= self.learnt * self.start, level, np.inf)
         limit: Floats = np.where(beyond & (self.rate > 0), np.minimum(middle, lost), lost)
         return np.where(self.negative, np.inf, limit)
 
@@ -104,6 +107,7 @@ class Divergence:
         self.bad[rows] = np.where(bad, self.bad[rows] + 1, 0)
         good = rows[~bad]
         self.good[good] = middle[~bad]
+        self.highest[good] = np.fmax(self.highest[good], middle[~bad])
         self.best[good] = np.minimum(self.best[good], middle[~bad])
         self.start[good] = np.where(np.isnan(self.start[good]), middle[~bad], self.start[good])
         self.rate[good] = np.maximum(self.rate[good], self.newest_rate[good])
@@ -137,7 +141,7 @@ class Divergence:
         self.since = np.concatenate([self.since, zeros])
         self.start = np.concatenate([self.start, np.full(new, np.nan)])
         self.best = np.concatenate([self.best, np.full(new, np.inf)])
-        self.good = np.concatenate([self.good, np.zeros(new)])
+        self.good, self.highest = np.concatenate([self.good, zeros]), np.concatenate([self.highest, zeros])
         self.rate, self.newest_rate = np.concatenate([self.rate, zeros]), np.concatenate([self.newest_rate, zeros])
         self.entry = np.concatenate([self.entry, zeros])
         self.negative = np.concatenate([self.negative, zeros.astype(bool)])
