@@ -70,7 +70,8 @@ class InputBound:
         usable &= np.isfinite(total) & np.isfinite(wait) & (wait >= 0) & (total >= wait)
         mine = self._sums[:, : len(total)]
         mine += np.where(usable, np.minimum([total, wait, np.ones_like(total)], 1e9), 0.0)
-        self._first = reading.step if self._first < 0 else self._first
+        if self._first < 0:  # what holds in the first block has held since the job began
+            self._first = 0 if self._seen == self.warm_up + 1 else reading.step
         self._taken += 1
         return self._judge(reading.step) if self._taken == self.block_steps else []
 
