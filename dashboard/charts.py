@@ -204,7 +204,9 @@ def _lines(shown: Drawing, colours: Palette) -> Iterator[alt.Chart]:
     legend = None
     if len(labels) > 1:
         columns = 5 if max(map(len, labels)) <= SHORT_LABEL else 2
-        legend = alt.Legend(title=None, orient="top", columns=columns, symbolType="stroke", symbolOpacity=1)
+        legend = alt.Legend(
+            title=None, orient="top", columns=columns, labelLimit=260, symbolType="stroke", symbolOpacity=1
+        )
     colour = alt.Color("series:N", sort=None, legend=legend, scale=alt.Scale(range=list(colours.lines)))
     axis = alt.Axis(format="~g" if shown.log else ".4~g", tickCount=5)
     title = ", ".join(part for part in (shown.unit.label, "logarithmic" if shown.log else "") if part) or None

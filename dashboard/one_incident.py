@@ -10,6 +10,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 from torchvitals.dashboard import panels, plots
 from torchvitals.dashboard.answers import Cause, Incident, RunDetails
+from torchvitals.dashboard.charts import MANY_LINES
 from torchvitals.dashboard.client import AgentError
 from torchvitals.dashboard.evidence import around, signals_of
 from torchvitals.dashboard.wording import age, number, percent, plain, prose, severity, words
@@ -131,7 +132,9 @@ def evidence(incident: Incident, details: RunDetails) -> None:
     st.subheader("Evidence", anchor=False)
     if names.scalars:
         st.caption(f"{details.counts.capitalize()} {start:,} to {end:,}; the dashed rule is where it began.")
-    view = plots.View(rank=incident.rank, start=start, end=end)
+    # Beside its healthy peers a sick rank shows best, while there are few enough to tell apart.
+    rank = incident.rank if details.ranks > MANY_LINES else None
+    view = plots.View(rank=rank, start=start, end=end)
     columns = st.columns(2)
     for place, name in enumerate(names.scalars):
         with columns[place % 2]:
