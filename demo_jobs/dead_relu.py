@@ -46,17 +46,19 @@ class TextureNet(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         x = F.max_pool2d(F.relu(self.conv1(images)), 2)
-        return F.max_pool2d(F.relu(self.conv2(x)), 2).flatten(1)
+        pooled: Tensor = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        return pooled.flatten(1)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.classify(F.relu(self.hidden(self.features(images))))
+        logits: Tensor = self.classify(F.relu(self.hidden(self.features(images))))
+        return logits
 
 
 @torch.no_grad()
 def make_sparse(net: TextureNet, images: Tensor) -> None:
     """Shift each hidden unit's bias so that it fires for a quarter of ``images``."""
     before = net.hidden(net.features(images))
-    net.hidden.bias -= torch.quantile(before, 1 - FIRES_FOR, dim=0).clamp(min=0) + before.std(dim=0)
+    net.hidden.bias.sub_(torch.quantile(before, 1 - FIRES_FOR, dim=0).clamp(min=0) + before.std(dim=0))
 
 
 def main() -> None:
@@ -78,7 +80,7 @@ def main() -> None:
         chosen = torch.randint(0, len(images), (64,), generator=generator)
         loss = F.cross_entropy(net(normalised(images[chosen])), labels[chosen])
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if step % 50 == 0:
             print(f"step {step:4d}  loss {loss.item():.3f}")
