@@ -76,7 +76,7 @@ class RootWatch:
         self._look_at_batch = guard("batch", self._read_batch)
         self._arm_activations = guard("activations", self._install)
         self._send_activations = guard("activations", self._send)
-        self._give_up = guard("abandoned", observer.abandoned)
+        self._give_up = guard("abandoned", observer.origins.of_abandoned)
         self._remember = guard("replay", self.replay.remember)
         self._remember_output = guard("replay", self.replay.remember_output)
         self._training = False

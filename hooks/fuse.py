@@ -1,10 +1,13 @@
 """The boundary between the job and us: the first error inside a probe ends that probe, never the job."""
 
+import logging
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+
+log = logging.getLogger("torchvitals")
 
 
 class Fuse:
@@ -36,7 +39,13 @@ class Fuse:
                 return action(*args, **kwargs)
             except Exception as error:  # noqa: BLE001 (the fuse: whatever it is, the job goes on)
                 blown.add(probe)
-                self._report(probe, error)
+                self._tell(probe, error)
                 return None
 
         return guarded
+
+    def _tell(self, probe: str, error: Exception) -> None:
+        try:
+            self._report(probe, error)
+        except Exception as second:  # noqa: BLE001 (the fuse itself must hold)
+            log.warning("torchvitals: the failure of the probe %r could not be written down: %s", probe, second)

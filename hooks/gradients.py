@@ -48,9 +48,9 @@ def global_norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor | None:
         return None
     with torch.no_grad():
         if len(tensors) == 1:
-            return torch.linalg.vector_norm(tensors[0], dtype=_wide(tensors[0].dtype))
-        # float64: the squares of two finite float32 norms may overflow float32.
-        total: torch.Tensor = torch.linalg.vector_norm(norms(tensors), dtype=torch.float64)
+            total: torch.Tensor = torch.linalg.vector_norm(tensors[0], dtype=_wide(tensors[0].dtype))
+        else:  # float64: the squares of two finite float32 norms may overflow float32
+            total = torch.linalg.vector_norm(norms(tensors), dtype=torch.float64)
         return total
 
 

@@ -28,10 +28,9 @@ class Monitor:
     ...     optimizer.step()
     """
 
-    def __init__(self, recorder: Recorder, *, finds_models: bool = False) -> None:
+    def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.observer = Observer(recorder)
-        self.observer.finds_models = finds_models
         self._taps = Taps()
         self._handles: list[RemovableHandle] = []
 

@@ -2,7 +2,6 @@
 
 import time
 import weakref
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -64,7 +63,7 @@ class OptimizerWatch:
         if optimizer is None:
             return
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.tripwire = gradients.tripwire(self._observer.in_model_order(self.parameters))
+        self.tripwire = gradients.tripwire(self._observer.naming.in_model_order(self.parameters))
         self._profile = None
 
     def cleared(self) -> bool:
@@ -166,7 +165,7 @@ class OptimizerWatch:
         found = gradients.gradients(self.parameters)
         norm = gradients.global_norm(found)
         if norm is not None:
-            name = "gradient_norm_shard" if self._observer.sharded else "gradient_norm"
+            name = "gradient_norm_shard" if self._observer.naming.sharded else "gradient_norm"
             self._scalars[name] = _unscaled(norm, scale)
         wanted = sum(p.requires_grad for p in self.parameters)
         self._scalars["parameters_without_gradient"] = float(max(0, wanted - len(found)))
@@ -180,7 +179,7 @@ class OptimizerWatch:
             if isinstance(value, torch.Tensor) and value.device.type != "cpu":
                 continue
             if value is not None and not _finite(float(value)) and not (found_inf is not None and _truthy(found_inf)):
-                self._observer.nonfinite_gradient(self)
+                self._observer.origins.of_gradients(self)
                 return
 
     def _sample(self, scale: torch.Tensor | None) -> None:
@@ -192,8 +191,8 @@ class OptimizerWatch:
         self._sample_cost = time.perf_counter() - began
 
     def _make_profile(self) -> GradientProfile:
-        names = self._observer.names_of(self.parameters)
-        kinds = self._observer.kinds_of(self.parameters)
+        names = self._observer.naming.names_of(self.parameters)
+        kinds = self._observer.naming.kinds_of(self.parameters)
         self._recorder.write(Axis(self.axis, "parameter", names, {"kinds": kinds}))
         return GradientProfile(names, self.parameters, dict(zip(names, kinds, strict=True)))
 
@@ -293,11 +292,3 @@ def _truthy(flag: torch.Tensor | float) -> bool:
     if isinstance(flag, torch.Tensor) and flag.device.type != "cpu":
         return False
     return bool(flag)
-
-
-def sum_of(losses: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The sum of scalar losses of one step, which may live on several devices."""
-    total = losses[0].detach()
-    for loss in losses[1:]:
-        total = total + loss.detach().to(total.device)
-    return total

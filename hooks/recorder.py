@@ -114,10 +114,7 @@ class Recorder:
     def _blown(self, probe: str, error: Exception) -> None:
         frames = traceback.format_exception(error)
         log.warning("torchvitals: the probe %r failed and was removed; the job goes on\n%s", probe, "".join(frames))
-        try:
-            self.event("fuse", probe=probe, error=f"{type(error).__name__}: {error}", frames=frames[-3:])
-        except Exception:  # noqa: BLE001 (the fuse itself must hold)
-            log.warning("torchvitals: and the spool could not be told")
+        self.event("fuse", probe=probe, error=f"{type(error).__name__}: {error}", frames=frames[-3:])
 
 
 def finite_or_none(value: Any) -> float | None:

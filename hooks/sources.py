@@ -24,10 +24,10 @@ def install(taps: Taps, observer: Observer, guard: Guard) -> None:
 
 def _tap_backward(taps: Taps, observer: Observer, guard: Guard) -> None:
     def begins(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        observer.backward_begins(args[0] if args else kwargs.get("tensors"))
+        observer.losses.backward_begins(args[0] if args else kwargs.get("tensors"))
 
     def ended(_result: Any, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
-        observer.backward_ended()
+        observer.losses.backward_ended()
 
     # Tensor.backward looks this up at every call, and so do Lightning, Accelerate and the scalers.
     taps.wrap(torch.autograd, "backward", guard("loss", begins), guard("loss", ended))
@@ -39,13 +39,13 @@ def _tap_scaler(taps: Taps, observer: Observer, guard: Guard) -> None:
         return
 
     def scaled(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        observer.scaled(args[1] if len(args) > 1 else kwargs.get("outputs"), result)
+        observer.losses.scaled(args[1] if len(args) > 1 else kwargs.get("outputs"), result)
 
     def stepping(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        observer.scaler_steps(args[0], args[1] if len(args) > 1 else kwargs["optimizer"])
+        observer.losses.scaler_steps(args[0], args[1] if len(args) > 1 else kwargs["optimizer"])
 
     def stepped(_result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        observer.scaler_stepped(args[1] if len(args) > 1 else kwargs["optimizer"])
+        observer.losses.scaler_stepped(args[1] if len(args) > 1 else kwargs["optimizer"])
 
     taps.wrap(scaler_class, "scale", None, guard("scaler", scaled))
     taps.wrap(scaler_class, "step", guard("scaler", stepping), guard("scaler", stepped))
@@ -55,7 +55,7 @@ def _tap_clipping(taps: Taps, observer: Observer, guard: Guard) -> None:
     def clipped(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         limit = args[1] if len(args) > 1 else kwargs.get("max_norm")
         kind = args[2] if len(args) > 2 else kwargs.get("norm_type", 2.0)
-        observer.clipped(result, limit, kind)
+        observer.losses.clipped(result, limit, kind)
 
     listener = guard("clipping", clipped)
     # The module is looked up by its path: torch.nn.utils also holds a function of a similar name.

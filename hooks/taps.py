@@ -4,6 +4,7 @@ Each tap calls the original with the same arguments and returns what it returned
 fuse before and after. ``install`` and ``remove`` nest, so several monitors may share the taps.
 """
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, NamedTuple
@@ -61,14 +62,12 @@ def _wrapper(original: Any, before: Listener | None, after: Listener | None) -> 
             return original(*args, **kwargs)
         if before is not None:
             before(args, kwargs)
+        result = None
         try:
             result = original(*args, **kwargs)
-        except BaseException as error:
+            return result
+        finally:
             if after is not None:
-                after(error, args, kwargs)
-            raise
-        if after is not None:
-            after(result, args, kwargs)
-        return result
+                after(result if result is not None else sys.exc_info()[1], args, kwargs)
 
     return tapped

@@ -108,7 +108,7 @@ def start() -> Monitor | None:
     if _monitor is not None:
         return _monitor
     recorder = Recorder(overhead=float(os.environ.get("TORCHVITALS_OVERHEAD", "0.01")))
-    monitor = Monitor(recorder, finds_models=True)
+    monitor = Monitor(recorder)
     finder = RootFinder(monitor)
     observer = monitor.observer
     observer.met_optimizer = recorder.fuse.guard("discovery", lambda watch: _meet(monitor, watch))

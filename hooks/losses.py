@@ -1,0 +1,108 @@
+"""The loss: root of ``backward``, unscaled, with what is known the moment a backward pass begins."""
+
+import time
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from torchvitals.hooks.observer import Observer
+
+
+class Losses:
+    """Listens to backward passes and to the loss scaler."""
+
+    def __init__(self, observer: "Observer") -> None:
+        self._observer = observer
+        self._recorder = observer.recorder
+        self._unscaled: tuple[weakref.ref[torch.Tensor], torch.Tensor] | None = None
+        self._began = 0.0
+        self._calls_before = 0
+
+    def backward_begins(self, root: Any) -> None:
+        """``backward`` was called on ``root``; nothing has been freed yet."""
+        began = time.perf_counter()
+        observer = self._observer
+        pending = observer.pending
+        self._recorder.phase = "backward"
+        pending.backward_passes += 1
+        if pending.collectives is None:
+            pending.collectives = observer.collectives.total_or_none()
+        for watch in observer.optimizers:
+            if watch.index not in pending.resets and watch.cleared():
+                pending.resets.add(watch.index)
+        for watched in observer.roots:
+            watched.backward_follows = watched.awaiting_backward
+            watched.awaiting_backward = False
+        loss = _single(root)
+        if loss is not None:
+            self._take(loss)
+        self._began = time.perf_counter()
+        self._recorder.cost += self._began - began
+
+    def backward_ended(self) -> None:
+        """The backward pass is over."""
+        self._recorder.spent["backward"] += time.perf_counter() - self._began
+        self._recorder.phase = "idle"
+
+    def scaled(self, unscaled: Any, scaled: Any) -> None:
+        """The loss scaler multiplied ``unscaled``: remember which root belongs to which loss."""
+        if isinstance(unscaled, torch.Tensor) and isinstance(scaled, torch.Tensor):
+            self._unscaled = (weakref.ref(scaled), unscaled.detach())
+
+    def scaler_steps(self, scaler: Any, optimizer: Optimizer) -> None:
+        """``scaler.step(optimizer)`` begins: note the scale, and whether the optimizer will run."""
+        self._calls_before = self._observer.watch_optimizer(optimizer).calls
+        scale = getattr(scaler, "_scale", None)
+        if isinstance(scale, torch.Tensor):
+            self._observer.pending.logged["loss_scale"] = scale.detach().clone()
+        self._recorder.learn(scaler=True)
+
+    def scaler_stepped(self, optimizer: Optimizer) -> None:
+        """``scaler.step(optimizer)`` has ended; the optimizer did not run when there was an overflow."""
+        watch = self._observer.watch_optimizer(optimizer)
+        if watch.calls == self._calls_before:
+            watch.skipped(optimizer)
+
+    def clipped(self, total: Any, limit: Any, kind: Any) -> None:
+        """The job clipped its gradients and computed their norm: take it, it is free."""
+        if hasattr(total, "full_tensor") or not isinstance(limit, int | float | torch.Tensor):
+            return  # the whole norm of a DTensor would need a collective
+        self._recorder.learn(clips=float(limit))
+        if kind in (2, 2.0, "2"):
+            self._observer.pending.clip = (total.detach() if isinstance(total, torch.Tensor) else total, float(limit))
+
+    def _take(self, loss: torch.Tensor) -> None:
+        value = loss.detach()
+        if self._unscaled is not None:
+            scaled, unscaled = self._unscaled
+            self._unscaled = None
+            if scaled() is loss:
+                value = unscaled
+        pending = self._observer.pending
+        pending.losses.append(value)
+        if value.device.type == "cpu":
+            number = float(value)
+            if number - number != 0.0:
+                pending.nonfinite_loss = True
+                self._observer.origins.of_loss(loss)
+
+
+def _single(root: Any) -> torch.Tensor | None:
+    """The loss behind the first argument of ``backward``; ``None`` unless it is one scalar."""
+    if isinstance(root, Sequence) and len(root) == 1:
+        root = root[0]
+    if isinstance(root, torch.Tensor) and root.numel() == 1:
+        return root
+    return None
+
+
+def sum_of(losses: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The sum of scalar losses of one step, which may live on several devices."""
+    total = losses[0].detach()
+    for loss in losses[1:]:
+        total = total + loss.detach().to(total.device)
+    return total

@@ -1,0 +1,86 @@
+"""When something is not finite: which model to ask for the origin, and how often."""
+
+from collections.abc import Callable, Mapping
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torchvitals.hooks.abandoned import job_frames, newest_loss
+from torchvitals.hooks.forwards import RootWatch
+
+if TYPE_CHECKING:
+    from torchvitals.hooks.observer import Observer
+    from torchvitals.hooks.optimizers import OptimizerWatch
+
+Ask = Callable[[RootWatch], Mapping[str, Any] | None]
+
+
+class Origins:
+    """Asks the replays, and writes what they answer.
+
+    Args:
+        observer: who knows the roots and the pending step.
+        most_origins: answers per run: a job that goes on after one NaN repeats itself.
+        most_replays: questions per run, each a forward and a backward; a norm that overflowed from finite
+            gradients has no origin, and the next step is asked again.
+        most_abandoned: losses given up that are looked at; a job that skips every second batch does so by plan.
+    """
+
+    def __init__(
+        self, observer: "Observer", *, most_origins: int = 3, most_replays: int = 12, most_abandoned: int = 20
+    ) -> None:
+        self._observer = observer
+        self._recorder = observer.recorder
+        self._answers_left = most_origins
+        self._replays_left = most_replays
+        self._abandoned_left = most_abandoned
+        self._bad_step = -1
+
+    def of_loss(self, loss: torch.Tensor) -> None:
+        """``loss`` is not finite and its graph is still there."""
+        self._ask(lambda root: root.replay.loss_origin(loss))
+
+    def of_gradients(self, watch: "OptimizerWatch") -> None:
+        """The loss was finite and a gradient is not; the weights have not been touched."""
+        if not self._observer.pending.nonfinite_loss:
+            self._ask(lambda root: root.replay.gradient_origin(watch.parameters))
+
+    def of_abandoned(self, frame: FrameType | None) -> None:
+        """A training forward was followed by no backward: did the job give up a bad loss?
+
+        Args:
+            frame: where the job is now, ``None`` when its script is over.
+        """
+        waiting = [root for root in self._observer.roots if root.awaiting_backward]
+        if not waiting or self._abandoned_left <= 0:
+            return
+        self._abandoned_left -= 1
+        for root in waiting:
+            root.awaiting_backward = False
+        frames = job_frames(frame)
+        loss = newest_loss(frames)
+        if loss is None:
+            self._ask(lambda root: root.replay.output_origin() if root in waiting else None)
+        elif loss.device.type == "cpu" and not bool(torch.isfinite(loss.detach())):
+            self._ask(lambda root: root.replay.loss_origin(loss, frames=frames) if root in waiting else None)
+            self._observer.abandon(loss.detach())
+
+    def _ask(self, origin: Ask) -> None:
+        """Ask all roots, for the first bad step of an incident: what follows within a step belongs to it."""
+        step = self._recorder.step
+        if self._bad_step >= 0 and step - self._bad_step <= 1:
+            self._bad_step = step
+            return
+        if self._answers_left <= 0 or self._replays_left <= 0:
+            return
+        self._replays_left -= 1
+        ask = self._recorder.fuse.guard("replay", origin)
+        trained = [root for root in self._observer.roots if root.training_calls]
+        answers = [(root, answer) for root in trained if (answer := ask(root))]
+        if answers:
+            # A model that is not to blame may answer that it cannot tell; one that knows comes first.
+            root, answer = max(answers, key=lambda pair: bool(pair[1].get("complete")))
+            self._bad_step = step
+            self._answers_left -= 1
+            module = root.prefix + answer["module"] if answer.get("module") else ""
+            self._recorder.event("origin", **{**answer, "module": module})
