@@ -18,7 +18,7 @@ from urllib.request import urlopen
 
 from websockets.sync.client import connect
 
-PATIENCE = 25.0
+PATIENCE = 60.0
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"),
