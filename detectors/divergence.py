@@ -39,7 +39,7 @@ class Divergence:
         patience: int = 3,
         worse: float = 3.0,  # of the start: curricula and bootstrapped values measured rise to twice theirs
         learnt: float = 0.5,  # of the start; a loss that never fell by half has nothing to lose
-        turn: float = 2.0,  # of the last good block, and of the highest: what grows from block to block does so by design
+        turn: float = 2.0,  # of the last good block and of the highest: what grows by design grows slowly
         rate_jump: float = 3.0,
         improving: float = 0.8,  # the last block against the first: it is being learnt again
     ) -> None:
