@@ -55,6 +55,11 @@ class Budget:
         self._most = max(allowance, 1.0)
         self._tasks = {"norm": Task(norm_floor, 0.5), "sample": Task(sample_floor, 1.0)}
 
+    @property
+    def in_debt(self) -> bool:
+        """Whether even what is done at every step costs more than was earned: steps of a millisecond or two."""
+        return self.tokens < 0.0
+
     def wants(self, task: str, step: int) -> bool:
         """Whether ``task`` may happen at ``step``."""
         work = self._tasks[task]

@@ -97,6 +97,11 @@ class RootWatch:
             self._activations.remove()
         self._handles.clear()
 
+    def look_again(self) -> None:
+        """Something jumped in the step that ends: look at the inputs of its last forward, whatever it costs."""
+        if self.replay.last_inputs is not None:
+            self._look_at_batch(*self.replay.last_inputs, whole=True)
+
     # -- called by the hooks ----------------------------------------------------------------------
 
     def entered(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -130,7 +135,8 @@ class RootWatch:
             self._give_up(sys._getframe())
         self.awaiting_backward = True
         observer = self._observer
-        self._look_at_batch(args, kwargs)
+        if not self._recorder.budget.in_debt or observer.sampling:
+            self._look_at_batch(args, kwargs)
         if self.compiled:
             return
         if observer.sampling and not self._measuring:
@@ -166,7 +172,7 @@ class RootWatch:
         record = Profile(self._observer.sampled_step, self._recorder.clock(), self._axis, packed)
         self._recorder.write(record)
 
-    def _read_batch(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def _read_batch(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, whole: bool = False) -> None:
         scalars = self._observer.pending.scalars
         first = True
         for tensor in tensors((args, kwargs)):
@@ -174,7 +180,7 @@ class RootWatch:
                 scalars["batch_items"] = scalars.get("batch_items", 0.0) + tensor.shape[0]
                 self._observer.saw_batch(tensor)
                 first = False
-            if tensor.is_floating_point() and tensor.device.type == "cpu" and self._may_read(tensor):
+            if tensor.is_floating_point() and tensor.device.type == "cpu" and (whole or self._may_read(tensor)):
                 self._read_range(tensor, scalars)
 
     def _may_read(self, tensor: torch.Tensor) -> bool:

@@ -1,6 +1,7 @@
 """Norms of what an optimizer is about to apply, with few launches and no synchronisation."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 
@@ -58,6 +59,19 @@ def tripwire(parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """The few small parameters nearest to the input, which a NaN born in backward flows down to."""
     small = [p for p in parameters if p.requires_grad and 0 < p.numel() <= TRIPWIRE_NUMEL]
     return (small or [p for p in parameters if p.requires_grad and p.numel()])[:TRIPWIRE_TENSORS]
+
+
+def unscaled(norm: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+    """``norm`` without the loss scale that a fused optimizer has yet to divide out."""
+    return norm if scale is None else norm / scale.to(norm.device)
+
+
+def clipped(total: Any, limit: float) -> Any:
+    """The norm that is left after ``clip_grad_norm_`` computed ``total`` and scaled down to ``limit``."""
+    if isinstance(total, torch.Tensor) and total.device.type != "cpu":
+        return torch.where(total > limit, torch.full_like(total, limit), total)
+    value = float(total)
+    return value if not value > limit else limit
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:

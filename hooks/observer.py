@@ -188,6 +188,13 @@ class Observer:
 
     _last_iterator: "weakref.ref[Any] | None" = None
 
+    def look_at_batch(self) -> dict[str, float]:
+        """The range of the batch of the step that ends."""
+        for root in self.roots:
+            root.look_again()
+        seen, self.pending.scalars = self.pending.scalars, {}
+        return seen
+
     def abandon(self, loss: torch.Tensor) -> None:
         """The job gave up ``loss``: an attempt with nothing else, which is why the job ends or skips."""
         self.pending.losses.append(loss)

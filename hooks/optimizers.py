@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 NAMELESS = "parameter[{}]"
 
 
+RSS_EVERY = 8
+"""Steps between readings of resident memory in a job whose steps are too short to pay for each."""
+
+
 class OptimizerWatch:
     """Reads one optimizer in its step's pre- and post-hook.
 
@@ -149,14 +153,14 @@ class OptimizerWatch:
     def _read_tripwire(self, scale: torch.Tensor | None) -> None:
         norm = gradients.global_norm(gradients.gradients(self.tripwire))
         if norm is not None:
-            self._scalars["tripwire_norm"] = _unscaled(norm, scale)
+            self._scalars["tripwire_norm"] = gradients.unscaled(norm, scale)
 
     def _read_norm(self, scale: torch.Tensor | None) -> None:
         clip = self._observer.pending.clip
         if clip is not None:
             total, limit = clip
             self._scalars["gradient_norm_unclipped"] = total
-            self._scalars["gradient_norm"] = _clipped(total, limit)
+            self._scalars["gradient_norm"] = gradients.clipped(total, limit)
             return
         budget = self._recorder.budget
         if not budget.wants("norm", self.step):
@@ -166,7 +170,7 @@ class OptimizerWatch:
         norm = gradients.global_norm(found)
         if norm is not None:
             name = "gradient_norm_shard" if self._observer.naming.sharded else "gradient_norm"
-            self._scalars[name] = _unscaled(norm, scale)
+            self._scalars[name] = gradients.unscaled(norm, scale)
         wanted = sum(p.requires_grad for p in self.parameters)
         self._scalars["parameters_without_gradient"] = float(max(0, wanted - len(found)))
         self._scalars |= self._device_memory() or {}
@@ -236,15 +240,18 @@ class OptimizerWatch:
             for phase in ("data", "forward", "backward", "optimizer"):
                 if spent[phase]:
                     scalars[f"{phase}_seconds"] = spent[phase]
-        rss = self._resident()
-        if rss is not None:
-            scalars["rss_bytes"] = float(rss)
+        if self.step % RSS_EVERY == 0 or not self._recorder.budget.in_debt:
+            rss = self._resident()
+            if rss is not None:
+                scalars["rss_bytes"] = float(rss)
         scalars["overhead_ratio"] = self._recorder.budget.ratio
 
     def _write(self, scalars: dict[str, torch.Tensor | float]) -> None:
         self.flush()
         values, arriving = readback.read(scalars)
         self._suspicious = self._suspicion.look(values)
+        if self._suspicious and "input_absmax" not in values:
+            values |= self._observer.look_at_batch()
         if arriving is None:
             self._recorder.open().step(self.step, self._recorder.clock(), values, self.index)
         else:
@@ -269,18 +276,6 @@ def _learning_rate(optimizer: Optimizer) -> torch.Tensor | float:
         tensors = [rate if isinstance(rate, torch.Tensor) else torch.tensor(rate) for rate in rates]
         return torch.stack([tensor.detach().reshape(()).to(tensors[0].device) for tensor in tensors]).max()
     return float(max(rates, default=0.0))
-
-
-def _unscaled(norm: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
-    return norm if scale is None else norm / scale.to(norm.device)
-
-
-def _clipped(total: Any, limit: float) -> Any:
-    """The norm that is left after ``clip_grad_norm_`` computed ``total`` and scaled down to ``limit``."""
-    if isinstance(total, torch.Tensor) and total.device.type != "cpu":
-        return torch.where(total > limit, torch.full_like(total, limit), total)
-    value = float(total)
-    return value if not value > limit else limit
 
 
 def _finite(value: float) -> bool:

@@ -78,6 +78,11 @@ class Replay:
         if self._calls:
             self._calls[-1].returned(output)
 
+    @property
+    def last_inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Arguments of the last forward of this step."""
+        return (self._calls[-1].args, self._calls[-1].kwargs) if self._calls else None
+
     def forget(self) -> None:
         """Let go of all inputs and gradients."""
         self._calls.clear()
