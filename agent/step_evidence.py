@@ -45,8 +45,8 @@ def leap(case: Case, name: str, *, back: int = LOOK_BACK, least: float = 3.0) ->
 
 
 def _sharpest(steps: Any, values: Any, before: float) -> tuple[int, float]:
-    """The step at which the rise began, and the value just before: the last one that was near the old level."""
-    low = np.flatnonzero(values <= 1.5 * before)
+    """The step at which the rise to the peak began, and the value just before: the last near the old level."""
+    low = np.flatnonzero(values[: int(np.nanargmax(values)) + 1] <= 1.5 * before)
     first = int(low[-1]) + 1 if len(low) else 0
     first = min(first, len(steps) - 1)
     level = float(values[first - 1]) if first else before

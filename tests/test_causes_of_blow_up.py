@@ -1,0 +1,142 @@
+"""The causes of what blows up, each on the evidence that a run leaves."""
+
+import math
+from typing import Any
+
+import pytest
+from torchvitals.agent.case import Case, Cause
+from torchvitals.agent.causes.bad_batch import BadBatch
+from torchvitals.agent.causes.bad_initialization import BadInitialization
+from torchvitals.agent.causes.fp16_overflow import Fp16Overflow
+from torchvitals.agent.causes.learning_rate_too_high import LearningRateTooHigh
+from torchvitals.agent.causes.missing_normalization import MissingNormalization
+from torchvitals.agent.causes.missing_zero_grad import MissingZeroGrad
+from torchvitals.agent.causes.numerical_domain_error import NumericalDomainError
+from torchvitals.agent.history import History
+from torchvitals.detectors.detector import Finding
+from torchvitals.signals.records import Event
+
+CAUSES: tuple[type[Cause], ...] = (
+    BadBatch,
+    BadInitialization,
+    Fp16Overflow,
+    LearningRateTooHigh,
+    MissingNormalization,
+    MissingZeroGrad,
+    NumericalDomainError,
+)
+
+
+def case_of(kind: str, step: int, facts: dict[str, Any] | None = None, **signals: list[float]) -> Case:
+    """A case with one finding at ``step`` and the given step scalars from step 0 on."""
+    history = History()
+    for name, values in signals.items():
+        for at, value in enumerate(values):
+            history.add(name, at, value)
+    finding = Finding(kind=kind, severity="critical", first_step=step, step=step + 2, value=1e9, threshold=4.0)
+    return Case(findings=[finding], history=history, facts=facts or {}, events=[])
+
+
+def best(case: Case) -> str:
+    """The word with the most log-odds; ``unknown`` has 0."""
+    odds = {"unknown": 0.0}
+    for cause in (kind() for kind in CAUSES):
+        opinion = cause.weigh(case) if case.opening.kind in cause.explains else None
+        if opinion is not None:
+            odds[cause.word] = cause.prior + sum(clue.weight for clue in opinion.clues)
+            assert len(opinion.title) < 80
+            assert opinion.remedy
+    return max(odds, key=odds.__getitem__)
+
+
+def with_origin(case: Case, **details: Any) -> Case:
+    told = {"operation": "aten.log.default", "module": "net.norm", "line": "train.py:31", "phase": "forward"}
+    told |= {"inputs": {"min": -1.0, "max": 2.0}, "parameters_finite": True, "batch_finite": True} | details
+    case.events.append((0, Event(time=0.0, step=case.opening.first_step, kind="origin", details=told)))
+    return case
+
+
+def test_a_leap_of_the_rate_names_itself_and_its_step() -> None:
+    case = case_of("explosion", 91, learning_rate=[0.1] * 90 + [10.0] * 5, gradient_norm=[1.0] * 95)
+    opinion = LearningRateTooHigh().weigh(case)
+
+    assert best(case) == "learning_rate_too_high"
+    assert opinion is not None
+    assert opinion.first_step == 90
+
+
+def test_a_compounding_rate_begins_where_it_left_its_level() -> None:
+    rates = [0.1] * 60 + [0.1 * 1.25**step for step in range(1, 31)]
+    opinion = LearningRateTooHigh().weigh(case_of("explosion", 88, learning_rate=rates))
+
+    assert opinion is not None
+    assert opinion.first_step in range(60, 64)
+
+
+def test_a_blow_up_with_the_first_updates_is_the_rate_when_the_first_gradient_was_ordinary() -> None:
+    facts = {"optimizers": [{"class": "SGD"}]}
+
+    assert best(case_of("explosion", 1, facts, learning_rate=[30.0] * 5, gradient_norm=[0.5, 9, 1e4, 1e8, 1e12])) == (
+        "learning_rate_too_high"
+    )
+    assert best(case_of("explosion", 1, facts, learning_rate=[0.01] * 4, gradient_norm=[7e9, 1e15, 1e20, 1e25])) == (
+        "bad_initialization"
+    )
+
+
+def test_an_outlying_batch_even_when_later_batches_are_ordinary() -> None:
+    inputs = [5.0 + 0.1 * (step % 3) for step in range(95)]
+    inputs[90] = 7e5
+    case = case_of("explosion", 90, input_absmax=inputs, learning_rate=[0.1] * 95, gradient_norm=[1.0] * 95)
+
+    assert best(case) == "bad_batch"
+
+
+def test_nan_in_the_batch_beats_the_operation_that_met_it_first() -> None:
+    case = case_of("nonfinite", 90, input_nonfinite=[0.0] * 90 + [1.0], loss=[1.0] * 90 + [math.nan])
+    with_origin(case, operation="batch", batch_finite=False, columns=[7], batch_rows=[4])
+    opinion = BadBatch().weigh(case)
+
+    assert best(case) == "bad_batch"
+    assert opinion is not None
+    assert opinion.where == "input column 7"
+
+
+@pytest.mark.parametrize("operation", ["aten.log.default", "aten.sqrt_backward.default", "aten.div.Tensor"])
+def test_an_operation_outside_its_domain(operation: str) -> None:
+    case = with_origin(case_of("nonfinite", 200, learning_rate=[0.1] * 201), operation=operation)
+    opinion = NumericalDomainError().weigh(case)
+
+    assert best(case) == "numerical_domain_error"
+    assert opinion is not None
+    assert opinion.where == "net.norm"
+    assert "train.py:31" in opinion.title
+
+
+def test_float16_is_told_from_a_domain() -> None:
+    case = case_of("loss_scale_collapse", 75, {"autocast": "float16"}, loss_scale=[65536.0] * 90)
+    with_origin(case, operation="aten.mul.Tensor", dtype="float16", value="inf")
+
+    assert best(case) == "fp16_overflow"
+
+
+def test_gradients_never_cleared_explain_whatever_breaks() -> None:
+    for kind in ("divergence", "explosion"):
+        assert best(case_of(kind, 30, gradients_reset=[0.0] * 40, learning_rate=[0.1] * 40)) == "missing_zero_grad"
+    cleared = case_of("divergence", 30, gradients_reset=[1.0] * 40, learning_rate=[0.1] * 40)
+    assert MissingZeroGrad().weigh(cleared) is None
+
+
+def test_depth_without_normalisation() -> None:
+    deep = {"models": [{"weight_layers": 20, "norms": {}}]}
+    held = {"models": [{"weight_layers": 20, "norms": {"LayerNorm": 10}}]}
+
+    assert MissingNormalization().weigh(case_of("explosion", 3, deep)) is not None
+    assert MissingNormalization().weigh(case_of("explosion", 3, held)) is None
+
+
+def test_without_evidence_nobody_speaks_up() -> None:
+    facts = {"optimizers": [{"class": "SGD"}]}
+    case = case_of("explosion", 500, facts, learning_rate=[0.1] * 505, gradient_norm=[1.0] * 505)
+
+    assert best(case) == "unknown"
