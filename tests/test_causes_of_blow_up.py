@@ -90,6 +90,7 @@ def test_an_outlying_batch_even_when_later_batches_are_ordinary() -> None:
     case = case_of("explosion", 90, input_absmax=inputs, learning_rate=[0.1] * 95, gradient_norm=[1.0] * 95)
 
     assert best(case) == "bad_batch"
+    assert best(with_origin(case)) == "bad_batch", "a later overflow in a finite batch does not speak for the first"
 
 
 def test_nan_in_the_batch_beats_the_operation_that_met_it_first() -> None:

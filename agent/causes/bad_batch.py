@@ -35,7 +35,7 @@ def _of_values(case: Case, found: dict[str, Any]) -> list[Clue]:
     clues = []
     if found.get("batch_finite") is False or found.get("operation") == "batch":
         clues.append(Clue(4.0, "the replay found non-finite values in the batch itself"))
-    elif found.get("batch_finite"):
+    elif found.get("batch_finite") and case.opening.kind == "nonfinite":
         clues.append(Clue(-3.0, "the replay found the batch finite"))
     broken = at_onset(case, "input_nonfinite")
     largest = at_onset(case, "input_absmax")
