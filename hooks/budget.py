@@ -14,15 +14,20 @@ SMOOTHING = 0.2
 
 
 class Task:
-    """One optional piece of work: what it costs and when it ran last."""
+    """One optional piece of work: what it costs, when it ran last, and how it is spread."""
 
-    __slots__ = ("cost", "floor", "last", "share")
+    __slots__ = ("cost", "dense", "floor", "last", "sparsest")
 
-    def __init__(self, floor: int, share: float) -> None:
+    def __init__(self, floor: int, sparsest: int, dense: int) -> None:
         self.floor = floor
-        self.share = share
+        self.sparsest = sparsest
+        self.dense = dense
         self.cost = 0.0
         self.last = -1
+
+    def spacing(self, step: int) -> int:
+        """Steps between two runs while there is enough in the bucket."""
+        return max(1, min(self.sparsest, step // self.dense))
 
 
 class Budget:
@@ -32,12 +37,18 @@ class Budget:
         overhead: share of step time that all hooks together may take.
         allowance: seconds that may be spent before any step has paid for them.
         norm_floor, sample_floor: the full norm and the profiles happen at least this often, in steps,
-            whatever they cost: a monitor that sees nothing is no monitor. A profile of 300 µs every 500
-            steps is 0.6 µs a step.
+            whatever they cost: a monitor that sees nothing is no monitor. A profile of 300 µs every 100
+            steps is 3 µs a step.
+        dense: this many profiles at every step, and from then on ever further apart, so that what the
+            allowance buys is spread over the job and not spent on its first second.
+        sparsest: but no further apart than this while steps pay for them.
 
     >>> budget = Budget(overhead=0.01, allowance=0.0, sample_floor=50)
     >>> [step for step in range(0, 200) if budget.wants("sample", step) and not budget.done("sample", step, 1.0)]
     [0, 50, 100, 150]
+    >>> rich = Budget(allowance=1.0, dense=4)
+    >>> [step for step in range(0, 20) if rich.wants("sample", step) and not rich.done("sample", step, 0.0)]
+    [0, 1, 2, 3, 4, 5, 6, 7, 9, 11, 14, 18]
     """
 
     def __init__(
@@ -45,41 +56,47 @@ class Budget:
         overhead: float = 0.01,
         *,
         allowance: float = ALLOWANCE_SECONDS,
-        norm_floor: int = 20,
-        sample_floor: int = 200,
+        norm_floor: int = 10,
+        sample_floor: int = 100,
+        dense: int = 64,
+        sparsest: int = 10,
     ) -> None:
         self.overhead = overhead
         self.tokens = allowance
         self.ratio = 0.0
         """Measured cost over step time, smoothed: the signal ``overhead_ratio``."""
         self._most = max(allowance, 1.0)
-        self._tasks = {"norm": Task(norm_floor, 0.5), "sample": Task(sample_floor, 1.0)}
+        self._spread = {"norm": (norm_floor, 1, 1), "sample": (sample_floor, sparsest, dense)}
+        self._tasks: dict[tuple[str, int], Task] = {}
 
     @property
     def in_debt(self) -> bool:
         """Whether even what is done at every step costs more than was earned: steps of a millisecond or two."""
         return self.tokens < 0.0
 
-    def wants(self, task: str, step: int) -> bool:
-        """Whether ``task`` may happen at ``step``."""
-        work = self._tasks[task]
+    def wants(self, task: str, step: int, optimizer: int = 0) -> bool:
+        """Whether ``task`` may happen at ``step`` of ``optimizer``."""
+        work = self._task(task, optimizer)
         if work.last < 0 or step - work.last >= work.floor:
             return True
-        return self.tokens >= work.cost * work.share and self.tokens > 0.0
+        return self.tokens > 0.0 and self.tokens >= work.cost and step - work.last >= work.spacing(step)
 
-    def done(self, task: str, step: int, seconds: float) -> None:
+    def done(self, task: str, step: int, seconds: float, optimizer: int = 0) -> None:
         """``task`` happened at ``step`` and took ``seconds``, which :meth:`close_step` will be told as well."""
-        work = self._tasks[task]
+        work = self._task(task, optimizer)
         work.cost = seconds if work.last < 0 else work.cost + SMOOTHING * (seconds - work.cost)
         work.last = step
 
-    def interval(self, task: str, step: int) -> int:
-        """Steps since ``task`` last happened: the sampling in force."""
-        return step - self._tasks[task].last
+    def interval(self, task: str, step: int, optimizer: int = 0) -> int:
+        """Steps since ``task`` last happened: the sampling in force; 0 when it never did."""
+        last = self._task(task, optimizer).last
+        return step - last if last >= 0 else 0
 
-    def grant(self, seconds: float) -> None:
-        """Suspicion pays: allow ``seconds`` more."""
-        self.tokens = min(self.tokens + seconds, self._most)
+    def _task(self, task: str, optimizer: int) -> Task:
+        work = self._tasks.get((task, optimizer))
+        if work is None:
+            work = self._tasks[task, optimizer] = Task(*self._spread[task])
+        return work
 
     def close_step(self, step_seconds: float, cost_seconds: float) -> None:
         """A step took ``step_seconds``, ``cost_seconds`` of them in our code."""

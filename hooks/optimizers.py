@@ -163,7 +163,7 @@ class OptimizerWatch:
             self._scalars["gradient_norm"] = gradients.clipped(total, limit)
             return
         budget = self._recorder.budget
-        if not budget.wants("norm", self.step):
+        if not budget.wants("norm", self.step, self.index):
             return
         began = time.perf_counter()
         found = gradients.gradients(self.parameters)
@@ -174,7 +174,7 @@ class OptimizerWatch:
         wanted = sum(p.requires_grad for p in self.parameters)
         self._scalars["parameters_without_gradient"] = float(max(0, wanted - len(found)))
         self._scalars |= self._device_memory() or {}
-        budget.done("norm", self.step, time.perf_counter() - began)
+        budget.done("norm", self.step, time.perf_counter() - began, self.index)
 
     def _check_finite(self, found_inf: torch.Tensor | None) -> None:
         """On a CPU the numbers are here already: look for the origin before the weights are touched."""
@@ -190,6 +190,7 @@ class OptimizerWatch:
         began = time.perf_counter()
         if self._profile is None:
             self._profile = self._make_profile()
+        self._scalars["sampling_interval"] = float(self._recorder.budget.interval("sample", self.step, self.index))
         self._facts = self._profile.before(scale)
         self._profiling = True
         self._sample_cost = time.perf_counter() - began
@@ -206,7 +207,7 @@ class OptimizerWatch:
         values = {**self._facts, **profile.after()}
         packed = {name: pack_floats(value) for name, value in values.items()}
         self._recorder.write(Profile(self.step, self._recorder.clock(), self.axis, packed, self.index))
-        self._recorder.budget.done("sample", self.step, self._sample_cost + time.perf_counter() - began)
+        self._recorder.budget.done("sample", self.step, self._sample_cost + time.perf_counter() - began, self.index)
 
     def _digest(self, optimizer: Optimizer) -> None:
         digests = self._observer.digests
@@ -266,7 +267,7 @@ class OptimizerWatch:
             earned = ended - self._ended if self._ended and not self._observer.interrupted else 0.0
             recorder.close_step(earned)
         self._ended = ended
-        self.sampled = self._suspicious or recorder.budget.wants("sample", self.step)
+        self.sampled = self._suspicious or recorder.budget.wants("sample", self.step, self.index)
         recorder.phase = "idle"
 
 
