@@ -56,7 +56,7 @@ class Recorder:
         self.writer: SpoolWriter | None = None
         self.facts: dict[str, Any] = {}
         self._facts_sent: dict[str, Any] = {}
-        self._role = role
+        self.role = role
         self._pid = os.getpid()
 
     @property
@@ -77,7 +77,7 @@ class Recorder:
         """The writer of this process, made on first use: rank and world size are known by then."""
         if self.writer is None or self._pid != os.getpid():
             self._pid = os.getpid()
-            self.writer = SpoolWriter(self.directory, identity.hello(self._role), clock=self.clock)
+            self.writer = SpoolWriter(self.directory, identity.hello(self.role), clock=self.clock)
         return self.writer
 
     def event(self, kind: str, **details: Any) -> None:

@@ -38,6 +38,7 @@ class Service:
     def __init__(self, model: str, recorder: "Recorder", index: int, *, trains: bool) -> None:
         self._recorder = recorder
         self._model = model
+        self._trains = trains
         self._features = FeatureWindows(model)
         self._axis = f"feature:{index}"
         self._entries: list[str] = []
@@ -93,6 +94,8 @@ class Service:
 
     def _release(self) -> None:
         held, self._held = self._held or [], None
+        if not self._trains:
+            self._recorder.role = "serve"
         self._recorder.event("serving", model=self._model)
         for record in held:
             self._recorder.write(record)
