@@ -7,7 +7,7 @@ from torchvitals.agent.engine import Engine, NotChecked, Process
 from torchvitals.agent.incident import Incident
 from torchvitals.agent.liveness import Liveness
 from torchvitals.agent.run_state import RunState, merged
-from torchvitals.signals.reader import ProcessReader, RunReader
+from torchvitals.signals.reader import ProcessReader, RunReader, SpoolError
 from torchvitals.signals.records import LAUNCHER_RANK, Event, Hello
 
 
@@ -46,6 +46,8 @@ def diagnose_directory(path: Path, liveness: Liveness | None = None) -> Report:
     reader = RunReader(path)
     state = RunState(path.resolve().name)
     state.feed(merged(process.read() for process in reader.processes.values()))
+    if not state.engine.processes:
+        raise SpoolError(f"{path} holds no readable record of a run; list the runs there are with: torchvitals runs")
     liveness = liveness or Liveness()
     gone = [process.hello for process in silent(state.engine) if liveness.is_gone(process.hello, process.last_seen)]
     alive = [process for process in silent(state.engine) if process.hello not in gone]

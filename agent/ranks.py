@@ -74,6 +74,23 @@ def sharing(case: Case, start: int, end: int | None = None) -> Sharing:
     return worst
 
 
+def told_not_to_share(case: Case, start: int) -> float | None:
+    """Of the steps from ``start`` on without a collective, the share whose backward passes all ran under ``no_sync``.
+
+    ``None`` where it was not recorded: no wrapper that has a ``no_sync``, or no such step.
+    """
+    told = []
+    for rank in case.history.ranks("no_sync_passes"):
+        passes, under, shared = (
+            dict(zip(series.steps.tolist(), series.values.tolist(), strict=True))
+            for name in ("backward_passes", "no_sync_passes", "collectives")
+            for series in (case.history.series(name, rank),)
+        )
+        unshared = [step for step in under if step >= start and shared.get(step) == 0]
+        told += [under[step] >= passes.get(step, 1.0) for step in unshared]
+    return sum(told) / len(told) if told else None
+
+
 def accumulates(case: Case) -> float:
     """The largest usual number of backward passes per step of any rank; 1 where nothing is accumulated."""
     usual = [

@@ -229,7 +229,7 @@ class Crash:
             "frames": list(said.get("frames", ()))[-12:],
             "exit_code": root.code if root.exit else command.get("code"),
             "signal": None if root.failed else self._signal(),
-            "oom_kills": int(command.get("oom_kills") or 0),
+            "oom_kills": command.get("oom_kills"),
             "gone": root.exit is None and root.gone,
             "victims": sorted(e.hello.rank for e in others if e.victim),
             "left_well": sorted(e.hello.rank for e in others if e.exit is not None and not e.failed),
@@ -251,7 +251,7 @@ class Crash:
                 "type": "",
                 "exit_code": details.get("code"),
                 "signal": self._signal(),
-                "oom_kills": int(details.get("oom_kills") or 0),
+                "oom_kills": details.get("oom_kills"),
                 "untrained": True,
             },
         )

@@ -56,6 +56,17 @@ def unwrap(module: Module) -> Model:
     return Model(module, inner, wrappers)
 
 
+def sharing(model: Model) -> list[Module]:
+    """The wrappers around ``model`` that reduce gradients in backward unless told not to (DDP's ``no_sync``)."""
+    chain: list[Module] = [model.outer]
+    for _ in model.wrappers:
+        following = chain[-1]._modules.get("_orig_mod") or chain[-1]._modules.get("module")
+        if following is None:
+            break
+        chain.append(following)
+    return [module for module in chain if isinstance(getattr(module, "require_backward_grad_sync", None), bool)]
+
+
 def hookable(module: Module) -> Module:
     """The module whose forward can be hooked: the compiled wrapper, which runs eagerly, else the inner module."""
     model = unwrap(module)

@@ -6,6 +6,7 @@ Everything chains: the job's own hooks, torchrun's ``record`` and an enabled ``f
 import atexit
 import faulthandler
 import os
+import re
 import signal
 import sys
 import threading
@@ -21,6 +22,9 @@ from torchvitals.signals.records import Event
 MOST_FRAMES = 60
 """Innermost frames kept of a traceback: a recursion error has a thousand."""
 LONGEST_MESSAGE = 4000
+OURS = str(Path(__file__).parent) + os.sep
+"""Our wrappers stand in tracebacks of what went wrong inside the call they wrap."""
+QUOTED_FRAME = re.compile(r'^ +File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
 SUPERVISORS = ("torch.distributed.elastic", "torch.multiprocessing.spawn")
 """Where the exceptions are defined by which a parent reports how its children ended: theirs to tell, not its own."""
 
@@ -34,15 +38,27 @@ def exception_details(error: BaseException, trace: TracebackType | None = None) 
     ...     exception_details(caught)["message"]
     'list index out of range'
     """
-    frames = traceback.extract_tb(trace if trace is not None else error.__traceback__)
+    entries = traceback.extract_tb(trace if trace is not None else error.__traceback__)
+    message = _message(error)
+    frames = [f"{e.filename}:{e.lineno} {e.name}" for e in entries if not e.filename.startswith(OURS)]
     details: dict[str, Any] = {
         "type": type(error).__name__,
-        "message": _message(error)[:LONGEST_MESSAGE],
-        "frames": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-MOST_FRAMES:]],
+        "message": message[:LONGEST_MESSAGE],
+        "frames": [*frames, *_worker_frames(message)][-MOST_FRAMES:],
     }
     if error.__cause__ is not None:
         details["cause"] = f"{type(error.__cause__).__name__}: {_message(error.__cause__)[:LONGEST_MESSAGE]}"
     return details
+
+
+def _worker_frames(message: str) -> list[str]:
+    r"""The frames that torch quotes in the message of an exception that came from a loader's worker.
+
+    >>> _worker_frames('Caught OSError ...\nOriginal Traceback (...):\n  File "a.py", line 3, in get')
+    ['a.py:3 get']
+    """
+    _, quoted, trace = message.partition("Original Traceback")
+    return [f"{file}:{line} {name}" for file, line, name in QUOTED_FRAME.findall(trace)] if quoted else []
 
 
 def _innermost(trace: TracebackType | None) -> FrameType | None:

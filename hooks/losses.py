@@ -31,6 +31,9 @@ class Losses:
         pending.backward_passes += 1
         if pending.collectives is None:
             pending.collectives = observer.collectives.total_or_none()
+        if sharing := observer.naming.sharing:
+            told_not_to = not any(wrapper.require_backward_grad_sync for wrapper in sharing)
+            pending.scalars["no_sync_passes"] = pending.scalars.get("no_sync_passes", 0.0) + told_not_to
         for watch in observer.optimizers:
             if watch.index not in pending.resets and watch.cleared():
                 pending.resets.add(watch.index)

@@ -17,6 +17,8 @@ class Naming:
         self.models: list[discovery.Model] = []
         self.sharded = False
         """Whether parameters are DTensors, of which each rank holds a part."""
+        self.sharing: list[Module] = []
+        """The wrappers that share gradients between ranks and can be told not to (``no_sync``)."""
         self._names: dict[int, str] = {}
         self._kinds: dict[int, str] = {}
         self._order: dict[int, int] = {}
@@ -28,6 +30,7 @@ class Naming:
         self._kinds = discovery.parameter_kinds(self.models)
         self._order = {key: position for position, key in enumerate(self._names)}
         self.sharded = any(hasattr(p, "to_local") for model in self.models for p in model.inner.parameters())
+        self.sharing = [wrapper for model in self.models for wrapper in discovery.sharing(model)]
         recorder.learn(models=[describe_model(model) for model in self.models], distributed=self._parallelism())
 
     def names_of(self, parameters: Sequence[torch.Tensor]) -> list[str]:

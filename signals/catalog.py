@@ -57,6 +57,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("input_nonfinite", "1", "none", "step", "1 if a floating input held NaN or Inf."),
     Signal("batch_digest", "1", "none", "step", "Digest of the first batch tensor, folded to 52 bits."),
     Signal("collectives", "{collective}", "none", "step", "Collectives from the first backward to the step."),
+    Signal("no_sync_passes", "{pass}", "none", "step", "Backward passes under the wrapper's no_sync (DDP)."),
     Signal("optimizer_extra_parameters", "{parameter}", "none", "step", "Optimizer parameters no live model owns."),
     Signal("parameters_without_gradient", "{parameter}", "none", "step", "Trainable parameters whose grad is None."),
     Signal("parameters_not_optimized", "{parameter}", "none", "step", "Trainable parameters no optimizer holds."),

@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import pytest
 from torchvitals.hooks import exits
 from torchvitals.hooks.exits import Exits
+from torchvitals.hooks.taps import Taps
 
 HEAD = """
     import importlib.util, json, os, signal, sys, threading
@@ -89,6 +91,31 @@ def test_an_exception_is_told_with_its_place_and_still_printed(tmp_path):
     assert details["frames"][-1].endswith(" collate")
     assert "job.py:" in details["frames"][-1]
     assert last == [5, "exit", {"code": 1}]
+
+
+def test_an_exception_from_a_loader_worker_is_placed_where_the_worker_was():
+    quoted = (
+        "Caught OSError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+        '  File "/job/data.py", line 7, in __getitem__\n    open(path)\nOSError: no such file'
+    )
+    details = exits.exception_details(OSError(quoted))
+
+    assert details["frames"][-1] == "/job/data.py:7 __getitem__"
+
+
+def test_our_own_wrappers_are_no_frames_of_the_job():
+    taps = Taps()
+    owner = SimpleNamespace(load=lambda: {}["batch"])
+    taps.wrap(owner, "load", before=lambda *_: None)
+    try:
+        owner.load()
+    except KeyError as error:
+        frames = exits.exception_details(error)["frames"]
+
+    assert [frame.rpartition(" ")[2] for frame in frames] == [
+        "test_our_own_wrappers_are_no_frames_of_the_job",
+        "<lambda>",
+    ]
 
 
 def test_the_jobs_own_hook_still_runs(tmp_path):

@@ -115,6 +115,19 @@ def test_accumulation_without_a_last_synchronised_backward():
     assert found[0] == "no_sync_left_on"
 
 
+@pytest.mark.parametrize("passes", [1.0, 4.0])
+@pytest.mark.parametrize(("under", "cause"), [(1.0, "no_sync_left_on"), (0.0, "unsynced_forward")])
+def test_the_wrappers_own_flag_tells_no_sync_from_a_forward_past_it(passes, under, cause):
+    signals = {
+        "backward_passes": [[passes] * 100] * 2,
+        "no_sync_passes": [[passes - 1] * 55 + [under * passes] * 45] * 2,
+    }
+    found = best(case(unsynced(), desync(), collectives=PARTED, **signals))
+
+    assert found[0] == cause
+    assert found[1] > 0.8
+
+
 def test_clipping_on_one_rank_names_rank_and_step():
     norms = [[0.5] * 53 + [0.25] + [0.4] * 46, [0.5] * 100]
     unclipped = [[None] * 53 + [0.5], []]
@@ -209,6 +222,30 @@ def test_a_kill_that_the_kernel_counted_is_out_of_memory(evidence):
     assert cause == "out_of_memory_kill"
     assert confidence > 0.9
     assert "3.73 GiB at the end" in opinion.explanation
+
+
+@pytest.mark.parametrize("kills", [0, None])
+def test_sigkill_alone_is_not_called_out_of_memory(kills):
+    cause, _, opinion = best(case(crash(signal=9, oom_kills=kills), world=1, rss_bytes=[[1e9] * 60]))
+
+    assert cause == "unknown"
+    assert opinion.title == "Ended by SIGKILL at step 60"
+
+
+def test_a_code_by_os_exit_is_the_codes_own_choice_unless_it_is_torchruns():
+    evidence = {"type": "", "exit_code": 3, "gone": True}
+
+    assert best(case(crash(**evidence), world=1))[0] == "exception"
+    assert best(case(crash(**evidence), world=2))[0] == "unknown"
+
+
+def test_a_worker_s_exception_is_told_with_its_own_last_words():
+    message = (
+        "Caught OSError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\nOSError: no such"
+    )
+    _, _, opinion = best(case(crash("data.py:7", type="OSError", message=message), world=1))
+
+    assert "Caught OSError in DataLoader worker process 0. OSError: no such" in opinion.explanation
 
 
 def test_a_kill_that_nobody_counted_and_no_memory_grew_before_stays_unknown():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.distributed as dist
-from torchvitals.hooks.discovery import Model
+from torchvitals.hooks.discovery import Model, sharing, unwrap
 from torchvitals.hooks.replicas import ReplicaDigests
 
 
@@ -29,3 +29,12 @@ def test_ranks_of_a_group_are_compared_but_not_shards_nor_a_group_of_one(model, 
     assert ReplicaDigests.when_replicated([], sharded=False) is None
     monkeypatch.setattr(dist, "get_world_size", lambda: 1)
     assert ReplicaDigests.when_replicated([model], sharded=False) is None
+
+
+def test_the_wrappers_that_can_be_told_not_to_share_are_found():
+    layer = torch.nn.Linear(2, 2)
+    wrapper = type("DistributedDataParallel", (torch.nn.Module,), {"require_backward_grad_sync": True})()
+    wrapper.module = layer
+
+    assert sharing(unwrap(wrapper)) == [wrapper]
+    assert sharing(unwrap(layer)) == []

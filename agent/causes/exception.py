@@ -20,7 +20,9 @@ class UncaughtException:
         finding = crashes[0]
         evidence = finding.evidence
         kind, code = str(evidence.get("type", "")), evidence.get("exit_code")
-        if not kind and (not code or evidence.get("signal") or evidence.get("gone")):
+        gone = bool(evidence.get("gone"))
+        # Of one rank among several the launcher's code is torchrun's, not the rank's.
+        if not kind and (not code or evidence.get("signal") or (gone and case.world_size > 1)):
             return None
         who = "The job" if finding.rank is None or case.world_size < 2 else f"Rank {finding.rank}"
         at = f" in {finding.name}" if finding.name else ""
@@ -28,7 +30,8 @@ class UncaughtException:
             clues = [Clue(4.0, f"{who.lower()} raised {kind}{at} at step {finding.step}: {_short(evidence)}")]
             what = f"{kind} at step {finding.step}{at}"
         else:
-            clues = [Clue(2.5, f"{who.lower()} exited with code {code}{at}, without an exception")]
+            how = "without Python's exit handlers: os._exit, or native code" if gone else "without an exception"
+            clues = [Clue(2.5, f"{who.lower()} exited with code {code}{at}, {how}")]
             what = f"exit code {code} at step {finding.step}{at}"
         clues += _peers(evidence)
         return Opinion(
@@ -41,6 +44,8 @@ class UncaughtException:
 
 def _short(evidence: dict[str, Any]) -> str:
     lines = str(evidence.get("message", "")).strip().splitlines()
+    if len(lines) > 1 and lines[1].startswith("Original Traceback"):  # raised in a loader worker: its own last words
+        return f"{lines[0][:100]} {lines[-1][:200]}"
     return lines[0][:200] if lines else "no message"
 
 

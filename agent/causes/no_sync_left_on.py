@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.ranks import accumulates, sharing
+from torchvitals.agent.ranks import accumulates, sharing, told_not_to_share
 
 
 class NoSyncLeftOn:
@@ -23,7 +23,10 @@ class NoSyncLeftOn:
         share = shared.unshared / shared.steps
         missing = f"{shared.unshared} of {shared.steps} steps from step {start} on had no collective"
         clues = [Clue(2.0 * (2 * share - 1), missing)]
-        if passes > 1:
+        told = told_not_to_share(case, start)
+        if told is not None:  # the wrapper's own flag: better than any guess from the number of passes
+            clues.append(Clue(4.0 * (2 * told - 1), f"in {told:.0%} of them every backward pass ran under `no_sync`"))
+        elif passes > 1:
             clues.append(Clue(2.0, f"{passes:.0f} backward passes per step: gradients are accumulated"))
         else:
             clues.append(Clue(-1.0, "one backward pass per step: there is nothing to accumulate"))
@@ -34,7 +37,7 @@ class NoSyncLeftOn:
             clues=clues,
             title=f"Every backward of a step runs under no_sync from step {start} on",
             explanation=(
-                f"From step {start} on, {missing}, although each step accumulates {passes:.0f} backward passes. "
+                f"From step {start} on, {missing}, with {passes:.0f} backward passes each. "
                 "Without one synchronised backward per step every rank applies its own gradients."
             ),
             remedy=(

@@ -12,7 +12,10 @@ GROWN = 1.5
 
 
 class OutOfMemoryKill:
-    """SIGKILL, and the control group's counter of out-of-memory kills says by whom."""
+    """SIGKILL, and the control group's counter of out-of-memory kills says by whom.
+
+    SIGKILL alone is not enough: people, schedulers and time limits send it, too.
+    """
 
     word: ClassVar[str] = "out_of_memory_kill"
     explains: ClassVar[tuple[str, ...]] = ("crash",)
@@ -24,7 +27,7 @@ class OutOfMemoryKill:
             return None
         finding = crashes[0]
         evidence = finding.evidence
-        kills = int(evidence.get("oom_kills") or 0)
+        kills = evidence.get("oom_kills")
         killed = evidence.get("signal") == SIGKILL
         silent = bool(evidence.get("gone"))
         if evidence.get("type") or not (kills or killed or silent):
@@ -32,10 +35,12 @@ class OutOfMemoryKill:
         clues = []
         if kills:
             clues.append(Clue(4.0, f"the kernel counted {kills} out-of-memory kills in this control group meanwhile"))
+        elif kills == 0:  # user-space killers are not in that count, so it is not the last word
+            clues.append(Clue(-3.0, "the kernel counted no out-of-memory kill in this control group meanwhile"))
         if killed:
-            clues.append(Clue(1.0, "the process was ended by SIGKILL, which nobody can catch"))
+            clues.append(Clue(0.3, "the process was ended by SIGKILL, which nobody can catch"))
         elif silent:
-            clues.append(Clue(0.5, "the process was gone without a word: no exception, no exit"))
+            clues.append(Clue(0.3, "the process was gone without a word: no exception, no exit"))
         clues += [clue for clue in (_growth(case, finding.rank), _before(case)) if clue]
         who = "The job" if finding.rank is None or case.world_size < 2 else f"Rank {finding.rank}"
         return Opinion(

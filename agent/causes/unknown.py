@@ -1,8 +1,10 @@
 """When the evidence is thin: say so, and say what to collect."""
 
+import signal
 from typing import ClassVar
 
 from torchvitals.agent.case import Case, Opinion
+from torchvitals.detectors.detector import Finding
 
 LOOK_AT = {
     "nonfinite": "run the job again under `torchvitals run` with replay on, to name the first operation",
@@ -23,13 +25,36 @@ class Unknown:
 
     def weigh(self, case: Case) -> Opinion:
         finding = case.opening
-        place = f" in {finding.name}" if finding.name else ""
         return Opinion(
             clues=[],
-            title=f"{finding.kind.replace('_', ' ').capitalize()}{place} from step {finding.first_step}"[:79],
-            explanation=(
-                f"`{finding.kind}` was certain at step {finding.step}: {finding.value:.4g} against a limit of "
-                f"{finding.threshold:.4g}. None of the known causes has enough evidence here."
-            ),
+            title=_title(finding)[:79],
+            explanation=f"{_symptom(finding)} None of the known causes has enough evidence here.",
             remedy=f"To find the cause, {LOOK_AT.get(finding.kind, 'compare with a run that was well')}.",
         )
+
+
+def _title(finding: Finding) -> str:
+    if finding.kind == "crash" and (number := finding.evidence.get("signal")):
+        return f"Ended by {_signal(number)} at step {finding.step}"
+    place = f" in {finding.name}" if finding.name else ""
+    return f"{finding.kind.replace('_', ' ').capitalize()}{place} from step {finding.first_step}"
+
+
+def _symptom(finding: Finding) -> str:
+    if finding.kind != "crash":
+        return (
+            f"`{finding.kind}` was certain at step {finding.step}: {finding.value:.4g} against a limit of "
+            f"{finding.threshold:.4g}."
+        )
+    if number := finding.evidence.get("signal"):
+        counted = finding.evidence.get("oom_kills") == 0
+        memory = ", and the kernel counted no out-of-memory kill in its control group" if counted else ""
+        return f"{_signal(number)} ended the process at step {finding.step}{memory}."
+    return f"The process ended at step {finding.step} without an exception and without an exit of its own."
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.ranks import accumulates, sharing
+from torchvitals.agent.ranks import accumulates, sharing, told_not_to_share
 
 
 class UnsyncedForward:
@@ -29,8 +29,10 @@ class UnsyncedForward:
             )
         ]
         clues += [_spread(case)] if desync else []
-        passes = accumulates(case)
-        if passes > 1:
+        passes, told = accumulates(case), told_not_to_share(case, start)
+        if told is not None:
+            clues.append(Clue(2.0 * (1 - 2 * told), f"in {told:.0%} of them the wrapper was under `no_sync`"))
+        elif passes > 1:
             clues.append(Clue(-1.0, f"the job accumulates {passes:.0f} backward passes per step, as under no_sync"))
         else:
             clues.append(Clue(0.5, "one backward pass per step: nothing is accumulated, so no_sync has no reason"))
