@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: $(STAMP)
-	@$(BIN)/torchvitals demo all
+	@$(BIN)/torchvitals demo all --dir .demo $(if $(DEMO_EXIT),,--stay)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)

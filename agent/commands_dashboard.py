@@ -1,9 +1,10 @@
-"""``torchvitals dashboard``: Streamlit over the agent's API, in a process of its own."""
+"""``torchvitals dashboard``: Streamlit over the agent's API, in the place of this process."""
 
 import importlib.util
-import subprocess
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from torchvitals.agent.errors import CommandError
 from torchvitals.agent.ports import require_free
@@ -11,7 +12,7 @@ from torchvitals.agent.ports import require_free
 HOST, PORT = "127.0.0.1", 7412
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str]) -> NoReturn:
     """Hand the arguments to the dashboard, after looking for what would make it fail with a traceback."""
     if importlib.util.find_spec("streamlit") is None:
         raise CommandError("the dashboard needs streamlit; type: pip install 'torchvitals[dashboard]'")
@@ -21,10 +22,8 @@ def main(arguments: Sequence[str]) -> int:
             raise CommandError(f"--port {port} is not a number; give one, for example --port {PORT}")
         require_free(option(arguments, "--host", HOST), int(port), "--port")
     command = [sys.executable, "-m", "torchvitals.dashboard", *arguments]
-    try:
-        return subprocess.run(command, check=False).returncode  # noqa: S603 (our own module)
-    except KeyboardInterrupt:
-        return 0  # Ctrl-C is how a dashboard is ended, and Streamlit got it too
+    sys.stdout.flush()
+    os.execv(command[0], command)  # noqa: S606 (our own module; whoever ends this process ends the dashboard)
 
 
 def option(arguments: Sequence[str], name: str, default: str) -> str:

@@ -1,9 +1,10 @@
 """A convolutional net whose last hidden layer dies: its thresholds are calibrated on images nobody normalised.
 
-The net learns to tell generated textures apart. After a while the job makes the hidden layer sparse: it sets each
-unit's bias so that the unit fires for one image in four. But the calibration reads the raw images, 0 to 255, where
-training reads normalised ones. The thresholds come out a hundred times too high, no unit ever fires again, and a
-ReLU that never fires gets no gradient. The job runs on to the end with a loss that says nothing but chance.
+The net learns to tell generated textures apart. After a while the job makes the hidden layer sparse: it raises
+each unit's threshold so that only the strongest images make it fire. But the calibration reads the raw images,
+0 to 255, where training reads normalised ones. The thresholds come out a hundred times too high, no unit ever
+fires again, and a ReLU that never fires gets no gradient. The job runs on to the end with a loss that says nothing
+but chance.
 
 Expected: ``dead_relu`` at the hidden layer, cause ``dying_relu``. Not expected: anything before the calibration.
 """
@@ -16,7 +17,7 @@ from torch.nn import functional as F  # noqa: N812 (torch's own name for it)
 
 SIZE = 16
 CLASSES = 6
-FIRES_FOR = 0.25
+QUARTILE = 0.75
 
 
 def textures(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -56,9 +57,9 @@ class TextureNet(nn.Module):
 
 @torch.no_grad()
 def make_sparse(net: TextureNet, images: Tensor) -> None:
-    """Shift each hidden unit's bias so that it fires for a quarter of ``images``."""
+    """Raise each hidden unit's threshold to a spread above the upper quartile of its inputs over ``images``."""
     before = net.hidden(net.features(images))
-    net.hidden.bias.sub_(torch.quantile(before, 1 - FIRES_FOR, dim=0).clamp(min=0) + before.std(dim=0))
+    net.hidden.bias.sub_(torch.quantile(before, QUARTILE, dim=0).clamp(min=0) + before.std(dim=0))
 
 
 def main() -> None:

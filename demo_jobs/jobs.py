@@ -2,20 +2,31 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import NamedTuple
 
 
 class Job(NamedTuple):
-    """A script beside this file, how it is started, and the one incident it must bring, if any."""
+    """A script beside this file, how it is started, and the one incident it must bring, if any.
+
+    What must be found is read off the script, not off what was once found.
+    """
 
     name: str
     tells: str
     kind: str | None = None
     """Kind of its one incident; ``None`` for a job that must stay silent."""
-    causes: tuple[str, ...] = ()
-    """Words any of which is the right cause."""
+    cause: str = ""
+    """The word for what the script does wrong."""
     where: str = ""
-    """A part of the place that must be named."""
+    """A part of the place that must be named; empty when the whole model is hit."""
+    line: str = ""
+    """Text of the script's line that must be named, instead of ``where``."""
+    rank: int | None = None
+    """The rank that must be named."""
+    first_step: tuple[int, int] | None = None
+    """Earliest and latest step (request) at which it may be said to begin: the first is where the script breaks,
+    the second leaves room for values that are measured on sampled steps, in windows, or after the step."""
     ranks: int = 0
     """Processes that torchrun starts; 0 runs without it."""
 
@@ -26,37 +37,71 @@ class Job(NamedTuple):
             return [python, *module]
         return [python, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.ranks}", *module]
 
+    def place(self) -> str:
+        """What ``where`` of the incident must contain: given, or the number of the line in the script."""
+        if not self.line:
+            return self.where
+        lines = Path(__file__).with_name(f"{self.name}.py").read_text(encoding="utf-8").splitlines()
+        (number,) = (number for number, text in enumerate(lines, 1) if self.line in text)
+        return f"{self.name}.py:{number}"
+
 
 JOBS: tuple[Job, ...] = (
-    Job("explosion", "A transformer whose learning rate is far too high.", "explosion", ("learning_rate_too_high",)),
     Job(
-        "nan_loss", "A logarithm of something that is sometimes not positive.", "nonfinite", ("numerical_domain_error",)
+        "explosion",
+        "A transformer whose schedule multiplies the learning rate by a hundred.",
+        "explosion",
+        "learning_rate_too_high",
+        first_step=(150, 153),  # the milestone, and the steps it takes the gradients to grow
+    ),
+    Job(
+        "nan_loss",
+        "A logarithm of a variance that is zero for one batch.",
+        "nonfinite",
+        "numerical_domain_error",
+        where="spread",
+        first_step=(200, 200),
     ),
     Job(
         "dead_relu",
-        "A network whose ReLU units die and never wake.",
+        "A hidden layer whose units never fire again after a calibration.",
         "dead_relu",
-        ("dying_relu", "learning_rate_too_high", "bad_initialization"),
+        "dying_relu",
+        where="hidden",
+        first_step=(160, 200),  # layers are looked at on sampled steps
     ),
-    Job("data_drift", "A service whose inputs change after a while.", "drift", ("feature_shift", "missing_feature")),
+    Job(
+        "data_drift",
+        "A service one of whose inputs arrives in another unit.",
+        "drift",
+        "feature_shift",
+        where="[:,12]",
+        first_step=(540, 660),  # request 600, dated by windows of requests
+    ),
     Job(
         "memory_leak",
-        "A training loop that keeps something of every step.",
+        "A training loop that keeps the loss of every step, and with it the graph.",
         "memory_leak",
-        ("retained_graph", "growing_cache"),
+        "retained_graph",
+        line="losses.append(",
+        first_step=(0, 60),  # from the beginning; a training's first steps allocate what it needs anyway
     ),
     Job(
         "ddp_desync",
-        "Two ranks that stop being the same model.",
+        "Two ranks, one of which clips its gradients when it logs.",
         "desync",
-        ("rank_local_update", "unsynced_forward", "no_sync_left_on"),
+        "rank_local_update",
+        rank=0,
+        first_step=(39, 79),  # parameters are compared every few steps; at 79 it parts a second time
         ranks=2,
     ),
     Job(
         "amp_overflow",
         "Float16 activations that overflow until the loss scale collapses.",
         "loss_scale_collapse",
-        ("fp16_overflow",),
+        "fp16_overflow",
+        line="energy = hidden * hidden",
+        first_step=(70, 80),  # counts times 1.04 a step pass 256 there, whose square is too large for float16
     ),
     Job("healthy", "A training that is well."),
     Job("healthy_ddp", "Two ranks that train well.", ranks=2),
@@ -66,7 +111,7 @@ JOBS: tuple[Job, ...] = (
 def main() -> None:
     """Print the table, as JSON with ``--json``."""
     if "--json" in sys.argv[1:]:
-        print(json.dumps([{**job._asdict(), "command": job.command()} for job in JOBS]))
+        print(json.dumps([{**job._asdict(), "where": job.place(), "command": job.command()} for job in JOBS]))
         return
     for job in JOBS:
         print(f"{job.name:14} {job.kind or '(silent)':20} {job.tells}")
