@@ -4,7 +4,13 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torchvitals.detectors.detector import Finding, Status
-from torchvitals.detectors.job_frames import compiles, innermost_own, main_thread, waits_in_collective
+from torchvitals.detectors.job_frames import (
+    compiles,
+    innermost_own,
+    main_thread,
+    stands_in_own_code,
+    waits_in_collective,
+)
 from torchvitals.signals.records import AnyRecord, Beat, Event, Hello, Stacks
 
 WORKING = frozenset({"data", "forward", "backward", "optimizer"})
@@ -17,6 +23,9 @@ class Pulse:
     def __init__(self, beat: Beat) -> None:
         self.first_step = beat.step
         self.ended = False
+        self.left_well = False
+        self.blocked = False
+        """Two looks in a row found it on one and the same line of the job's own code."""
         self.compiled = False
         self.usual = 0.0
         """Seconds per step, the mean of the last few beats."""
@@ -52,6 +61,14 @@ class Pulse:
         self.beat = beat
         return False
 
+    def look(self, stacks: Stacks) -> None:
+        """Take what its threads were doing; those of one stall only come without any movement in between."""
+        frames = main_thread(stacks.threads)
+        if frames:
+            self.blocked = frames[-1:] == self.stacks[-1:] and stands_in_own_code(frames)
+            self.stacks = frames
+        self.collectives = stacks.collectives or self.collectives
+
     def waits(self) -> bool:
         """Whether it is known to wait for the others."""
         return waits_in_collective(self.stacks) or self.beat.phase == "backward"
@@ -59,7 +76,7 @@ class Pulse:
     def _place(self, beat: Beat) -> None:
         self.beat = beat
         self.since = beat.monotonic
-        self.stacks, self.collectives = [], []
+        self.stacks, self.collectives, self.blocked = [], [], False
 
 
 class World:
@@ -76,8 +93,9 @@ class Hang:
     A rank stands still when step, phase, finished phases and collective sequence numbers are all unchanged for
     longer than its limit: ``least`` seconds, ``factor`` times its usual step or ``seen`` times the longest stop it
     made in this phase before, whichever is longest; ``busy`` seconds in phases where a job may work unseen
-    (evaluation, checkpoint, its own code between steps), under a compiler, and before its first step. While one
-    rank moves, however slowly, the others wait for it and nothing is wrong.
+    (evaluation, checkpoint, its own code between steps), under a compiler, and before its first step; of these only
+    ``blocked`` seconds where it stays on one line of its own code (a sleep, a lock, a read that no library hides)
+    while another rank waits for it. While one rank moves, however slowly, the others wait and nothing is wrong.
 
     The culprit is the rank that issued fewest collectives, the one whose beats have stopped, or the one that is not
     waiting; where the ranks are all alike there is none to name. Measured: named in 2 s on 2 and 4 gloo ranks.
@@ -101,10 +119,11 @@ class Hang:
         factor: float = 5.0,  # of the usual step, as NVRx has it
         seen: float = 1.5,  # of the longest stop in this phase so far: an epoch's first batch comes again
         busy: float = 600.0,  # seconds; a checkpoint or a compilation of ten minutes is still one
+        blocked: float = 20.0,  # seconds on one line of its own code while others wait; libraries' lines may take long
         silent: float = 15.0,  # seconds without a beat; wide enough for host clocks that differ by some
     ) -> None:
         self.least, self.factor, self.seen = least, factor, seen
-        self.busy, self.silent = busy, silent
+        self.busy, self.blocked, self.silent = busy, blocked, silent
         self.worlds: dict[int, World] = {}
 
     def observe(self, hello: Hello, record: AnyRecord) -> list[Finding]:
@@ -115,31 +134,45 @@ class Hang:
         if isinstance(record, Beat):
             return self._beat(world, hello.rank, pulse, record)
         if pulse is not None and isinstance(record, Stacks):
-            pulse.stacks = main_thread(record.threads) or pulse.stacks
-            pulse.collectives = record.collectives or pulse.collectives
+            pulse.look(record)
         elif pulse is not None and isinstance(record, Event):
             _note(pulse, record)
         return []
 
     def finish(self, gone: Sequence[Hello]) -> list[Finding]:
-        """Whoever stood still has been found by its beats; how it ended is the business of ``crash``."""
+        """Whoever stood still has been found by its beats, but for a world that was ended before the limit was over.
+
+        How it ended is the business of ``crash``.
+        """
         del gone
-        return []
+        found = []
+        for world in self.worlds.values():
+            pulses = {rank: pulse for rank, pulse in world.ranks.items() if not pulse.left_well}
+            if not world.told and any(pulse.blocked for pulse in pulses.values()):
+                found += self._judge(world, pulses, [], blocked=self.least)
+        return found
 
     def status(self) -> Status:
         if not self.worlds:
             return Status("not_checked", "no beats were recorded")
         return Status("alarm" if any(world.told for world in self.worlds.values()) else "ok")
 
-    def limit(self, pulse: Pulse) -> float:
-        """Seconds after which this rank stands still for too long."""
+    def limit(self, pulse: Pulse, blocked: float | None = None) -> float:
+        """Seconds after which this rank stands still for too long.
+
+        ``blocked`` is the limit, if any, for a rank that stays on one line of its own code between steps.
+        """
         phase = pulse.beat.phase
         limit = max(self.least, self.factor * pulse.usual, self.seen * pulse.longest.get(phase, 0.0))
         started = pulse.beat.step > pulse.first_step or pulse.beat.step > 1
         working = phase in WORKING or waits_in_collective(pulse.stacks)
-        if not started or not working or pulse.compiled or compiles(pulse.stacks):
+        compiling = pulse.compiled or compiles(pulse.stacks)
+        if not started or compiling:
             return max(limit, self.busy)
-        return limit
+        if working:
+            return limit
+        patience = blocked if pulse.blocked and phase == "idle" else None
+        return max(limit, self.busy if patience is None else patience)
 
     def _beat(self, world: World, rank: int, pulse: Pulse | None, beat: Beat) -> list[Finding]:
         if pulse is None:
@@ -154,7 +187,12 @@ class Hang:
         now = max(p.beat.time for p in living.values()) if living else 0.0
         silent = sorted(r for r, p in living.items() if now - p.beat.time > self.silent)
         heard = {r: p for r, p in living.items() if r not in silent}
-        if not all(p.still > self.limit(p) for p in heard.values()) or not _wrong(heard.values()):
+        return self._judge(world, heard, silent, blocked=self.blocked)
+
+    def _judge(self, world: World, heard: dict[int, Pulse], silent: list[int], blocked: float) -> list[Finding]:
+        awaited = any(pulse.waits() for pulse in heard.values())
+        limits = {rank: self.limit(pulse, blocked if awaited else None) for rank, pulse in heard.items()}
+        if not all(p.still > limits[rank] for rank, p in heard.items()) or not _wrong(heard.values()):
             return []
         world.told = True
         return [self._finding(world, heard, silent)]
@@ -170,7 +208,7 @@ class Hang:
             first_step=min(pulse.beat.step for pulse in heard.values()),
             step=max(pulse.beat.step for pulse in heard.values()),
             value=float(waiting.still),
-            threshold=self.limit(waiting),
+            threshold=self.limit(waiting, self.blocked),
             rank=culprits[0] if len(culprits) == 1 else None,
             name=innermost_own(stacks.get(shown, [])),
             evidence={
@@ -187,6 +225,8 @@ class Hang:
 
 
 def _note(pulse: Pulse, event: Event) -> None:
+    if event.kind == "exit":
+        pulse.left_well = not pulse.ended and not event.details.get("code")
     if event.kind == "exit" or (event.kind == "exception" and "thread" not in event.details):
         pulse.ended = True
     elif event.kind == "facts":

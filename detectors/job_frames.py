@@ -20,6 +20,15 @@ def innermost_own(frames: Sequence[str]) -> str:
     return ""
 
 
+def stands_in_own_code(frames: Sequence[str]) -> bool:
+    """Whether the innermost frame is the job's own: it runs that line itself, or something without frames for it.
+
+    >>> stands_in_own_code(["/job/train.py:80 main"]), stands_in_own_code(["/lib/python3/queue.py:9 get"])
+    (True, False)
+    """
+    return bool(frames) and not any(mark in frames[-1] for mark in FOREIGN)
+
+
 def main_thread(threads: dict[str, list[str]]) -> list[str]:
     """The frames of the main thread, innermost last; empty when it is not among them."""
     return threads.get("MainThread", [])

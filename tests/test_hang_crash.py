@@ -147,6 +147,47 @@ class TestHang:
 
         assert ranks.run(300) == []
 
+    def asleep(self, detector=None, frames=("/job/train.py:44 main",)):
+        """Rank 0 shows the same frames twice between steps, four seconds apart, while rank 1 waits in backward."""
+        ranks = Ranks(detector=detector)
+        ranks.run(20)
+        ranks.stop(0, phase="idle")
+        ranks.stop(1)
+        for _ in range(2):
+            ranks.run(4)
+            ranks.tell(0, Stacks(ranks.now, 80, "nothing moved", {"MainThread": list(frames)}))
+            ranks.tell(0, Stacks(ranks.now, 80, "newest collectives", {}, []))
+        return ranks
+
+    def test_a_rank_that_stays_on_a_line_of_its_own_while_the_other_waits_is_told_in_twenty_seconds(self):
+        ((when, finding),) = self.asleep().run(300)
+
+        assert when == pytest.approx(41, abs=2)
+        assert (finding.rank, finding.name) == (0, "train.py:44")
+
+    def test_a_rank_inside_a_library_may_write_its_checkpoint(self):
+        frames = ("/job/train.py:44 main", "/x/site-packages/torch/serialization.py:900 save")
+
+        assert self.asleep(frames=frames).run(300) == []
+
+    def test_a_job_that_somebody_ended_while_it_stood_still_was_hanging(self):
+        detector = Hang()
+        ranks = self.asleep(detector)
+        assert ranks.run(1) == []
+
+        (finding,) = detector.finish([hello(1)])
+
+        assert (finding.rank, finding.first_step) == (0, 80)
+        assert detector.finish([]) == []
+
+    def test_a_rank_that_left_well_was_not_hanging(self):
+        detector = Hang()
+        ranks = self.asleep(detector)
+        ranks.tell(0, Event(1e9 + ranks.now, 80, "exit", {"code": 0}))
+        ranks.tell(1, Event(1e9 + ranks.now, 80, "exit", {"code": 0}))
+
+        assert detector.finish([]) == []
+
     def test_stacks_show_that_an_idle_rank_waits_in_a_collective(self):
         ranks = Ranks()
         ranks.run(20)
