@@ -4,7 +4,7 @@ import contextlib
 import sys
 import time
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -100,7 +100,7 @@ class RootWatch:
     def look_again(self) -> None:
         """Something jumped in the step that ends: look at the inputs of its last forward, whatever it costs."""
         if self.replay.last_inputs is not None:
-            self._look_at_batch(*self.replay.last_inputs, whole=True)
+            self._read_ranges(tensors(self.replay.last_inputs))
 
     # -- called by the hooks ----------------------------------------------------------------------
 
@@ -135,8 +135,7 @@ class RootWatch:
             self._give_up(sys._getframe())
         self.awaiting_backward = True
         observer = self._observer
-        if not self._recorder.budget.in_debt or observer.sampling:
-            self._look_at_batch(args, kwargs)
+        self._look_at_batch(args, kwargs)
         if self.compiled:
             return
         if observer.sampling and not self._measuring:
@@ -172,19 +171,21 @@ class RootWatch:
         record = Profile(self._observer.sampled_step, self._recorder.clock(), self._axis, packed)
         self._recorder.write(record)
 
-    def _read_batch(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, whole: bool = False) -> None:
-        scalars = self._observer.pending.scalars
-        first = True
-        for tensor in tensors((args, kwargs)):
-            if first and tensor.dim():
-                scalars["batch_items"] = scalars.get("batch_items", 0.0) + tensor.shape[0]
-                self._observer.saw_batch(tensor)
-                first = False
-            if tensor.is_floating_point() and tensor.device.type == "cpu" and (whole or self._may_read(tensor)):
-                self._read_range(tensor, scalars)
+    def _read_batch(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        found = list(tensors((args, kwargs)))
+        batch = next((tensor for tensor in found if tensor.dim()), None)
+        if batch is not None:
+            scalars = self._observer.pending.scalars
+            scalars["batch_items"] = scalars.get("batch_items", 0.0) + batch.shape[0]
+            self._observer.saw_batch(batch)
+        sampling = self._observer.sampling
+        if sampling or not self._recorder.budget.in_debt:
+            self._read_ranges(tensor for tensor in found if sampling or tensor.numel() <= FREE_NUMEL)
 
-    def _may_read(self, tensor: torch.Tensor) -> bool:
-        return 0 < tensor.numel() <= FREE_NUMEL or (self._observer.sampling and tensor.numel() > 0)
+    def _read_ranges(self, found: Iterable[torch.Tensor]) -> None:
+        for tensor in found:
+            if tensor.is_floating_point() and tensor.device.type == "cpu" and tensor.numel():
+                self._read_range(tensor, self._observer.pending.scalars)
 
     def _read_range(self, tensor: torch.Tensor, scalars: dict[str, float]) -> None:
         with torch.no_grad():

@@ -61,6 +61,24 @@ def tripwire(parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return (small or [p for p in parameters if p.requires_grad and p.numel()])[:TRIPWIRE_TENSORS]
 
 
+def on_host(tensor: torch.Tensor) -> bool:
+    """Whether reading ``tensor`` waits for nobody."""
+    return tensor.device.type == "cpu"
+
+
+def cleared(parameters: Iterable[torch.Tensor]) -> bool | None:
+    """Whether a gradient of ``parameters`` is cleared: gone, or all zero. ``None``: not to be told without waiting."""
+    answer: bool | None = False
+    for parameter in parameters:
+        if parameter.grad is None:
+            return True
+        if not on_host(parameter.grad):
+            answer = None
+        elif not bool(local(parameter.grad).any()):
+            return True
+    return answer
+
+
 def unscaled(norm: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
     """``norm`` without the loss scale that a fused optimizer has yet to divide out."""
     return norm if scale is None else norm / scale.to(norm.device)

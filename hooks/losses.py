@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import Optimizer
+from torchvitals.hooks import gradients
 
 if TYPE_CHECKING:
     from torchvitals.hooks.observer import Observer
@@ -35,8 +36,8 @@ class Losses:
             told_not_to = not any(wrapper.require_backward_grad_sync for wrapper in sharing)
             pending.scalars["no_sync_passes"] = pending.scalars.get("no_sync_passes", 0.0) + told_not_to
         for watch in observer.optimizers:
-            if watch.index not in pending.resets and watch.cleared():
-                pending.resets.add(watch.index)
+            if pending.resets.get(watch.index) is not True:
+                pending.resets[watch.index] = gradients.cleared(watch.tripwire)
         for watched in observer.roots:
             watched.backward_follows = watched.awaiting_backward
             watched.awaiting_backward = False

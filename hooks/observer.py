@@ -126,11 +126,11 @@ class Observer:
         pending = self.pending.take()
         scalars: dict[str, torch.Tensor | float] = dict(pending.scalars)
         if pending.losses:
-            scalars["loss"] = sum_of(pending.losses)
+            scalars["loss"] = sum_of(pending.losses[:1] if watch.repeats else pending.losses)
         scalars["backward_passes"] = float(pending.backward_passes)
-        if pending.backward_passes and watch.step:
-            scalars["gradients_reset"] = float(watch.index in pending.resets)
-        self.pending.resets = pending.resets - {watch.index}
+        reset = pending.resets.pop(watch.index, None)
+        if reset is not None and watch.step:
+            scalars["gradients_reset"] = float(reset)
         if pending.collectives is not None:
             scalars["collectives"] = float(max(0, self.collectives.total() - pending.collectives))
         scalars.update(pending.logged)
@@ -164,7 +164,8 @@ class Observer:
     def _unoptimized(self) -> dict[str, Any]:
         """Relations between what was trained and what the optimizers hold."""
         held = {id(p) for watch in self.optimizers for p in watch.parameters}
-        trained = [module for root in self.roots if root.training_calls and (module := root.module())]
+        # `is not None`: a compiled module without `__len__` raises when it is asked whether it is true
+        trained = [m for root in self.roots if root.training_calls and (m := root.module()) is not None]
         if not trained:
             return {}
         wanted = {id(p): p for module in trained for p in module.parameters() if p.requires_grad}

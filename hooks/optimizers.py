@@ -38,6 +38,8 @@ class OptimizerWatch:
         """How often ``step`` really ran: an attempt the loss scaler skipped does not."""
         self.sampled = True
         """Whether the step in progress is a sampled one."""
+        self.repeats = any("max_eval" in group for group in optimizer.param_groups)
+        """Whether a step evaluates its closure several times, as L-BFGS does: only the first loss is the step's."""
         self.parameters: list[torch.Tensor] = []
         self.tripwire: list[torch.Tensor] = []
         self.axis = f"parameter:{index}"
@@ -70,16 +72,6 @@ class OptimizerWatch:
         self.tripwire = gradients.tripwire(self._observer.naming.in_model_order(self.parameters))
         self._profile = None
 
-    def cleared(self) -> bool:
-        """Whether the gradients near the input are cleared: ``None``, or all zero where looking is free."""
-        for parameter in self.tripwire:
-            grad = parameter.grad
-            if grad is None:
-                return True
-            if grad.device.type == "cpu" and not bool(gradients.local(grad).any()):
-                return True
-        return False
-
     # -- the step ---------------------------------------------------------------------------------
 
     def before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -91,14 +83,14 @@ class OptimizerWatch:
         self._check_parameters(optimizer)
         # ``args`` begins with the optimizer itself. A closure has still to compute the gradients.
         if (args[1] if len(args) > 1 else kwargs.get("closure")) is None:
-            self._read(optimizer)
+            self._read(optimizer, applied=False)
         self._recorder.cost += time.perf_counter() - self._began
 
     def after(self, optimizer: Optimizer) -> None:
         """Post-hook: the step has been applied; write it down before the next one begins."""
         now = time.perf_counter()
         if not self._scalars:
-            self._read(optimizer)
+            self._read(optimizer, applied=True)
         self._recorder.spent["optimizer"] += now - self._began
         skipped = self._scalars.pop("found_inf", None)
         if skipped is not None and skipped.__class__ is not float and _truthy(skipped):
@@ -136,7 +128,8 @@ class OptimizerWatch:
         if count != len(self.parameters):
             self.refresh()
 
-    def _read(self, optimizer: Optimizer) -> None:
+    def _read(self, optimizer: Optimizer, *, applied: bool) -> None:
+        """Read the gradients; once they are ``applied`` nobody can tell how far the weights have moved."""
         scale = getattr(optimizer, "grad_scale", None)
         scale = scale if isinstance(scale, torch.Tensor) else None
         found = getattr(optimizer, "found_inf", None)
@@ -148,7 +141,7 @@ class OptimizerWatch:
             self._read_norm(scale)
             self._check_finite(found)
             if self.sampled:
-                self._start_sample(scale)
+                self._start_sample(scale, applied)
 
     def _read_tripwire(self, scale: torch.Tensor | None) -> None:
         norm = gradients.global_norm(gradients.gradients(self.tripwire))
@@ -186,12 +179,12 @@ class OptimizerWatch:
                 self._observer.origins.of_gradients(self)
                 return
 
-    def _sample(self, scale: torch.Tensor | None) -> None:
+    def _sample(self, scale: torch.Tensor | None, applied: bool) -> None:
         began = time.perf_counter()
         if self._profile is None:
             self._profile = self._make_profile()
         self._scalars["sampling_interval"] = float(self._recorder.budget.interval("sample", self.step, self.index))
-        self._facts = self._profile.before(scale)
+        self._facts = self._profile.before(scale, applied=applied)
         self._profiling = True
         self._sample_cost = time.perf_counter() - began
 

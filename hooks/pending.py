@@ -33,8 +33,8 @@ class Pending:
         self.logged: dict[str, Any] = {}
         self.evaluated = False
         """An evaluation ran in between: the step's duration says nothing about training."""
-        self.resets: set[int] = set()
-        """Optimizers whose gradients were seen cleared."""
+        self.resets: dict[int, bool | None] = {}
+        """Optimizer → whether its gradients were seen cleared; ``None`` where that cannot be told."""
         self.loader_batches = 0
         self.nonfinite_loss = False
 

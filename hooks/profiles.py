@@ -62,8 +62,10 @@ class GradientProfile:
         self._spoke: list[Tensor] = []
         self._known = np.zeros(len(self._layers), dtype=bool)
 
-    def before(self, scale: Tensor | float | None = None) -> dict[str, NDArray[np.float64]]:
+    def before(self, scale: Tensor | float | None = None, *, applied: bool = False) -> dict[str, NDArray[np.float64]]:
         """In the step pre-hook: reduce the gradients (divided by ``scale``) and copy the weights to watch.
+
+        A step with a closure is read after it was ``applied``: then the updates are absent, not zero.
 
         Returns what is known without waiting for the device: the rows. The rest comes from :meth:`after`.
         """
@@ -75,7 +77,7 @@ class GradientProfile:
         if scale is not None:
             self._gradient_norms = [norm / scale for norm in self._gradient_norms]
         self._spoke, self._known = self._active_rows(gradients)
-        self._watched = self._next_turn(present)
+        self._watched = [] if applied else self._next_turn(present)
         self._copies = [values(self._parameters[i]).clone() for i in self._watched]
         return {"parameter_rows": self._rows.copy()}
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from recorded import events, profiles, series, steps
 from torch import nn
-from torchvitals.hooks import attach
+from torchvitals.hooks import attach, gradients
 from torchvitals.hooks.forwards import RootWatch
 from torchvitals.hooks.memory import Memory
 
@@ -209,7 +209,7 @@ def test_lbfgs_closures_are_read_after_they_ran(tmp_path: Path) -> None:
     x = torch.randn(32, 4)
     y = x.sum(1, keepdim=True)
     optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=3)
-    norms = []
+    norms, losses = [], []
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
@@ -219,10 +219,14 @@ def test_lbfgs_closures_are_read_after_they_ran(tmp_path: Path) -> None:
 
     with attach(model, optimizer, directory=tmp_path):
         for _ in range(5):
-            optimizer.step(closure)
+            losses.append(optimizer.step(closure).item())  # type: ignore[union-attr, arg-type]
             norms.append(total_norm(model))
 
     assert list(series(tmp_path, "gradient_norm").values()) == pytest.approx(norms, rel=1e-5)
+    assert list(series(tmp_path, "loss").values()) == pytest.approx(losses, rel=1e-6)
+    sampled = profiles(tmp_path, "parameter_update_norm")
+    assert all(value < 0 for values in sampled.values() for value in values), "not known, which is not zero"
+    assert profiles(tmp_path, "parameter_gradient_norm")
 
 
 def test_sparse_and_half_gradients(tmp_path: Path) -> None:
@@ -370,3 +374,34 @@ def test_a_probe_that_fails_is_removed_alone(
 def test_a_wrong_model_is_refused_in_one_line(given: object) -> None:
     with pytest.raises(TypeError, match=r"attach\(\) needs a torch.nn.Module as model"):
         attach(given)  # type: ignore[arg-type]
+
+
+def test_clearing_that_cannot_be_seen_is_not_called_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradients, "on_host", lambda _: False)  # as on a device: looking would wait
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with attach(model, optimizer, directory=tmp_path):
+        for _ in range(4):
+            x, y = batch()
+            optimizer.zero_grad(set_to_none=False)
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+    assert not series(tmp_path, "gradients_reset")
+
+
+def test_a_job_in_debt_looks_at_the_batch_when_the_loss_jumps(tmp_path: Path) -> None:
+    model = nn.Linear(6, 3)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    with attach(model, optimizer, directory=tmp_path, overhead=0.0) as monitor:
+        monitor.observer.recorder.budget.tokens = -1.0
+        for step in range(60):
+            x, y = batch()
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x * 1e4 if step == 55 else x), y).backward()
+            optimizer.step()
+
+    seen = series(tmp_path, "input_absmax")
+    assert 55 in seen
+    assert seen[55] > 1e4
+    assert 54 not in seen
