@@ -73,6 +73,7 @@ class RootWatch:
         guard = observer.recorder.fuse.guard
         self._before = guard("forward", self._before_training)
         self._after = guard("forward", self._after_training)
+        self._answered = guard("requests", observer.evaluated)
         self._look_at_batch = guard("batch", self._read_batch)
         self._arm_activations = guard("activations", self._install)
         self._send_activations = guard("activations", self._send)
@@ -123,7 +124,7 @@ class RootWatch:
             self._after(output)
         else:
             self._recorder.spent["eval"] += took
-            self._observer.evaluated(self, args, kwargs, output, took)
+            self._answered(self, args, kwargs, output, took)
         self._recorder.phase = "idle"
         self._recorder.cost += time.perf_counter() - now
 

@@ -1,0 +1,177 @@
+"""The tables of docs/, made from the code that they are about: ``python docs/generate.py``.
+
+A test compares the files with what this makes, so nobody has to remember.
+"""
+
+import ast
+import inspect
+import itertools
+import re
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from torchvitals.agent import config
+from torchvitals.agent.case import Cause
+from torchvitals.agent.causes import CAUSES
+from torchvitals.agent.config import Settings
+from torchvitals.agent.metric_names import METRICS
+from torchvitals.detectors import DETECTORS, RECORD_DETECTORS
+from torchvitals.signals.catalog import SIGNALS
+
+HERE = Path(__file__).parent
+ROOMS = ("signals", "hooks", "detectors", "agent", "dashboard", "demo_jobs")
+NOTE = "<!-- Made by docs/generate.py from {source}; edit that and run it again. -->"
+
+
+def signals() -> str:
+    """Every signal a job can send."""
+    rows = [
+        (f"`{each.name}`", f"`{each.unit}`", each.axis, each.cadence, each.tells) for each in SIGNALS
+    ]  # fmt: skip
+    return page(
+        "signals/catalog.py",
+        "Signals",
+        "What a job can say. *Axis* is what the entries of a value are (`none`: it is one number); *cadence* is how "
+        "often it comes: every `step`, on `sampled` steps (the budget sets how often), or per `window` of requests. "
+        "A name of your own (`monitor.log(reward=1.0)`) is stored and drawn as well; no detector reads it.",
+        table(("signal", "unit", "axis", "cadence", "what it tells"), rows),
+    )
+
+
+def metrics() -> str:
+    """Every Prometheus metric of the agent."""
+    rows = [
+        (f"`{each.name}`", each.type, ", ".join(f"`{label}`" for label in each.labels), each.tells)
+        for each in METRICS.values()
+    ]
+    return page(
+        "agent/metric_names.py",
+        "Metrics",
+        "What the agent exposes at `/metrics` for Prometheus. Of a rank that is gone only `torchvitals_rank_up` stays, "
+        "at 0; run ids, steps and layer names are no labels, so that the number of series stays in the hundreds. "
+        "Scrape with `honor_labels: true`, since `job` is the name of the run.",
+        table(("metric", "type", "labels", "what it tells"), rows),
+    )
+
+
+def detectors() -> str:
+    """Every kind of incident with its causes, and every cause word."""
+    classes = defaultdict(list)
+    for each in (*DETECTORS, *RECORD_DETECTORS):
+        classes[each.kind].append(each)
+    kinds = [
+        (
+            f"`{kind}`",
+            " ".join(dict.fromkeys(summary(sys.modules[each.__module__]) for each in group)),
+            ", ".join(f"`{cause.word}`" for cause in CAUSES if kind in cause.explains) or "`unknown`",
+        )
+        for kind, group in sorted(classes.items())
+    ]
+    causes = [(f"`{cause.word}`", *meaning(cause)) for cause in sorted(CAUSES, key=lambda cause: cause.word)]
+    return page(
+        "detectors/ and agent/causes/",
+        "What is detected, and the causes that are told apart",
+        "One word is one failure: the name of the detector's file, the kind of its incident, the label of its alert. "
+        "Thresholds and warm-ups are named arguments of the detectors, each with its reason, in `detectors/`.",
+        table(("kind", "what it is", "causes that are weighed, besides `unknown`"), kinds),
+        "## Causes",
+        table(("cause", "what it is", "where the evidence comes from"), causes),
+    )
+
+
+def settings() -> str:
+    """Every setting of the agent."""
+    docs = attribute_docstrings(Settings)
+    rows = [
+        (f"`{name}`", f"`{value!r}`" if name != "sinks" else "none", variable(name), docs[name])
+        for name, value in ((name, getattr(Settings(), name)) for name in Settings.__struct_fields__)
+    ]
+    sinks = [
+        (f"`{cls.__struct_config__.tag}`", summary(cls)) for cls in (config.AlertmanagerSink, config.WebhookSink)
+    ]  # fmt: skip
+    shared = attribute_docstrings(config._Sink)
+    return page(
+        "agent/config.py",
+        "Settings of the agent",
+        "Precedence: argument, then environment, then `torchvitals.toml` (in the working directory, else in "
+        "`~/.config/torchvitals/`), then default. In the file they stand under `[agent]`; an unknown key is an error.",
+        table(("setting", "default", "environment", "what it does"), rows),
+        "## Receivers of alerts\n\nEach `[[sinks]]` table of the file is one, with `kind` and:",
+        table(("key", "what it does"), [(f"`{name}`", text) for name, text in shared.items()]),
+        table(("kind", "who receives"), sinks),
+    )
+
+
+def files() -> str:
+    """Every file of the rooms, by its first sentence."""
+    blocks = []
+    for room in ROOMS:
+        paths = sorted(path for path in (HERE.parent / room).rglob("*.py") if "__pycache__" not in path.parts)
+        lines = [(f"`{path.relative_to(HERE.parent / room)}`", first_sentence(path)) for path in paths]
+        blocks += [f"## {room}", table(("file", "what it is"), [line for line in lines if line[1]])]
+    return page("the files themselves", "Files", "One line per file: the first sentence of each.", *blocks)
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "signals.md": signals,
+    "metrics.md": metrics,
+    "detectors.md": detectors,
+    "settings.md": settings,
+    "files.md": files,
+}
+
+
+def page(source: str, title: str, *blocks: str) -> str:
+    return "\n\n".join((NOTE.format(source=source), f"# {title}", *blocks)) + "\n"
+
+
+def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; pipes in cells are escaped."""
+    lines = [list(headings)]
+    lines += [["---"] * len(lines[0]), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def summary(thing: object) -> str:
+    """The first paragraph of a docstring, on one line."""
+    return " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split()).replace("``", "`")
+
+
+def first_sentence(path: Path) -> str:
+    """The beginning of a file's docstring, without importing the file."""
+    text = " ".join((ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0].split())
+    return re.split(r"(?<=[.!?]) (?=[A-Z`])", text)[0].replace("``", "`")
+
+
+def meaning(cause: type[Cause]) -> tuple[str, str]:
+    return summary(sys.modules[cause.__module__]), summary(cause)
+
+
+def variable(name: str) -> str:
+    if name in config.FILE_ONLY:
+        return ""
+    return "`TORCHVITALS_DIR`" if name == "directory" else f"`{config.PREFIX}{name.upper()}`"
+
+
+def attribute_docstrings(cls: type) -> dict[str, str]:
+    """Field → the string below it."""
+    (definition,) = (node for node in ast.parse(inspect.getsource(cls)).body if isinstance(node, ast.ClassDef))
+    return dict(_documented(definition.body))
+
+
+def _documented(body: list[ast.stmt]) -> Iterator[tuple[str, str]]:
+    for field, below in itertools.pairwise(body):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+            yield ast.unparse(field.target), " ".join(str(ast.literal_eval(below.value)).replace("``", "`").split())
+
+
+def main() -> None:
+    """Write all pages."""
+    for name, make in PAGES.items():
+        (HERE / name).write_text(make(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
