@@ -126,7 +126,13 @@ def train(task_name: str, build: str, fault: Fault, seed: int, *, clip: float = 
             break
     name = f"{fault.word}/{task_name}/{build}/{'clip' if clip else 'free'}"
     return Recording(
-        family=task_name, name=name, seed=seed, kinds=fault.kinds, causes=fault.causes, onset=fault.onset, steps=tape.steps
+        family=task_name,
+        name=name,
+        seed=seed,
+        kinds=fault.kinds,
+        causes=fault.causes,
+        onset=fault.onset,
+        steps=tape.steps,
     )
 
 

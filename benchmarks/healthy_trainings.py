@@ -307,4 +307,3 @@ def fine_tuning(seed: int) -> list[Tape]:
         tape.learn(F.cross_entropy(model(inputs[rows]), labels[rows]), inputs[rows])
         schedule.step()
     return [tape]
-

@@ -1,5 +1,7 @@
 """The small models and generated data that the benchmark trainings share."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -8,7 +10,7 @@ def mlp(inputs: int, width: int, outputs: int, depth: int = 2, activation: type[
     """``depth`` hidden layers."""
     sizes = [inputs] + [width] * depth
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for fan_in, fan_out in itertools.pairwise(sizes):
         layers += [nn.Linear(fan_in, fan_out), activation()]
     return nn.Sequential(*layers, nn.Linear(width, outputs))
 

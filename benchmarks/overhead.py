@@ -25,8 +25,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvitals.hooks import attach, sources
-from torchvitals.hooks.monitor import Monitor
+from torchvitals.hooks import Monitor, attach, sources
 
 BLOCK_SECONDS = 0.4
 
@@ -249,9 +248,9 @@ def measure(workload: str, names: list[str], blocks: int, device: str, *, allowa
     ratios: dict[str, list[float]] = {name: [] for name in names if name != "bare"}
     bare_seconds = []
     for _ in range(blocks):
-        for name in ratios:
+        for name, found in ratios.items():
             bare = _block(contenders["bare"], steps, device)
-            ratios[name].append(_block(contenders[name], steps, device) / bare)
+            found.append(_block(contenders[name], steps, device) / bare)
             bare_seconds.append(bare / steps)
     for contender in contenders.values():
         contender.close()
@@ -287,7 +286,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", nargs="+", default=list(WORKLOADS), choices=list(WORKLOADS))
-    parser.add_argument("--contenders", nargs="+", default=None, choices=[name for name in CONTENDERS if name != "bare"])
+    parser.add_argument("--contenders", nargs="+", default=None, choices=sorted(CONTENDERS.keys() - {"bare"}))
     parser.add_argument("--blocks", type=int, default=15)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--with-allowance", action="store_true")

@@ -181,7 +181,8 @@ def triplets(seed: int) -> list[Tape]:
         anchors = torch.randint(0, 1000, (8,))
         friends = torch.stack([(labels == labels[a]).nonzero()[0, 0] for a in anchors])
         others = torch.stack([(labels != labels[a]).nonzero()[int(torch.randint(0, 100, ())), 0] for a in anchors])
-        tape.learn(F.triplet_margin_loss(model(inputs[anchors]), model(inputs[friends]), model(inputs[others])), inputs[anchors])
+        loss = F.triplet_margin_loss(model(inputs[anchors]), model(inputs[friends]), model(inputs[others]))
+        tape.learn(loss, inputs[anchors])
     return [tape]
 
 

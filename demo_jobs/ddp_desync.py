@@ -62,7 +62,7 @@ def train(steps: int, rank: int) -> None:
             logits = model(text[:, :-1])
             loss = nn.functional.cross_entropy(logits.flatten(0, 1), text[:, 1:].flatten())
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             step += 1
             if rank == 0 and step % LOG_EVERY == 0:
                 norm = nn.utils.clip_grad_norm_(model.parameters(), 0.25)

@@ -81,7 +81,7 @@ def main() -> None:
         chosen = torch.randint(0, len(images), (64,), generator=generator)
         loss = F.cross_entropy(net(normalised(images[chosen])), labels[chosen])
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         if step % 50 == 0:
             print(f"step {step:4d}  loss {loss.item():.3f}")

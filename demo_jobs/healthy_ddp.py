@@ -81,7 +81,7 @@ def train(steps: int, rank: int) -> None:
                 batch = next(batches)
             images, labels = batch
             with contextlib.nullcontext() if micro == ACCUMULATE - 1 else model.no_sync():
-                (nn.functional.cross_entropy(model(images), labels) / ACCUMULATE).backward()  # type: ignore[no-untyped-call]
+                (nn.functional.cross_entropy(model(images), labels) / ACCUMULATE).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         schedule.step()

@@ -51,7 +51,7 @@ def main() -> None:
         pictures, labels = batch(16)
         loss = functional.cross_entropy(model(pictures), labels)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         logits = model(pictures)  # how well does it do after the step?
         losses.append(functional.cross_entropy(logits, labels))

@@ -20,7 +20,8 @@ class LogSpread(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         variance = hidden.var(dim=0, keepdim=True)
         summary = torch.log(variance)  # no epsilon: 0 when every row of the batch is the same
-        return hidden + self.mix(summary)
+        mixed: Tensor = hidden + self.mix(summary)
+        return mixed
 
 
 class Regressor(nn.Module):

@@ -135,7 +135,7 @@ class DeadReluByGradient:
             return bool(silent[layer] < 1.0 and rows[layer] >= self._few)
         end = following[1] if len(following) > 1 else len(norm)
         audible = not _largest(norm[following[0] : end]) <= self._underflow * _largest(norm)
-        if silent[layer] >= 1.0 and not norm[following[0]] == 0:
+        if silent[layer] >= 1.0 and norm[following[0]] != 0:
             return False
         alive_before = silent[layer] >= 1.0 and not self._silent.born(layer)
         return audible and bool(alive_before or rows[layer] >= self._few)

@@ -187,7 +187,10 @@ def _grouped_names(path: str, names: list[str], limit: int, shares: bool) -> lis
 def _group(rows: NDArray[np.float32], edges: list[tuple[int, int]], how: str) -> NDArray[np.float32]:
     starts = [start for start, _ in edges]
     sums: NDArray[np.float32] = np.add.reduceat(rows, starts, axis=1)
-    return sums if how == "sum" else sums / np.asarray([b - a for a, b in edges], np.float32)
+    if how == "sum":
+        return sums
+    means: NDArray[np.float32] = np.divide(sums, [b - a for a, b in edges], dtype=np.float32)
+    return means
 
 
 def _distribution(rows: NDArray[np.float32]) -> NDArray[np.float32]:
