@@ -9,6 +9,9 @@ from torchvitals.agent.history import Series
 LOOK_BACK = 40
 """Steps before an onset in which its cause is looked for; a compounding schedule needs most of them."""
 
+RAW = 50.0
+"""Largest input that is no longer a matter of taste: 10^6 standardised values stay below 6, pixels reach 255."""
+
 
 class Leap(NamedTuple):
     """A scalar that went from ``before`` (its largest so far) to ``after``, beginning at ``step``."""
@@ -67,6 +70,12 @@ def first_value(case: Case, name: str) -> float | None:
     """The value of the very first step, if it is still known."""
     series = scalars(case, name)
     return float(series.values[0]) if len(series.values) and series.steps[0] <= 1 else None
+
+
+def raw_input(case: Case) -> float | None:
+    """The largest input of the very first steps, if it is so large that nothing can have scaled it."""
+    largest = first_value(case, "input_absmax")
+    return largest if largest is not None and np.isfinite(largest) and largest >= RAW else None
 
 
 def origin(case: Case) -> dict[str, Any] | None:

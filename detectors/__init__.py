@@ -20,6 +20,7 @@ from torchvitals.detectors.prediction_drift import PredictionDrift
 from torchvitals.detectors.saturation import Saturation
 from torchvitals.detectors.slowdown import Slowdown
 from torchvitals.detectors.stuck_parameters import IdleOptimizer, UnchangedParameters
+from torchvitals.detectors.thrown_off import ThrownOff
 from torchvitals.detectors.unsynced_backward import UnsyncedBackward
 from torchvitals.detectors.update_ratio import UpdateRatio
 from torchvitals.detectors.vanishing import VanishingGradient, ZeroGradient
@@ -43,6 +44,7 @@ DETECTORS: tuple[type[Detector], ...] = (
     PredictionDrift,
     Saturation,
     Slowdown,
+    ThrownOff,
     UnchangedParameters,
     UnclearedGradients,
     UnsyncedBackward,

@@ -81,7 +81,7 @@ class LossExpression:
 
         Works after backward, too: the nodes live as long as the loss does, only the tensors are gone.
         """
-        words = [word(node) for node in self._nodes if word(node) in _SINGULAR]
+        words = [word(node) for node in self._nodes if word(node) in _SINGULAR and not _smooth(node)]
         return (words[0] if words else "", len(set(words)) == 1)
 
     def _arrived_bad(self, node: Any, name: str, saved: Saved) -> Birth:
@@ -106,6 +106,19 @@ def word(node: Any) -> str:
     """
     plain = re.sub(r"Backward\d*$", "", node.name().split("::")[-1])
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", plain).lower()
+
+
+def _smooth(node: Any) -> bool:
+    """Whether the gradient of ``node`` is finite wherever its result is: x**2 and x/constant, unlike x**0.5 and 1/x.
+
+    >>> x = torch.ones(1, requires_grad=True)
+    >>> [_smooth(y.grad_fn) for y in (x**2, x**0.5, x / 3.0, 1 / x)]
+    [True, False, True, False]
+    """
+    if word(node) == "pow":
+        exponent = getattr(node, "_saved_exponent", None)  # a number outlives backward, a tensor does not
+        return isinstance(exponent, int | float) and exponent >= 1
+    return word(node) == "div" and all(edge is None for edge, _ in node.next_functions[1:])
 
 
 def _nodes(root: Any, after: int) -> list[Any]:
@@ -162,6 +175,6 @@ def _maker(node: Any, name: str) -> Any:
 def _birth(node: Any, saved: Saved, result: torch.Tensor) -> Birth:
     kind = kind_of(result)
     birth = Birth(f"aten.{word(node)}", kind.worst if kind else "nan", allowed=False, node=node.name())
-    suspect = saved.get("other", next(iter(saved.values()), None))
+    suspect = saved.get("other", saved.get("self", next(iter(saved.values()), None)))  # not the exponent
     birth.describe([] if suspect is None else [suspect], result)
     return birth

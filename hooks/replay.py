@@ -19,10 +19,11 @@ from torch.nn import Module
 from torchvitals.hooks.births import Birth, Births, kind_of
 from torchvitals.hooks.calls import Call
 from torchvitals.hooks.expression import LossExpression
+from torchvitals.hooks.job_tensors import inputs_finite, living_loss
 from torchvitals.hooks.nested import tensors
 from torchvitals.hooks.operation_line import nearest, operation_line
 from torchvitals.hooks.sandbox import sandbox
-from torchvitals.hooks.source import Line, locals_of, user_frames
+from torchvitals.hooks.source import Line, user_frames
 from torchvitals.hooks.verdict import Origin, Scene, tell
 
 _JOB_ERRORS = (
@@ -110,7 +111,10 @@ class Replay:
         if any(call.outputs_bad() for other in others for call in other._calls):
             return None
         after = max(replay._after() for replay in (self, *others))
-        origin = self._loss_expression(loss, why, after, frames or list(user_frames()))
+        seen = frames or list(user_frames())
+        origin = self._loss_expression(loss, why, after, seen)
+        if origin["operation"] == "batch" and after < 0 and inputs_finite(seen):
+            origin = {**origin, "operation": "", "batch_finite": True}  # made inside the model, which was not seen
         return origin if origin["operation"] or not others else None
 
     def output_origin(self, limit_seconds: float = 5.0) -> Origin | None:
@@ -175,7 +179,7 @@ class Replay:
 
     def _loss_backward(self, call: Call) -> Origin:
         frames = list(user_frames())
-        loss = _living_loss(frames)
+        loss = living_loss(frames)
         operation, alone = LossExpression(loss, call.sequence).singular_operation() if loss is not None else ("", False)
         gradient = next(gradient for gradient in call.gradients.values() if kind_of(gradient))
         birth = Birth(f"aten.{operation}" if operation else "", _value(gradient), allowed=False, backward=True)
@@ -272,17 +276,6 @@ def _inner(module: Module) -> Module:
     while type(module).__name__ == "DistributedDataParallel":
         module = module.module  # type: ignore[assignment]
     return module
-
-
-def _living_loss(frames: list[FrameType]) -> torch.Tensor | None:
-    """The newest scalar with a graph among the local variables of the job's frames: most often ``loss``."""
-    found = [
-        value
-        for frame in frames[:4]
-        for value in locals_of(frame).values()
-        if isinstance(value, torch.Tensor) and value.grad_fn is not None and value.numel() == 1
-    ]
-    return max(found, key=lambda tensor: tensor.grad_fn._sequence_nr(), default=None)  # type: ignore[union-attr]
 
 
 def _value(tensor: torch.Tensor) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from recorded import events, profiles, series, steps
+from recorded import events, profiles, records, series, steps
 from torch import nn
 from torchvitals.hooks import attach, gradients
 from torchvitals.hooks.forwards import RootWatch
@@ -350,6 +350,37 @@ def test_evaluation_interrupts_timing_but_is_no_service(tmp_path: Path) -> None:
     assert not events(tmp_path, "serving")
 
 
+def test_a_trained_model_serves_after_two_hundred_requests_and_keeps_their_numbers(tmp_path: Path) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with attach(model, optimizer, directory=tmp_path):
+        train(model, optimizer, 3, lambda _: None)
+        model.eval()
+        with torch.no_grad():
+            for _ in range(300):
+                model(torch.randn(4, 6))
+
+    assert len(events(tmp_path, "serving")) == 1
+    from torchvitals.signals.records import Window
+
+    windows = [record for record in records(tmp_path) if isinstance(record, Window)]
+    assert [window.first for window in windows] == [200, 216, 232, 248, 264, 280]
+
+
+def test_a_teacher_in_every_step_leaves_nothing_behind(tmp_path: Path) -> None:
+    model, teacher = net(), net().eval()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with attach([model, teacher], optimizer, directory=tmp_path) as monitor:
+        for _ in range(3):
+            with torch.no_grad():
+                target = teacher(torch.randn(4, 6))
+            optimizer.zero_grad()
+            loss = (model(torch.randn(4, 6)) - target).pow(2).mean()
+            loss.backward()
+            assert not monitor.observer._services
+            optimizer.step()
+
+
 @pytest.mark.parametrize(("probe", "lost"), [("memory", "rss_bytes"), ("batch", "batch_items")])
 def test_a_probe_that_fails_is_removed_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, probe: str, lost: str
@@ -405,3 +436,20 @@ def test_a_job_in_debt_looks_at_the_batch_when_the_loss_jumps(tmp_path: Path) ->
     assert 55 in seen
     assert seen[55] > 1e4
     assert 54 not in seen
+
+
+def test_a_compiled_model_without_a_length_is_watched(tmp_path: Path) -> None:
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layer(x)
+
+    model = torch.compile(Plain(), backend="eager")  # asked whether it is true, it asks for a length that is not there
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with attach(model, optimizer, directory=tmp_path):
+        train(model, optimizer, 4, lambda _: None)
+
+    assert [record.step for record in steps(tmp_path)] == [0, 1, 2, 3]

@@ -141,3 +141,44 @@ def test_without_evidence_nobody_speaks_up() -> None:
     case = case_of("explosion", 500, facts, learning_rate=[0.1] * 505, gradient_norm=[1.0] * 505)
 
     assert best(case) == "unknown"
+
+
+SGD = {"optimizers": [{"class": "SGD"}]}
+
+
+def test_raw_inputs_are_named_before_the_weights_and_the_rate_that_they_spoil() -> None:
+    blown = {"learning_rate": [0.01] * 6, "gradient_norm": [3e4, 1e9, 1e9, 1e9, 1e9, 1e9]}
+
+    assert best(case_of("explosion", 1, SGD, input_absmax=[255.0] * 6, **blown)) == "missing_normalization"
+    assert best(case_of("explosion", 1, SGD, input_absmax=[4.0] * 6, **blown)) == "bad_initialization"
+
+
+def test_raw_inputs_do_not_explain_what_comes_later() -> None:
+    late = case_of("explosion", 300, SGD, input_absmax=[255.0] * 310, learning_rate=[0.01] * 300 + [5.0] * 10)
+
+    assert best(late) == "learning_rate_too_high"
+
+
+def test_an_operation_that_was_fed_astronomical_numbers_is_not_outside_its_domain() -> None:
+    steps = {"learning_rate": [0.01] * 30, "loss": [1.0] * 30}
+    wide = with_origin(case_of("nonfinite", 20, **steps), operation="aten.pow", inputs={"min": -2e21, "absmax": 2e21})
+    near = with_origin(case_of("nonfinite", 20, **steps), operation="aten.pow", inputs={"min": -1.0, "absmax": 2.0})
+
+    assert best(wide) != "numerical_domain_error"
+    assert best(near) == "numerical_domain_error"
+
+
+def test_a_finite_outlier_is_the_batch_even_when_it_ends_in_infinity() -> None:
+    inputs = [3.0] * 20 + [9e3] + [3.0] * 5
+    case = with_origin(
+        case_of("nonfinite", 20, learning_rate=[0.01] * 26, input_absmax=inputs, input_nonfinite=[0.0] * 26),
+        operation="aten.pow", inputs={"min": -2e21, "absmax": 2e21},
+    )  # fmt: skip
+
+    assert best(case) == "bad_batch"
+
+
+def test_a_schedule_that_climbs_slowly_is_named_when_it_is_beyond_what_is_usual() -> None:
+    rates = [0.02 * 1.02**step for step in range(240)]
+
+    assert best(case_of("divergence", 190, SGD, learning_rate=rates)) == "learning_rate_too_high"

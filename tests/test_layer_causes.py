@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from torchvitals.agent.case import Case
 from torchvitals.agent.causes.dying_relu import DyingRelu
@@ -10,7 +11,7 @@ from torchvitals.agent.causes.learning_rate_zero import LearningRateZero
 from torchvitals.agent.causes.saturating_activation import SaturatingActivation
 from torchvitals.agent.causes.stale_optimizer_parameters import StaleOptimizerParameters
 from torchvitals.agent.diagnosis import rank_causes
-from torchvitals.agent.history import History
+from torchvitals.agent.history import History, ProfileAt
 from torchvitals.detectors.detector import Finding
 
 CAUSES = (DyingRelu, FrozenParameters, LearningRateZero, SaturatingActivation, StaleOptimizerParameters)
@@ -121,3 +122,34 @@ def test_the_zero_is_dated_by_the_rate_itself():
 
     assert opinion.first_step == 12
     assert "from step 12" in opinion.title
+
+
+def looked_at(given, *silent):
+    entries = [f"act.{position}" for position in range(len(silent))]
+    given.history.add_profile("module_silent_units", ProfileAt(0, entries, np.array(silent)))
+    return given
+
+
+def odds(given):
+    opinion = DyingRelu().weigh(given)
+    return DyingRelu.prior + sum(clue.weight for clue in opinion.clues)
+
+
+def test_units_that_die_of_something_are_not_its_cause():
+    died = finding("dead_relu", "net.2.weight", first_step=12, **DEAD)
+
+    assert odds(case(died)) > 2
+    assert odds(case(finding("explosion", first_step=10), died)) < 0
+
+
+def test_one_layer_seen_twice_is_one_piece_of_evidence():
+    by_gradient, by_output = finding("dead_relu", "2.weight", **DEAD), finding("dead_relu", "3")
+
+    assert odds(case(by_gradient, by_output)) < odds(case(by_gradient)) + 1
+
+
+def test_a_zero_gradient_is_no_dead_relu_where_the_relus_were_seen_alive():
+    zero = finding("vanishing", everywhere=True)
+
+    assert odds(looked_at(case(zero, activations={"ReLU": 1}), 0.1, 0.3)) < 0
+    assert odds(looked_at(case(zero, activations={"ReLU": 1}), 0.1, 1.0)) > 0

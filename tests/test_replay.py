@@ -469,6 +469,40 @@ def test_the_job_that_calls_a_method_gets_an_incomplete_answer():
     assert "not called as a whole" in origin["why_incomplete"]
 
 
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+
+    def loss(self, x):
+        return (self.layer(x / x.norm(dim=1, keepdim=True)) ** 2).mean()
+
+
+@pytest.mark.parametrize(("value", "operation"), [(0.0, ""), (float("nan"), "batch")])
+def test_what_a_method_makes_of_a_finite_batch_is_not_blamed_on_the_batch(value, operation):
+    model, x = Normed(), torch.randn(6, 4)
+    x[2] = value
+    assert watched(model).loss_origin(model.loss(x))["operation"] == operation
+
+
+@pytest.mark.parametrize(
+    ("loss_of", "operation"),
+    [
+        (lambda d: ((d**2).sum(1) / 3.0).sqrt().mean(), "aten.sqrt"),
+        (lambda d: ((d**2).sum(1) / 3.0).pow(0.5).mean(), "aten.pow"),
+    ],
+)
+def test_squares_and_divisions_by_a_constant_have_no_infinite_slope(loss_of, operation):
+    model = nn.Linear(4, 3, bias=False)
+    replay = watched(model)
+    x = torch.randn(6, 4)
+    x[1] = 0
+    loss = loss_of(model(x))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert replay.gradient_origin(model.parameters())["operation"] == operation
+
+
 def test_inputs_changed_in_place_are_noticed():
     model = Body(Log())
     replay = watched(model)

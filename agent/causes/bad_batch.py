@@ -36,13 +36,15 @@ def _of_values(case: Case, found: dict[str, Any]) -> list[Clue]:
     if found.get("batch_finite") is False or found.get("operation") == "batch":
         clues.append(Clue(4.0, "the replay found non-finite values in the batch itself"))
     elif found.get("batch_finite") and case.opening.kind == "nonfinite":
-        clues.append(Clue(-3.0, "the replay found the batch finite"))
+        outlying = bool(_of_size(case))  # finite, and for all that not like the others
+        clues.append(Clue(-0.5 if outlying else -3.0, "the replay found the batch finite"))
     broken = at_onset(case, "input_nonfinite")
     largest = at_onset(case, "input_absmax")
     if broken:
         clues.append(Clue(3.0, "the model's input held NaN or Inf"))
     elif broken == 0 and case.opening.kind == "nonfinite" and largest is not None:
-        clues.append(Clue(-2.0, "the model's floating inputs were finite"))
+        outlying = bool(_of_size(case))
+        clues.append(Clue(-0.5 if outlying else -2.0, "the model's floating inputs were finite"))
     return clues
 
 

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.step_evidence import first_value
+from torchvitals.agent.step_evidence import first_value, raw_input
 
 EARLY = 12
 WIDE = 1e3
@@ -15,7 +15,15 @@ class BadInitialization:
     """Speaks from the first step, before any update: gradient, loss and outputs as the weights were drawn."""
 
     word: ClassVar[str] = "bad_initialization"
-    explains: ClassVar[tuple[str, ...]] = ("explosion", "nonfinite", "divergence", "vanishing", "saturation", "plateau")
+    explains: ClassVar[tuple[str, ...]] = (
+        "explosion",
+        "nonfinite",
+        "divergence",
+        "vanishing",
+        "saturation",
+        "plateau",
+        "dead_relu",
+    )
     prior: ClassVar[float] = -0.5
 
     def weigh(self, case: Case) -> Opinion | None:
@@ -58,6 +66,9 @@ def _clues(case: Case, norm: float | None, largest: float) -> list[Clue]:
         clues.append(Clue(-2.0, f"the first gradient was ordinary ({norm:.3g})"))
     if largest > WIDE:
         clues.append(Clue(2.0, f"a module put out {largest:.3g}"))
+    raw = raw_input(case)
+    if clues and raw:
+        clues.append(Clue(-3.0, f"the inputs are {raw:.3g} large themselves"))
     if case.opening.kind == "nonfinite" and case.opening.first_step == 0:
         clues.append(Clue(1.5, "the very first loss was not finite"))
     return clues

@@ -2,10 +2,16 @@
 
 from typing import ClassVar
 
+import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.layer_names import activations_of, layer_of
+from torchvitals.agent.step_evidence import first_value, leap, scalars
 from torchvitals.detectors.detector import Finding
 
+WILD = 1e3
+"""A first gradient norm of this size means that inputs or weights are out of scale; units die of it."""
+RISEN = 5.0
+"""A rate that is this many times its value at the start has been raised, not warmed up from its usual level."""
 RECTIFIERS = ("ReLU", "ReLU6", "Threshold", "Hardswish")
 
 
@@ -56,9 +62,12 @@ def _how_many(finding: Finding) -> str:
 
 def _units(dead: list[Finding]) -> list[Clue]:
     clues = []
-    for finding in dead[:2]:
+    for position, finding in enumerate(dead[:2]):
         came = "from the first step" if finding.evidence.get("from_start") else f"after {_lowest(finding)} before"
-        clues.append(Clue(2.0, f"{_how_many(finding)} in {finding.name or 'a layer'} are silent, {came}"))
+        # the output and the gradient of one layer are one piece of evidence, seen twice
+        clues.append(
+            Clue(0.5 if position else 2.0, f"{_how_many(finding)} in {finding.name or 'a layer'} are silent, {came}")
+        )
     return clues
 
 
@@ -73,7 +82,37 @@ def _surroundings(case: Case, finding: Finding) -> list[Clue]:
         clues.append(Clue(0.5, "the model has ReLU modules"))
     elif activations:
         clues.append(Clue(-1.5, f"the activation modules of the model are {', '.join(sorted(activations))}"))
+    clues += [*_upstream(case), *_seen_alive(case)]
     vanished = [f for f in case.of_kind("vanishing") if not f.evidence.get("everywhere")]
     if vanished and vanished[0].first_step <= finding.first_step:
         clues.append(Clue(-2.0, f"gradients had vanished by step {vanished[0].first_step} already"))
     return clues
+
+
+def _upstream(case: Case) -> list[Clue]:
+    """What kills units: a step, a rate or a scale. Units that die of it are how it shows, not why it happened."""
+    clues = []
+    opening = case.opening
+    if opening.kind not in ("dead_relu", "vanishing"):
+        clues.append(Clue(-3.0, f"the {opening.kind} of step {opening.first_step} came first, and units die of it"))
+    norm = first_value(case, "gradient_norm_unclipped") or first_value(case, "gradient_norm")
+    if norm is not None and not norm < WILD:
+        clues.append(Clue(-2.0, f"the gradient norm was {norm:.3g} before the first update"))
+    jump = leap(case, "learning_rate")
+    rates = scalars(case, "learning_rate").before(opening.first_step + 1, opening.first_step + 1)
+    if jump:
+        clues.append(Clue(-2.0, f"the learning rate had gone to {jump.after:.3g} at step {jump.step}"))
+    elif len(rates) and rates[-1] >= rates.max() and rates[-1] > RISEN * rates[0] > 0:
+        clues.append(Clue(-1.5, f"the learning rate had risen from {rates[0]:.3g} to {rates[-1]:.3g}"))
+    return clues
+
+
+def _seen_alive(case: Case) -> list[Clue]:
+    """Without a dead layer the claim rests on the gradient alone: ReLUs whose outputs were looked at speak for all."""
+    shares = case.history.profiles("module_silent_units", case.opening.rank, case.opening.optimizer)
+    if case.of_kind("dead_relu") or not shares:
+        return []
+    silent = shares[-1].values[np.isfinite(shares[-1].values)]
+    if not len(silent) or silent.max() >= 1.0:
+        return []
+    return [Clue(-3.0, f"its ReLUs were looked at, and at most {silent.max():.0%} of the units of one are silent")]

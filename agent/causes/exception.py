@@ -34,6 +34,8 @@ class UncaughtException:
             clues = [Clue(2.5, f"{who.lower()} exited with code {code}{at}, {how}")]
             what = f"exit code {code} at step {finding.step}{at}"
         clues += _peers(evidence)
+        if (opening := case.opening).kind != "crash":
+            clues.append(Clue(-3.0, f"it died of the {opening.kind} of step {opening.first_step}, which came first"))
         return Opinion(
             clues=clues,
             title=f"{who}: {what}"[:79],

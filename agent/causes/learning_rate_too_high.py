@@ -3,11 +3,13 @@
 from typing import ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.step_evidence import Leap, at_onset, first_value, leap, never_cleared, scalars
+from torchvitals.agent.step_evidence import Leap, at_onset, first_value, leap, never_cleared, raw_input, scalars
 
 ADAPTIVE = ("Adam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Lion", "Lamb", "Adafactor", "Muon")
 HIGH = {"adaptive": 1e-2, "plain": 0.5}
 """Rates above which most nets do not train; adaptive steps are as large as the rate, whatever the gradient."""
+RISEN = 10.0
+"""Warm-ups rise further, but end at a usual rate."""
 EARLY = 12
 """Steps within which a wrong rate of a fresh run shows."""
 
@@ -62,6 +64,9 @@ def _of_rate(case: Case, rate: float, jump: Leap | None) -> list[Clue]:
     values = scalars(case, "learning_rate").before(case.opening.first_step, 20)
     if len(values) > 4 and rate >= 1.5 * values[0] > 0:
         clues.append(Clue(1.0, f"the rate was still rising, from {values[0]:.3g} to {rate:.3g}"))
+    start = first_value(case, "learning_rate")
+    if start and rate >= max(limit, RISEN * start):
+        clues.append(Clue(1.5, f"it is {rate / start:.3g} times the rate of the start, and beyond what is usual"))
     return clues
 
 
@@ -84,6 +89,9 @@ def _of_others(case: Case) -> list[Clue]:
         clues.append(Clue(-1.5, "loss and gradient were ordinary until they were not finite"))
     if case.opening.kind in ("dead_relu", "saturation", "plateau"):
         clues.append(Clue(-0.5, f"{case.opening.kind} has closer causes"))
+    raw = raw_input(case)
+    if raw and case.opening.first_step <= EARLY:
+        clues.append(Clue(-1.5, f"the inputs are {raw:.3g} large: the rate is too high for them alone"))
     ratios = case.of_kind("update_ratio")
     if ratios and ratios[0].value > 0.01:
         clues.append(Clue(1.0, f"updates of {ratios[0].value:.2g} of the weights in one step"))

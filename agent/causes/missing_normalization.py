@@ -1,23 +1,30 @@
-"""A deep stack with nothing that holds its scale: each layer multiplies, and depth makes a power of it."""
+"""Nothing holds the scale: raw inputs of hundreds, or a deep stack in which each layer multiplies."""
 
 from typing import ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.step_evidence import raw_input
 
 DEEP = 10
 """Weight layers from which a factor of 2 per layer is a factor of 1000."""
 SPREAD = 1e3
+EARLY = 12
+"""Steps within which unscaled inputs wreck a run, if they do."""
 
 
 class MissingNormalization:
-    """Speaks from the architecture, and from gradients that grow or shrink from layer to layer."""
+    """Speaks from the size of the inputs, from the architecture, and from gradients that change from layer to layer."""
 
     word: ClassVar[str] = "missing_normalization"
-    explains: ClassVar[tuple[str, ...]] = ("explosion", "vanishing", "nonfinite", "plateau")
+    explains: ClassVar[tuple[str, ...]] = ("explosion", "divergence", "vanishing", "nonfinite", "plateau", "dead_relu")
     prior: ClassVar[float] = -1.0
 
     def weigh(self, case: Case) -> Opinion | None:
+        raw = raw_input(case)
+        return _of_inputs(case, raw) if raw and case.opening.first_step <= EARLY else self._of_depth(case)
+
+    def _of_depth(self, case: Case) -> Opinion | None:
         models = case.facts.get("models") or []
         layers = max((int(model.get("weight_layers") or 0) for model in models), default=0)
         if layers < DEEP or any(model.get("norms") for model in models):
@@ -37,6 +44,23 @@ class MissingNormalization:
             ),
             remedy="Add LayerNorm or BatchNorm between the layers, or residual connections of small initial weight.",
         )
+
+
+def _of_inputs(case: Case, raw: float) -> Opinion:
+    step = case.opening.first_step
+    return Opinion(
+        clues=[Clue(4.0, f"the inputs reach {raw:.3g} unscaled, and it began at step {step}, with the first updates")],
+        title=f"Inputs of up to {raw:.3g} go into the model unscaled",
+        explanation=(
+            f"The first batch reaches {raw:.3g}. Gradients of the first layer grow with its inputs, so a learning rate "
+            f"that suits inputs near 1 overshoots: it began at step {step}."
+        ),
+        remedy=(
+            "Standardise each feature with the mean and deviation of the training data (divide pixels by 255), or put "
+            "a BatchNorm or LayerNorm in front of the first layer."
+        ),
+        where="input",
+    )
 
 
 def _spread(case: Case) -> float:

@@ -40,6 +40,11 @@ DOMAINS: dict[str, str] = {
     "linalg_cholesky": "needs a positive definite matrix",
 }
 
+OVERFLOWING = ("pow", "norm", "linalg_vector_norm", "std", "var", "div")
+"""Operations that also end where float32 ends; there what fed them is to blame, not they."""
+HUGE = 1e15
+"""Inputs of this size are no edge of a domain: the square of 2e19 is infinite whatever the operation meant."""
+
 
 class NumericalDomainError:
     """Speaks from the operation that the replay named; without one, only from how sudden it was."""
@@ -81,7 +86,10 @@ def _of_origin(found: dict[str, Any] | None, name: str) -> list[Clue]:
     if not found or found.get("operation") == "batch":
         return []
     clues = []
-    if name in DOMAINS:
+    largest = float((found.get("inputs") or {}).get("absmax") or 0.0)
+    if largest >= HUGE and (name in OVERFLOWING or name not in DOMAINS):
+        clues.append(Clue(-3.0, f"the input of `{name}` had grown to {largest:.2g}: it overflowed, no domain was left"))
+    elif name in DOMAINS:
         clues.append(Clue(3.0, f"the first bad value came out of `{name}`, which {DOMAINS[name]}{_of_inputs(found)}"))
     elif name:
         clues.append(Clue(-0.5, f"the first bad value came out of `{name}`"))
