@@ -16,6 +16,7 @@ from torchvitals.agent.history import RECENT_STEPS
 from torchvitals.agent.incident import SEVERITY_ORDER, Incident, RankedCause, by_severity
 from torchvitals.agent.kinds import CAUSAL_RANK, follows, same_fault
 from torchvitals.agent.links import links
+from torchvitals.agent.memory_words import fills_up
 from torchvitals.detectors.detector import Finding
 
 LIKELY = 0.01
@@ -110,13 +111,17 @@ class Diagnosis:
             incident = self._incident(group)
             if incident != group.incident:
                 group.incident = incident
-                changed.append(incident)
+                changed += [incident] if incident else []
         return changed
 
-    def _incident(self, group: Group) -> Incident:
+    def _incident(self, group: Group) -> Incident | None:
+        """What the group amounts to; ``None`` when the evidence that came later shows nothing is wrong."""
         findings = sorted(group.findings, key=_by_onset)
         root = root_of(findings)
         case = self._case(group.crew, root, findings)
+        if innocent := fills_up(case):
+            self._note(NotChecked("memory_leak", innocent))
+            return None
         ranked = rank_causes(self._opinions(case))
         best, opinion = ranked[0]
         return Incident(
@@ -136,6 +141,10 @@ class Diagnosis:
             findings=findings,
             links=links(root, findings),
         )
+
+    def _note(self, problem: NotChecked) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
 
     def _case(self, crew: Crew, root: Finding, findings: list[Finding]) -> Case:
         events = self._engine.events(crew)

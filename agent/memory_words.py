@@ -5,6 +5,9 @@ from typing import Any
 from torchvitals.agent.case import Case
 from torchvitals.detectors.detector import Finding
 
+OLD = 0.1
+"""A holder older than the run by more than this share of it has not always grown at this rate: it tells no onset."""
+
 
 def leak_of(case: Case) -> Finding | None:
     """The leak, or the pressure it has led to."""
@@ -15,6 +18,32 @@ def holder_of(case: Case) -> dict[str, Any] | None:
     """What the leak hunt found, the largest first; ``None`` when it named nothing."""
     found = [event.details for _, event in case.events_of("holder") if not event.details.get("native")]
     return max(found, key=lambda details: float(details.get("bytes_per_step") or 0.0), default=None)
+
+
+def onset_of(case: Case) -> int | None:
+    """When the holder was empty: what it holds, by its own rate, counted back from when it was found.
+
+    Exact to a step or two for whatever gains the same number at each step, while resident memory only rises once
+    what earlier steps had freed is used up. ``None`` when nothing was named or the holder was not empty at the start.
+    """
+    leak, holder = leak_of(case), holder_of(case)
+    found = next((event.step for _, event in case.events_of("holder") if event.details is holder), None)
+    if leak is None or holder is None or found is None:
+        return None
+    count, rate = float(holder.get("count") or 0), float(holder.get("growth_per_step") or 0)
+    if not count > 1 or not rate > 0:  # one variable with an ever longer graph
+        return None
+    onset = found - count / rate
+    return round(max(onset, 0.0)) if -found * OLD <= onset <= leak.step else None
+
+
+def fills_up(case: Case) -> str:
+    """Why a rise in memory is no leak: what grows has a limit of its own, as a replay buffer has; else empty."""
+    holder = holder_of(case)
+    if holder is None or not holder.get("limit") or any(finding.kind != "memory_leak" for finding in case.findings):
+        return ""
+    size = float(holder["limit"]) * float(holder["bytes_per_step"]) / max(float(holder["growth_per_step"]), 1e-9)
+    return f"{holder.get('holder')} fills up and ends at {holder['limit']} entries, about {size / 1e6:.3g} MB"
 
 
 def place_of(holder: dict[str, Any] | None) -> str:

@@ -17,7 +17,8 @@ class InputBound:
         warm_up: steps before the first: starting workers takes 10 ms to seconds.
         share: of the step time that is waiting.
         blocks: consecutive blocks that make it certain; caches of the first epoch fill meanwhile.
-        least_seconds: mean wait per step below which nobody gains by changing anything.
+        least_seconds: mean wait per step below which nobody gains by changing anything: a tiny model on an honest
+            loader steps in 1 ms and waits for 3.
 
     >>> detector = InputBound()
     >>> for step in range(400):
@@ -39,7 +40,7 @@ class InputBound:
         warm_up: int = 20,
         share: float = 0.6,
         blocks: int = 6,
-        least_seconds: float = 0.005,
+        least_seconds: float = 0.01,
     ) -> None:
         self.block_steps = block_steps
         self.warm_up = warm_up

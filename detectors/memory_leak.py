@@ -9,6 +9,8 @@ from torchvitals.detectors.trend import Slope, corner, theil_sen
 
 BLOCKS = 64
 PARTS = 6
+RESIDENT, MAPPED = 0, 2
+"""Places in ``reads``."""
 
 
 class _Growth(NamedTuple):
@@ -23,21 +25,25 @@ class _Growth(NamedTuple):
 class MemoryLeak:
     """Memory after the step, at the same phase of every step, keeps rising in a line.
 
-    The smallest value of each block is kept, 64 blocks whose length doubles as the run goes on. A stretch (all of
+    The smallest value of each block is kept, 64 blocks whose length doubles as the run goes on; readings may come at
+    every step or now and then, since jobs with short steps cannot pay for each. A stretch (all of
     the run after warm-up, or its newer half) leaks when the Theil-Sen interval excludes ``least_rate``, the gain
     is large enough both in bytes and against the base, five of its six parts rose at no less than ``evenness`` of the
     mean rise, the last one among them, and nothing that large was ever given back: allocators warm up in a
-    curve, caches fill and stop, saw-teeth fall.
+    curve, caches fill and stop, saw-teeth fall. Nor does a leak fill what was allocated long before (a replay
+    buffer in one array, a mapped file): more memory must have been asked for, too.
 
     Args:
         warm_up: steps before the first block: 5 to 50 MB are allocated in them by healthy jobs.
         block_steps: steps of the first blocks.
         least_rate: bytes per step; below, 20 to 400 bytes per step are what logs of healthy jobs keep, measured.
-        least_gain: bytes; resident memory of healthy jobs wanders by about 1 MB.
+        least_gain: bytes; resident memory of healthy jobs wanders by about 1 MB, and a net with a teacher took 1 MB
+            evenly over its first 300 steps.
         least_relative: of the base.
         evenness: share of the mean rise that the parts must reach.
         straightness: the second half must rise at least this much of what the first half rose: recurrent
             nets with sequences of changing length took 30 MB in their first 160 steps, in a curve.
+        asked_for: share of a gain in resident memory by which the address space must have grown.
         given_back: share of the gain that may at most be released in between.
         z: width of the interval in standard deviations.
         steps_for: (gain over base, steps): how long a rise must have lasted before it is believed. A rise by
@@ -56,7 +62,7 @@ class MemoryLeak:
 
     kind: ClassVar[str] = "memory_leak"
     axis: ClassVar[DetectorAxis] = "rank"
-    reads: ClassVar[tuple[str, ...]] = ("rss_bytes", "cuda_allocated_bytes")
+    reads: ClassVar[tuple[str, ...]] = ("rss_bytes", "cuda_allocated_bytes", "mapped_bytes")
 
     def __init__(
         self,
@@ -64,10 +70,11 @@ class MemoryLeak:
         warm_up: int = 16,
         block_steps: int = 2,
         least_rate: float = 2000.0,
-        least_gain: float = 0.75e6,
+        least_gain: float = 2e6,
         least_relative: float = 0.002,
         evenness: float = 0.3,
         straightness: float = 0.6,
+        asked_for: float = 0.5,
         given_back: float = 0.4,
         z: float = 2.6,
         steps_for: tuple[tuple[float, int], ...] = ((0.5, 64), (0.1, 128), (0.0, 160)),
@@ -78,6 +85,7 @@ class MemoryLeak:
         self.least_relative = least_relative
         self.evenness = evenness
         self.straightness = straightness
+        self.asked_for = asked_for
         self.given_back = given_back
         self.z = z
         self.steps_for = steps_for
@@ -85,10 +93,10 @@ class MemoryLeak:
         self._steps: list[int] = []
         self._lows = np.zeros((len(self.reads), 0, BLOCKS))
         self._low = np.zeros((len(self.reads), 0))
-        self._taken = 0
         self._began = -1
+        """First step of the block in progress; negative while there is none."""
+        self._first = self._last = -1
         self._alarmed = np.zeros(0, dtype=bool)
-        self._seen = 0
 
     def __repr__(self) -> str:
         return f"MemoryLeak(least_rate={self.least_rate:g}, block_steps={self._block_steps})"
@@ -99,29 +107,30 @@ class MemoryLeak:
         if not signals:
             return []
         self._grow(max(len(reading.values[name]) for name in signals))
-        self._seen += 1
-        if self._seen <= self.warm_up:
+        if reading.step <= self._last:
+            return []
+        self._last = reading.step
+        if self._first < 0:
+            self._first = reading.step
+        if reading.step < self._first + self.warm_up:
             return []
         for row, name in enumerate(self.reads):
             if name in signals:
                 self._note(row, np.asarray(reading.values[name], np.float64), reading.present[name])
         if self._began < 0:
             self._began = reading.step
-        self._taken += 1
-        if self._taken < self._block_steps:
-            return []
-        self._close()
-        return self._judge(reading.step)
+        return self._judge(reading.step) if self._is_full() and self._close() else []
 
     def status(self) -> Status:
         """Warming up until the shortest stretch has been seen."""
         if self._alarmed.any():
             return Status("alarm")
-        if not self._seen:
+        if self._first < 0:
             return Status("not_checked", "no memory figures were sent")
         needed = self.warm_up + min(steps for _, steps in self.steps_for)
-        if self._seen < needed:
-            return Status("warming_up", f"{self._seen} of {needed} steps seen")
+        seen = self._last - self._first + 1
+        if seen < needed:
+            return Status("warming_up", f"{seen} of {needed} steps seen")
         return Status("ok")
 
     def _note(self, row: int, values: Floats, present: Mask) -> None:
@@ -129,21 +138,26 @@ class MemoryLeak:
         low = self._low[row, : len(values)]
         np.fmin(low, np.where(usable, values, np.nan), out=low)
 
-    def _close(self) -> None:
+    def _is_full(self) -> bool:
+        return self._last - self._began + 1 >= self._block_steps
+
+    def _close(self) -> bool:
         if len(self._steps) == BLOCKS:
             self._lows[..., : BLOCKS // 2] = np.fmin(self._lows[..., ::2], self._lows[..., 1::2])
             self._steps = self._steps[::2]
-            self._block_steps *= 2
-            if self._taken < self._block_steps:
-                return  # this block is now half as long as the others: let it grow
+            # Where readings are rarer than blocks are long, a block is as long as it turned out to be.
+            self._block_steps = max(2 * self._block_steps, int(np.median(np.diff(self._steps))))
+            if not self._is_full():
+                return False  # this block is now half as long as the others: let it grow
         self._lows[..., len(self._steps)] = self._low
         self._steps.append(self._began)
         self._low.fill(np.nan)
-        self._taken, self._began = 0, -1
+        self._began = -1
+        return True
 
     def _judge(self, step: int) -> list[Finding]:
         count = len(self._steps)
-        if count < 2 * PARTS or self._taken:
+        if count < 2 * PARTS:
             return []
         findings = []
         for start in (0, count // 2):
@@ -153,6 +167,8 @@ class MemoryLeak:
             gain = lows[..., -2:].min(-1) - lows[..., :2].min(-1)
             with np.errstate(invalid="ignore"):
                 worth = (gain >= self._least(lows[..., 0])) & np.isfinite(gain) & ~self._alarmed
+                worth[RESIDENT] &= ~(gain[MAPPED] < self.asked_for * gain[RESIDENT])  # unknown: NaN, which is not less
+            worth[MAPPED] = False
             for row, rank in zip(*np.nonzero(worth), strict=True):
                 growth = self._growth(lows[row, rank], self._steps[start:count])
                 if growth and not self._alarmed[rank]:
@@ -169,7 +185,11 @@ class MemoryLeak:
         if known.sum() < 2 * PARTS:
             return None
         y, x = lows[known], np.asarray(steps, np.float64)[known]
-        parts = np.array([np.median(part) for part in np.array_split(y, PARTS)])
+        # Parts of equal length in steps: readings may have been dense at first and rare later, or the reverse.
+        places = np.searchsorted(x, np.linspace(x[0], x[-1], PARTS + 1)[1:-1])
+        parts = np.array([np.median(part) if len(part) else np.nan for part in np.split(y, places)])
+        if not np.isfinite(parts).all():
+            return None
         rises = np.diff(parts)
         gained = float(parts[-1] - parts[0])
         even = rises >= self.evenness * rises.mean()

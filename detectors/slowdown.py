@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import numpy as np
-from torchvitals.detectors.block_statistics import Floats, Mask
+from torchvitals.detectors.block_statistics import Floats, Mask, row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 
 
@@ -11,8 +11,10 @@ class Slowdown:
     """The median step of each of the newest ``blocks`` blocks is far above all the blocks before.
 
     Medians do not see evaluations and checkpoints. The effect asked for is large on purpose: other jobs on the
-    machine make honest steps twice as long for minutes. A block must lie above ``factor`` times the median
-    *and* above ``spread`` times the slowest block so far, so that a job with two kinds of steps is not slow.
+    machine make honest steps twice as long for minutes. Where more than ``contended`` tasks want each core, steps
+    of 6 ms were seen to take 300 ms: that says nothing about the job, and such blocks are passed over. A block must
+    lie above ``factor`` times the median *and* above ``spread`` times the slowest block so far, so that a job with
+    two kinds of steps is not slow.
 
     Args:
         block_steps: steps in a block; evaluations every few steps fall below its median.
@@ -23,6 +25,7 @@ class Slowdown:
         spread: over its slowest block.
         least_seconds: a step must take so much longer at least; below, timers and schedulers speak.
         lasting_seconds: and for so long, by the step times themselves: a neighbour's burst is over by then.
+        contended: runnable tasks by core; a job with all its cores busy is at 1.
 
     Steps of 50 ms become 150 ms at step 400:
 
@@ -36,7 +39,7 @@ class Slowdown:
 
     kind: ClassVar[str] = "slowdown"
     axis: ClassVar[DetectorAxis] = "rank"
-    reads: ClassVar[tuple[str, ...]] = ("step_seconds",)
+    reads: ClassVar[tuple[str, ...]] = ("step_seconds", "machine_load")
 
     def __init__(
         self,
@@ -49,6 +52,7 @@ class Slowdown:
         spread: float = 1.3,
         least_seconds: float = 0.002,
         lasting_seconds: float = 8.0,
+        contended: float = 1.5,
     ) -> None:
         self.block_steps = block_steps
         self.warm_up = warm_up
@@ -58,6 +62,7 @@ class Slowdown:
         self.spread = spread
         self.least_seconds = least_seconds
         self.lasting_seconds = lasting_seconds
+        self.contended = contended
         self._seen = 0
         self._steps: list[int] = []
         self._block = np.full((0, block_steps), np.nan)
@@ -65,6 +70,8 @@ class Slowdown:
         self._slow = np.zeros(0, dtype=np.int64)
         self._since = np.zeros(0, dtype=np.int64)
         self._lasted = np.zeros(0)
+        self._load = np.zeros(0)
+        """Newest load of each rank's machine; 0 while nobody told it."""
         self._alarmed = np.zeros(0, dtype=bool)
 
     def __repr__(self) -> str:
@@ -76,6 +83,9 @@ class Slowdown:
             return []
         values = np.asarray(reading.values["step_seconds"], np.float64)
         self._grow(len(values))
+        if "machine_load" in reading.values:
+            load = np.where(reading.present["machine_load"], reading.values["machine_load"], np.nan)
+            self._load[: len(load)] = np.where(np.isfinite(load), load, self._load[: len(load)])
         self._seen += 1
         if self._seen <= self.warm_up:
             return []
@@ -101,11 +111,11 @@ class Slowdown:
         return Status("ok")
 
     def _judge(self, step: int) -> list[Finding]:
-        median = _row_median(self._block)
-        usual, slowest = _row_median(self._medians), np.fmax.reduce(self._medians, axis=1)
+        median = row_median(self._block)
+        usual, slowest = row_median(self._medians), np.fmax.reduce(self._medians, axis=1)
         reference = np.isfinite(self._medians).sum(1) >= self.least_blocks
         slow = reference & (median > self.factor * usual) & (median > self.spread * slowest)
-        slow &= median - usual > self.least_seconds
+        slow &= (median - usual > self.least_seconds) & (self._load <= self.contended)
         self._since = np.where(slow & (self._slow == 0), self._steps[0], self._since)
         self._slow = np.where(slow, self._slow + 1, 0)
         self._lasted = np.where(slow, self._lasted + self.block_steps * np.nan_to_num(median), 0.0)
@@ -139,14 +149,5 @@ class Slowdown:
             self._block = np.pad(self._block, ((0, more), (0, 0)), constant_values=np.nan)
             self._medians = np.pad(self._medians, ((0, more), (0, 0)), constant_values=np.nan)
             self._slow, self._since = np.pad(self._slow, (0, more)), np.pad(self._since, (0, more))
-            self._lasted = np.pad(self._lasted, (0, more))
+            self._lasted, self._load = np.pad(self._lasted, (0, more)), np.pad(self._load, (0, more))
             self._alarmed = np.pad(self._alarmed, (0, more))
-
-
-def _row_median(table: Floats) -> Floats:
-    """Median of each row over its numbers; NaN where a row has none."""
-    ordered = np.sort(table, axis=1)  # NaN last
-    count = np.isfinite(ordered).sum(1)
-    rows = np.arange(len(table))
-    low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, table.shape[1] - 1)
-    return np.asarray(np.where(count > 0, (ordered[rows, low] + ordered[rows, high]) / 2, np.nan))

@@ -4,11 +4,13 @@ Relations found 18 of 20 real silent training errors where statistics of loss an
 "Training with Confidence: Catching Silent Errors in Deep Learning Training", OSDI 2025).
 """
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+from torchvitals.detectors.scalars import grown
 from torchvitals.detectors.streak import Streak
 
 Floats = NDArray[np.float64]
@@ -71,24 +73,25 @@ class IdleOptimizer:
             return []
         self._seen = True
         known = reading.present["learning_rate"]
-        self._largest = np.pad(self._largest, (0, len(rate) - len(self._largest)))
-        self._last = np.pad(self._last, (0, len(rate) - len(self._last)))
+        self._largest, self._last = grown(self._largest, len(rate)), grown(self._last, len(rate))
         count = self._zero.update(reading.step, rate == 0, known)
         alive = known & (rate > 0)
-        self._largest[alive] = np.maximum(self._largest[alive], rate[alive])
-        self._last[alive] = rate[alive]
+        np.maximum(self._largest, rate, out=self._largest, where=alive)
+        np.copyto(self._last, rate, where=alive)
+        few = min(self._zero_rate, self._warm_up)
         return [
             self._finding("learning_rate_zero", reading.step, rank, self._zero, {"last_rate": float(self._last[rank])})
-            for rank in np.flatnonzero(known & (count >= self._needed())).tolist()
-            if ("learning_rate_zero", rank) not in self._told
+            for rank in (known & (count >= few)).nonzero()[0].tolist()
+            if ("learning_rate_zero", rank) not in self._told and count[rank] >= self._needed(rank)
         ]
 
-    def _needed(self) -> NDArray[np.int64]:
-        """Zero steps that make a fault of each rank, by how its rate came to be zero."""
-        onsets = np.array([self._zero.onset(rank) for rank in range(len(self._last))])
-        after_end = np.maximum(self._warm_up, np.ceil(self._after_schedule * onsets)).astype(np.int64)
-        ended = np.where(self._last >= self._abrupt * self._largest, self._zero_rate, after_end)
-        return np.where(self._largest > 0, ended, self._warm_up)
+    def _needed(self, rank: int) -> int:
+        """Zero steps that make a fault, by how the rate came to be zero."""
+        if not self._largest[rank] > 0:
+            return self._warm_up
+        if self._last[rank] >= self._abrupt * self._largest[rank]:
+            return self._zero_rate
+        return max(self._warm_up, math.ceil(self._after_schedule * self._zero.onset(rank)))
 
     def _owners(self, reading: Reading) -> list[Finding]:
         extra = reading.values.get("optimizer_extra_parameters")
@@ -99,7 +102,7 @@ class IdleOptimizer:
         count = self._extra.update(reading.step, (extra > 0) & (without >= extra), known)
         return [
             self._finding("stale_parameters", reading.step, rank, self._extra, {"parameters": int(extra[rank])})
-            for rank in np.flatnonzero(known & (count >= self._stale)).tolist()
+            for rank in (known & (count >= self._stale)).nonzero()[0].tolist()
             if ("stale_parameters", rank) not in self._told
         ]
 
@@ -188,7 +191,7 @@ class UnchangedParameters:
         stuck = np.flatnonzero(known & (count >= self._patience)).tolist()
         if not stuck or "unchanged" in self._told:
             return []
-        everything = len(stuck) == np.count_nonzero(known)
+        everything = len(stuck) == int(np.count_nonzero(known))
         first = min(stuck, key=lambda i: (self._still.onset(i), i))
         if step - self._still.onset(first) < self._lasting * self._still.onset(first):
             return []

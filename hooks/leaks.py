@@ -6,6 +6,7 @@ process. What has grown in every interval is looked up when the report is made.
 
 import gc
 import time
+from collections import deque
 from collections.abc import Iterable
 from itertools import islice, pairwise
 from typing import Any, NamedTuple
@@ -19,6 +20,8 @@ from torchvitals.hooks.sizes import Weigher, heaviest_leaf, type_name
 Found = dict[str, Any]
 """The details of the event `holder`."""
 
+_EXPLAINS = 0.25
+"""Share of the growth for which a bounded buffer may stand; allocators add their own to what it holds."""
 _NODE_BYTES = 300
 """An autograd node with its edges and its saved-tensor slots takes 200 to 500 bytes in C++."""
 _PLAIN = {"builtins", "types", "functools", "collections", "weakref", "_thread", "abc", "typing"}
@@ -110,6 +113,7 @@ class LeakHunt:
         entries = [(_bytes_each(newest) * rate, thing, rate, newest) for thing, rate, newest in weighed if newest]
         entries.sort(key=lambda entry: (-_has_graph(entry[3]), -entry[0]))
         ours = {id(things), id(weighed), id(entries), *map(id, weighed), *map(id, entries)}
+        bounded = None
         for size, thing, rate, newest in entries[:8]:
             keeps_graph = _has_graph(newest)
             if not keeps_graph and (size < self._smallest or size < self._share * slope):
@@ -118,8 +122,12 @@ class LeakHunt:
             if holder is None or holder.ours:
                 continue
             grows = max(size, slope) if keeps_graph else size
-            return _told(newest[-1], len(thing), rate, grows, holder, graph=keeps_graph)
-        return None
+            found = _told(newest[-1], len(thing), rate, grows, holder, graph=keeps_graph)
+            if isinstance(thing, deque) and thing.maxlen is not None:
+                bounded = bounded or found | {"limit": thing.maxlen}
+                continue
+            return found
+        return bounded if bounded and bounded["bytes_per_step"] >= _EXPLAINS * slope else None
 
     # -- one variable, an ever longer graph -------------------------------------------------------
 

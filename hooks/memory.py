@@ -1,5 +1,6 @@
 """Memory of the process and of the device's allocator, at the same point of every step."""
 
+import ctypes
 import os
 import sys
 
@@ -11,6 +12,17 @@ _CUDA_FIELDS = {
     "inactive_split_bytes.all.current": "cuda_inactive_split_bytes",
     "num_alloc_retries": "cuda_alloc_retries",
 }
+
+
+def give_back() -> None:
+    """Hand what the allocator holds free back to the system, where the C library can (glibc).
+
+    A leak hunt takes 5 to 9 MB for a moment. Kept by the allocator, they would be filled by the leak first, which
+    then would not show in resident memory for hundreds of steps.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 class Memory:
@@ -30,6 +42,16 @@ class Memory:
         if self._owner != os.getpid() and not self._open():
             return None
         return int(os.pread(self._descriptor, 128, 0).split()[1]) * self._page
+
+    def mapped_bytes(self) -> int | None:
+        """Address space plus its writable part: one of them grows when memory is asked for, neither when it is touched.
+
+        A buffer that was allocated whole and fills up, or a mapped file that is read, become resident, no more.
+        """
+        if self._owner != os.getpid() and not self._open():
+            return None
+        figures = os.pread(self._descriptor, 128, 0).split()
+        return (int(figures[0]) + int(figures[5])) * self._page
 
     def device(self) -> dict[str, float]:
         """The allocator's figures; empty when the job has not started CUDA."""

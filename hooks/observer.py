@@ -23,7 +23,7 @@ from torchvitals.hooks.origins import Origins
 from torchvitals.hooks.pending import Pending
 from torchvitals.hooks.recorder import Recorder
 from torchvitals.hooks.replicas import ReplicaDigests
-from torchvitals.hooks.serving import Service
+from torchvitals.hooks.serving import QUIET_WHERE_TRAINED, Service
 from torchvitals.signals.records import Event
 
 LAUNCHERS = ("torch.distributed.run", "accelerate.commands.launch", "deepspeed.launcher.runner")
@@ -103,6 +103,9 @@ class Observer:
         """Watch the forward of ``module``, a root, once."""
         if any(root.module() is module for root in self.roots):
             return
+        if isinstance(module, torch.jit._script.RecursiveScriptModule):
+            self.recorder.not_checked("forward", "torch.jit.script gives a module that takes no hooks")
+            return
         self.roots.append(RootWatch(module, self.naming.prefix_of(module), self))
 
     def adopt(self, models: Iterable[discovery.Model]) -> None:
@@ -144,6 +147,7 @@ class Observer:
         for service in self._services.values():
             service.flush()
         self._services.clear()
+        self._evaluations = 0
         if watch.index == 0:
             if watch.step == 1:
                 self.first_step()
@@ -170,7 +174,9 @@ class Observer:
             return {}
         wanted = {id(p): p for module in trained for p in module.parameters() if p.requires_grad}
         self.pending.scalars["parameters_not_optimized"] = float(len(wanted.keys() - held))
-        self.pending.scalars["optimizer_extra_parameters"] = float(len(held - wanted.keys()))
+        # what has a gradient takes part in training, though the forward of its module has not been seen yet
+        idle = {id(p) for watch in self.optimizers for p in watch.parameters if p.grad is None}
+        self.pending.scalars["optimizer_extra_parameters"] = float(len(idle - wanted.keys()))
         return {"optimized_share": len(wanted.keys() & held) / max(1, len(wanted))}
 
     # -- the batch --------------------------------------------------------------------------------
@@ -185,9 +191,14 @@ class Observer:
             self.recorder.spent["data"] += seconds
             return
         self._last_iterator = weakref.ref(iterator)
-        self.recorder.learn(loader=describe_loader(iterator))
+        loader = describe_loader(iterator)
+        self._loads_stored = loader["sampler"] != "_InfiniteConstantSampler"  # that of an IterableDataset: a stream
+        self.recorder.learn(loader=loader)
 
     _last_iterator: "weakref.ref[Any] | None" = None
+    _loads_stored = False
+    _evaluations = 0
+    """Forwards without gradients since the last step of a job that trains."""
 
     def look_at_batch(self) -> dict[str, float]:
         """The range of the batch of the step that ends."""
@@ -210,12 +221,17 @@ class Observer:
     def evaluated(self, root: RootWatch, args: tuple[Any, ...], kwargs: Any, output: Any, seconds: float) -> None:
         """A root was called without gradients, or in evaluation mode: an evaluation, or a request."""
         self.interrupted = True
-        if self.will_train and self.pending.loader_batches > 0:
-            return
+        fed = self.pending.loader_batches > 0
+        if self.will_train:
+            # Nothing is kept of an evaluation, a teacher or a policy at play: there is one in every step of some jobs.
+            self._evaluations += 1
+            if fed or self._evaluations <= QUIET_WHERE_TRAINED:
+                return
         service = self._services.get(id(root))
         if service is None:
-            name = type(root.module()).__name__
-            service = Service(name, self.recorder, len(self._services), trains=self.will_train)
+            name, before = type(root.module()).__name__, max(0, self._evaluations - 1)
+            stored = fed and self._loads_stored
+            service = Service(name, self.recorder, len(self._services), before=before, stored=stored)
             self._services[id(root)] = service
         service.request(args, kwargs, output, seconds)
         if not self.optimizers:

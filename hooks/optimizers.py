@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim import Optimizer
 from torchvitals.hooks import gradients, readback
+from torchvitals.hooks.load import MachineLoad
 from torchvitals.hooks.profiles import GradientProfile
 from torchvitals.hooks.suspicion import Suspicion
 from torchvitals.signals.records import Axis, Digest, Profile, pack_floats, pack_integers
@@ -51,6 +52,8 @@ class OptimizerWatch:
         guard = observer.recorder.fuse.guard
         self._device_memory = guard("memory", observer.memory.device)
         self._resident = guard("memory", observer.memory.rss_bytes)
+        self._mapped = guard("memory", observer.memory.mapped_bytes)
+        self._load = guard("load", MachineLoad().fresh)
         self._start_sample = guard("profile", self._sample)
         self._finish_sample = guard("profile", self._send_profile)
         self._take_digests = guard("digests", self._digest)
@@ -238,6 +241,12 @@ class OptimizerWatch:
             rss = self._resident()
             if rss is not None:
                 scalars["rss_bytes"] = float(rss)
+            mapped = self._mapped()
+            if mapped is not None:
+                scalars["mapped_bytes"] = float(mapped)
+        load = self._load()
+        if load is not None:
+            scalars["machine_load"] = load
         scalars["overhead_ratio"] = self._recorder.budget.ratio
 
     def _write(self, scalars: dict[str, torch.Tensor | float]) -> None:

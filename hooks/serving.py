@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torchvitals.hooks.features import FeatureWindows
 from torchvitals.hooks.forwards import tensors
+from torchvitals.hooks.leak_watch import LeakWatch
+from torchvitals.hooks.memory import Memory
 from torchvitals.signals.records import Axis, Record, Requests, Window, pack_floats
 
 if TYPE_CHECKING:
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 FLUSH_REQUESTS = 64
 FLUSH_SECONDS = 1.0
+MEMORY_REQUESTS = 16
+"""Requests between looks at the memory: 2 µs each, and a hundred looks in 1,600 requests."""
 QUIET_WHERE_TRAINED = 200
 """Evaluations of a hundred batches between epochs are common, two hundred by hand are a service."""
 TRIALS = 16
@@ -32,13 +36,14 @@ class Service:
         model: its name.
         recorder: the hub.
         index: number of the model in this process.
-        trains: whether the process has made an optimizer.
+        before: requests in a row that were answered and not recorded, since they could still be an evaluation.
+        stored: whether the requests are batches of a stored data set: their order is not traffic, and no drift.
     """
 
-    def __init__(self, model: str, recorder: "Recorder", index: int, *, trains: bool) -> None:
+    def __init__(self, model: str, recorder: "Recorder", index: int, *, before: int, stored: bool) -> None:
         self._recorder = recorder
         self._model = model
-        self._trains = trains
+        self._trains = before > 0  # only where an optimizer was made are requests held back to see what they are
         self._features = FeatureWindows(model)
         self._axis = f"feature:{index}"
         self._entries: list[str] = []
@@ -46,9 +51,13 @@ class Service:
         self._items: list[int] = []
         self._flushed = time.monotonic()
         self._held: list[Record] | None = []
-        self._quiet = QUIET_WHERE_TRAINED if trains else TRIALS
+        self._stored = stored
+        self._memory = Memory()
         self._observe = recorder.fuse.guard("features", self._features_of)
-        self.requests = 0
+        # One model speaks for the process, and one that trains tells its memory at every step.
+        self._leaks = LeakWatch(recorder) if index == 0 and not self._trains else None
+        self._watch_memory = recorder.fuse.guard("memory", self._memory_of)
+        self.requests = before
 
     def request(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, seconds: float) -> None:
         """One request was answered in ``seconds``."""
@@ -56,9 +65,12 @@ class Service:
         first = next(tensors((args, kwargs)), None)
         self._items.append(first.shape[0] if first is not None and first.dim() else 1)
         self.requests += 1
-        self._observe(args, kwargs, output)
-        if self._held is not None and self.requests >= self._quiet:
+        if not self._stored:
+            self._observe(args, kwargs, output)
+        if self._held is not None and self.requests >= TRIALS:
             self._release()
+        if self._leaks is not None and self._held is None and self.requests % MEMORY_REQUESTS == 0:
+            self._watch_memory(self._leaks)
         if len(self._latencies) >= FLUSH_REQUESTS or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 
@@ -86,6 +98,13 @@ class Service:
         record = Window(self.requests - requests, self._recorder.clock(), self._axis, requests, items, packed)
         self._write(record)
 
+    def _memory_of(self, leaks: LeakWatch) -> None:
+        """What the process holds after this request, as a training tells it after a step."""
+        resident = self._memory.rss_bytes()
+        if resident is not None:
+            self._recorder.open().step(self.requests - 1, self._recorder.clock(), {"rss_bytes": float(resident)})
+        leaks.step(self.requests)
+
     def _write(self, record: Record) -> None:
         if self._held is None:
             self._recorder.write(record)
@@ -97,5 +116,7 @@ class Service:
         if not self._trains:
             self._recorder.role = "serve"
         self._recorder.event("serving", model=self._model)
+        if self._stored:
+            self._recorder.not_checked("drift", "the requests are a stored data set, read by a data loader")
         for record in held:
             self._recorder.write(record)

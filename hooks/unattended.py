@@ -83,7 +83,9 @@ class RootFinder:
             observer.watch_model(target)
             if not observer.will_train and not torch.is_grad_enabled():
                 observer.adopt([discovery.unwrap(module)])
-            if target is module:  # its own hooks were listed before ours was added: this call is ours to tell
+            if (
+                target is module and observer.roots
+            ):  # its own hooks were listed before ours was added: this call is ours to tell
                 observer.roots[-1].entered(module, args, {})
         if "OptimizedModule" in discovery.unwrap(module).wrappers or not observer.optimizers:
             self.disarm()

@@ -27,6 +27,7 @@ class Signal(msgspec.Struct, frozen=True):
 SIGNALS: tuple[Signal, ...] = (
     # every optimizer step
     Signal("loss", "1", "none", "step", "What the job minimises, unscaled; summed over one step's backward roots."),
+    Signal("validation_loss", "1", "none", "step", "What the job logged with `monitor.log(validation_loss=...)`."),
     Signal("learning_rate", "1", "none", "step", "The largest learning rate of the optimizer's groups."),
     Signal("gradient_norm", "1", "none", "step", "Global 2-norm of the gradients the optimizer is about to apply."),
     Signal("gradient_norm_unclipped", "1", "none", "step", "The same before clipping; present when the job clips."),
@@ -47,6 +48,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("forward_seconds", "s", "none", "step", "Part of it spent in the root module's forward."),
     Signal("backward_seconds", "s", "none", "step", "Part of it spent in backward passes."),
     Signal("optimizer_seconds", "s", "none", "step", "Part of it spent in the optimizer's step."),
+    Signal("mapped_bytes", "By", "none", "step", "Address space plus its writable part: asked for, not touched."),
     Signal("rss_bytes", "By", "none", "step", "Resident memory of the process."),
     Signal("cuda_allocated_bytes", "By", "none", "step", "Device memory held by live tensors, after the step."),
     Signal("cuda_reserved_bytes", "By", "none", "step", "Device memory held by the caching allocator."),
@@ -62,6 +64,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("parameters_without_gradient", "{parameter}", "none", "step", "Trainable parameters whose grad is None."),
     Signal("parameters_not_optimized", "{parameter}", "none", "step", "Trainable parameters no optimizer holds."),
     Signal("live_tensors", "{tensor}", "none", "sampled", "Tensors alive in the process (when a leak is suspected)."),
+    Signal("machine_load", "{task}", "none", "step", "Load average of the last minute by core, once a second."),
     Signal("overhead_ratio", "1", "none", "step", "Measured cost of the hooks as a share of step time."),
     Signal("sampling_interval", "{step}", "none", "step", "Steps between sampled steps, as the budget has set it."),
     # sampled steps, one entry per parameter tensor

@@ -22,7 +22,7 @@ from torchvitals.detectors import DETECTORS, RECORD_DETECTORS
 from torchvitals.detectors.detector import Finding
 from torchvitals.signals.catalog import BY_NAME
 from torchvitals.signals.reader import RunReader
-from torchvitals.signals.records import Hello
+from torchvitals.signals.records import Event, Hello
 
 
 class TooFast:
@@ -248,3 +248,17 @@ def test_plots_draw_signals_that_exist() -> None:
     drawn = {name for names in (*SCALARS.values(), *PROFILES.values()) for name in names}
 
     assert drawn <= BY_NAME.keys()
+
+
+def test_a_buffer_that_fills_up_to_its_limit_is_no_incident():
+    held = {"holder": "deque `replay`", "growth_per_step": 4.0, "bytes_per_step": 4e4, "graph": False, "native": False}
+    for limit, incidents in ((50_000, 0), (None, 1)):
+        engine = Engine("run", (), ())
+        crew = Crew(Hello(run="run", started=1.0), (), RecordWatch(()))
+        engine.crews.append(crew)
+        crew.events.append((0, Event(1.0, 100, "holder", held | ({"limit": limit} if limit else {}))))
+        engine.noted.append(Noted(crew, finding("memory_leak", 200)))
+        diagnosis = Diagnosis(engine)
+        diagnosis.update()
+        assert len(diagnosis.incidents) == incidents
+        assert ["about 500 MB" in problem.why for problem in diagnosis.problems] == ([True] if limit else [])

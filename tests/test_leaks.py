@@ -1,5 +1,6 @@
 """The leak hunt names who holds what grows, and says nothing when nothing does."""
 
+import collections
 import ctypes
 import functools
 import gc
@@ -288,6 +289,20 @@ def test_a_cache_that_fills_up_in_the_beginning_is_no_leak():
         if number < 11:
             cache[number] = torch.zeros(1000)
     assert job.hunt.report() is None
+
+
+def test_a_replay_buffer_is_told_with_its_limit_unless_there_is_a_leak_behind_it():
+    for leaks in (False, True):
+        job = Job(per_step=40_000)
+        replay, kept = collections.deque(maxlen=10_000), []
+        for number in range(STEPS):
+            replay.append(torch.randn(4_000))
+            if leaks:
+                kept.append(torch.randn(2_000))
+            job.step(number, job.loss())
+        found = job.hunt.report()
+        assert found is not None
+        assert ("limit" in found, found["holder"].split("`")[1]) == ((False, "kept") if leaks else (True, "replay"))
 
 
 def test_the_hunt_keeps_nothing_alive():

@@ -128,6 +128,42 @@ with torch.inference_mode():
     assert [window.first for window in windows] == list(range(0, 96, 16))
 
 
+def test_a_scripted_module_trains_unseen_forwards_and_all(tmp_path: Path) -> None:
+    script = TRAIN.replace("optimizer = ", "model = torch.jit.script(model)\noptimizer = ", 1)
+    bare, watched = run(tmp_path, script, watched=False), run(tmp_path, script)
+
+    assert watched.stdout == bare.stdout
+    assert "torchvitals" not in watched.stderr
+    assert len(series(tmp_path / "runs", "loss")) == 16
+    assert not events(tmp_path / "runs", "fuse")
+    assert "forward" in [event.details["what"] for event in events(tmp_path / "runs", "not_checked")]
+
+
+@pytest.mark.parametrize(("dataset", "traffic"), [("TensorDataset(torch.randn(200, 6))", False), ("Stream()", True)])
+def test_the_order_of_a_stored_data_set_is_no_traffic(tmp_path: Path, dataset: str, *, traffic: bool) -> None:
+    script = f"""
+import torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+class Stream(IterableDataset):
+    def __iter__(self):
+        for _ in range(200):
+            yield (torch.randn(6),)
+model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)).eval()
+with torch.no_grad():
+    for (x,) in DataLoader({dataset}, batch_size=2):
+        model(x)
+"""
+    run(tmp_path, script)
+
+    from torchvitals.signals.records import Requests, Window, unpack_floats
+
+    found = list(records(tmp_path / "runs"))
+    assert sum(len(unpack_floats(r.latencies)) for r in found if isinstance(r, Requests)) == 100
+    assert any(isinstance(record, Window) for record in found) is traffic
+    told = [event.details["what"] for event in events(tmp_path / "runs", "not_checked")]
+    assert ("drift" in told) is not traffic
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_compiled_code_is_not_touched(tmp_path: Path, late: bool) -> None:
     optimizer = "optimizer = torch.optim.SGD(model.parameters(), lr=0.1)\n"
