@@ -21,6 +21,10 @@ from torchvitals.detectors.reference import MEAN, MISSING, SCALE, ZERO, Anchor, 
 
 STATISTICS = ("mean", "scale", "missing", "zero")
 KEPT_BLOCKS = 64
+ANCHOR_BLOCKS = 32
+"""Blocks of the frozen reference. A ramp that begins inside it looks like memory and hides itself: with 64 none of
+three ramps of 5 standard deviations from block 25 to 125 was found, with 32 all are, at equal false alarms on
+streams with memory (correlation 0.5 to 0.98 between blocks) and on cycles."""
 ROWS_KNOW = 8.0
 """Degrees of freedom are this many times the blocks' when the rows explain the noise; a block has 16 rows or more."""
 LARGEST_LOG = 100.0
@@ -96,7 +100,7 @@ class TwoSampleDetector:
         self.q = q
         self.sampling_excess = sampling_excess
         self._ring = Ring(KEPT_BLOCKS)
-        self._anchor = Anchor(KEPT_BLOCKS, gap=max(windows))
+        self._anchor = Anchor(ANCHOR_BLOCKS, gap=max(windows))
         self._alarmed = np.zeros(0, dtype=bool)
 
     def __repr__(self) -> str:

@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.memory_words import holder_of, leak_of, per_step, place_of
+from torchvitals.agent.memory_words import holder_of, leak_of, onset_of, per_step, place_of
 
 
 class GrowingCache:
@@ -20,12 +20,14 @@ class GrowingCache:
         holder = holder_of(case)
         if holder is not None and (holder.get("graph") or holder.get("native")):
             return None
+        onset = onset_of(case)
         what = str(holder.get("holder") or "a container") if holder else "a container"
         return Opinion(
             clues=_clues(holder),
             title=f"{what} grows by {per_step(leak)} per step"[:79],
             explanation=(
-                f"From step {leak.first_step} on memory rises by {per_step(leak)} per step and nothing is given back"
+                f"From step {leak.first_step if onset is None else onset} on memory rises by {per_step(leak)} per step "
+                "and nothing is given back"
                 f"{f': {what} gains entries and loses none' if holder else ''}."
             ),
             remedy=(
@@ -33,6 +35,7 @@ class GrowingCache:
                 "all values, empty it at the end of an epoch, or use a cache with a size limit (functools.lru_cache)."
             ),
             where=place_of(holder),
+            first_step=onset,
         )
 
 

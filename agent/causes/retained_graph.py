@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.memory_words import holder_of, leak_of, per_step, place_of
+from torchvitals.agent.memory_words import holder_of, leak_of, onset_of, per_step, place_of
 
 
 class RetainedGraph:
@@ -20,12 +20,13 @@ class RetainedGraph:
         holder = holder_of(case)
         if holder is not None and not holder.get("graph"):
             return None
+        onset = onset_of(case)
         what = str(holder.get("holder") or "something") if holder else "something"
         return Opinion(
             clues=_clues(holder),
             title=f"Autograd graphs are kept by {what}: {per_step(leak)} per step"[:79],
             explanation=(
-                f"From step {leak.first_step} on memory rises by {per_step(leak)} per step"
+                f"From step {leak.first_step if onset is None else onset} on memory rises by {per_step(leak)} per step"
                 f"{f', held by {what}' if holder else ''}. A tensor that still has its graph keeps every "
                 "activation that led to it alive, so each step's memory stays."
             ),
@@ -34,6 +35,7 @@ class RetainedGraph:
                 "detached copy: `loss.item()` or `output.detach()`; carry a hidden state on as `hidden.detach()`."
             ),
             where=place_of(holder),
+            first_step=onset,
         )
 
 
