@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
+from torchvitals.agent.errors import CommandError
 from torchvitals.agent.ports import require_free
 
 HOST = "127.0.0.1"
@@ -25,6 +27,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
+    _require_both()
     require_free(HOST, args.port, "--port")
     require_free(HOST, args.dashboard_port, "--dashboard-port")
     environ = {**os.environ, "TORCHVITALS_PORT": str(args.port), "TORCHVITALS_URL": f"http://{HOST}:{args.port}"}
@@ -40,6 +43,13 @@ def execute(args: argparse.Namespace) -> int:
         flush=True,
     )
     return _watch(parts)
+
+
+def _require_both() -> None:
+    """Say what is not installed before one part runs and the other does not."""
+    missing = [extra for library, extra in (("uvicorn", "agent"), ("streamlit", "dashboard")) if not find_spec(library)]
+    if missing:
+        raise CommandError(f"not all of it is installed; type: pip install 'torchvitals[{','.join(missing)}]'")
 
 
 def _watch(parts: "list[subprocess.Popen[bytes]]") -> int:

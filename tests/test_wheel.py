@@ -1,5 +1,6 @@
 """What is in the tree is in the wheel: a package or data file that is forgotten works from a checkout only."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -70,3 +71,48 @@ def test_the_wheel_imports_from_an_empty_directory(wheel, tmp_path):
 
     assert result.returncode == 0, result.stderr
     assert result.stdout.count(str(tmp_path / "site")) == 2
+
+
+BARE = """
+import sys
+for name in ("altair", "duckdb", "fastapi", "httpx", "pandas", "prometheus_client", "pyarrow", "rich", "scipy",
+             "streamlit", "uvicorn"):
+    sys.modules[name] = None  # as if it were not installed
+from torchvitals.agent.cli import main
+code = main(sys.argv[1:])
+import torchvitals.agent.cli as cli
+print(cli.__file__, code)
+"""
+TRAINING = """
+import torch
+layer = torch.nn.Linear(3, 1)
+optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+for _ in range(5):
+    optimizer.zero_grad()
+    layer(torch.ones(2, 3)).sum().backward()
+    optimizer.step()
+"""
+
+
+def test_without_extras_jobs_are_recorded_and_the_rest_says_what_is_missing(wheel, tmp_path):
+    """From an empty directory, off the wheel, with nothing installed but what the wheel itself asks for."""
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (tmp_path / "train.py").write_text(TRAINING)
+    environ = {"PYTHONPATH": str(tmp_path / "site"), "TORCHVITALS_DIR": str(tmp_path / "runs"), "PATH": os.defpath}
+
+    def bare(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", BARE, *words]
+        return subprocess.run(command, capture_output=True, text=True, cwd=empty, env=environ)
+
+    recorded = bare("run", sys.executable, str(tmp_path / "train.py"))
+    assert recorded.stdout.split() == [str(tmp_path / "site/torchvitals/agent/cli.py"), "0"], recorded.stderr
+    assert "recorded as" in recorded.stderr
+    assert len(list(tmp_path.glob("runs/*/0.*/*.spool"))) == 1
+    for command, extra in {"diagnose": "agent", "demo": "agent", "agent": "agent", "up": "agent,dashboard"}.items():
+        refused = bare(command)
+        assert refused.stdout.split()[-1] == "2", refused
+        assert f"type: pip install 'torchvitals[{extra}]'" in refused.stderr
+        assert refused.stderr.count("\n") == 1
+    assert "pip install 'torchvitals[dashboard]'" in bare("dashboard").stderr
