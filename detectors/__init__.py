@@ -15,6 +15,7 @@ from torchvitals.detectors.loss_spike import LossSpike
 from torchvitals.detectors.memory_leak import MemoryLeak
 from torchvitals.detectors.memory_pressure import MemoryPressure
 from torchvitals.detectors.nonfinite import NonFinite
+from torchvitals.detectors.overfit import Overfit
 from torchvitals.detectors.plateau import Plateau
 from torchvitals.detectors.prediction_drift import PredictionDrift
 from torchvitals.detectors.saturation import Saturation
@@ -40,6 +41,7 @@ DETECTORS: tuple[type[Detector], ...] = (
     MemoryLeak,
     MemoryPressure,
     NonFinite,
+    Overfit,
     Plateau,
     PredictionDrift,
     Saturation,

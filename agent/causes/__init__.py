@@ -21,6 +21,7 @@ from torchvitals.agent.causes.missing_zero_grad import MissingZeroGrad
 from torchvitals.agent.causes.no_sync_left_on import NoSyncLeftOn
 from torchvitals.agent.causes.numerical_domain_error import NumericalDomainError
 from torchvitals.agent.causes.out_of_memory_kill import OutOfMemoryKill
+from torchvitals.agent.causes.overfitting import Overfitting
 from torchvitals.agent.causes.rank_local_load import RankLocalLoad
 from torchvitals.agent.causes.rank_local_update import RankLocalUpdate
 from torchvitals.agent.causes.retained_graph import RetainedGraph
@@ -50,6 +51,7 @@ CAUSES: tuple[type[Cause], ...] = (
     NoSyncLeftOn,
     NumericalDomainError,
     OutOfMemoryKill,
+    Overfitting,
     RankLocalLoad,
     RankLocalUpdate,
     RetainedGraph,

@@ -1,0 +1,126 @@
+"""The model learns its training data by heart: validation gets worse while training gets better."""
+
+from typing import ClassVar
+
+import numpy as np
+from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+from torchvitals.detectors.scalars import Floats, Mask, scalar, subjects_of
+
+
+class Overfit:
+    """The validation loss has turned and keeps rising while the training loss keeps falling.
+
+    An evaluation is a step that sends ``validation_loss`` (``monitor.log(validation_loss=...)``); the training loss
+    beside it is the mean of the steps since the one before. Evaluations are noisy, and the best of many is a lucky
+    one, so medians of three are compared. Three keys: ``patience`` of them in a row lie above the lowest by more than
+    ``worse``; they rise by ``rising`` meanwhile; and the training loss has fallen below ``falling`` of what it was
+    at the lowest. The onset is the best evaluation.
+
+    A validation loss of zero or less has no scale and is left alone.
+
+    >>> detector = Overfit()
+    >>> for step in range(200):
+    ...     epoch = step // 10
+    ...     evaluation = {"validation_loss": 0.5 + 0.05 * abs(epoch - 5)} if step % 10 == 9 else {}
+    ...     for finding in detector.update(Reading.of(step, loss=0.8**epoch, **evaluation)):
+    ...         print(finding.first_step, finding.step, round(finding.value, 2))
+    59 149 0.9
+    """
+
+    kind: ClassVar[str] = "overfit"
+    axis: ClassVar[DetectorAxis] = "rank"
+    reads: ClassVar[tuple[str, ...]] = ("validation_loss", "loss")
+
+    def __init__(
+        self,
+        *,
+        patience: int = 6,  # evaluations, of which each median shares two with its neighbour
+        worse: float = 1.3,  # of the lowest: of losses that waver by 15 %, medians of three rarely lie so high for long
+        rising: float = 1.05,  # from the first to the last of them: a level is no rise
+        falling: float = 0.9,  # of the training loss at the best evaluation: else nothing is learnt by heart
+    ) -> None:
+        self.patience, self.worse, self.rising, self.falling = patience, worse, rising, falling
+        self.sum = np.zeros((0, 2))
+        """Training losses since the last evaluation: their sum and number."""
+        self.best = np.zeros((0, 2))
+        """At the lowest median: itself, and the training loss."""
+        self.lowest = np.zeros((0, 2))
+        """The lowest single evaluation and its step."""
+        self.newest = np.zeros((0, 3))
+        self.above = np.zeros((0, patience))
+        self.count = np.zeros(0, dtype=np.int64)
+        """Evaluations in a row that are too far above the best."""
+        self.seen = np.zeros(0, dtype=np.int64)
+        self.fired = np.zeros(0, dtype=bool)
+
+    def update(self, reading: Reading) -> list[Finding]:
+        subjects = max(len(self.fired), subjects_of(reading, self.reads))
+        self._grow(subjects)
+        loss, present = scalar(reading, "loss", subjects)
+        use = present & np.isfinite(loss) & (np.abs(loss) < 1e100)  # sums stay finite
+        self.sum[use] += np.stack([loss, np.ones(subjects)], axis=1)[use]
+        value, sent = scalar(reading, "validation_loss", subjects)
+        due = sent & np.isfinite(value) & (value > 0) & (self.sum[:, 1] > 0)
+        return self._evaluate(reading.step, value, due) if due.any() else []
+
+    def status(self) -> Status:
+        if not self.seen.any():
+            return Status("not_checked", "no `validation_loss` was logged: monitor.log(validation_loss=...)")
+        if self.fired.any():
+            return Status("alarm")
+        missing = self.patience + 2 - int(self.seen.max())
+        return Status("warming_up", f"{missing} more evaluations needed") if missing > 0 else Status("ok")
+
+    def _evaluate(self, step: int, value: Floats, due: Mask) -> list[Finding]:
+        training = self.sum[:, 0] / np.maximum(self.sum[:, 1], 1)
+        self.seen += due
+        low = due & ~(value >= self.lowest[:, 0])
+        self.lowest[low] = np.stack([value, np.full(len(value), step)], axis=1)[low]
+        self.newest[due] = np.roll(self.newest[due], -1, axis=1)
+        self.newest[due, -1] = value[due]
+        value = np.median(self.newest, axis=1)  # infinite until there are two
+        better = due & (value < self.best[:, 0])
+        self.best[better] = np.stack([value, training], axis=1)[better]
+        high = due & (value > self.worse * self.best[:, 0])
+        self.count = np.where(due, np.where(high, self.count + 1, 0), self.count)
+        self.above[due] = np.roll(self.above[due], -1, axis=1)
+        self.above[due, -1] = value[due]
+        self.sum[due] = 0
+        rising = self.above[:, -1] > self.rising * self.above[:, 0]
+        learnt = (training > 0) & (training < self.falling * self.best[:, 1])
+        certain = high & (self.count >= self.patience) & rising & learnt & ~self.fired
+        self.fired |= certain
+        return [
+            self._finding(int(row), step, float(value[row]), float(training[row])) for row in np.flatnonzero(certain)
+        ]
+
+    def _finding(self, row: int, step: int, value: float, training: float) -> Finding:
+        best, before = self.best[row].tolist()
+        return Finding(
+            kind=self.kind,
+            severity="warning",
+            first_step=int(self.lowest[row, 1]),
+            step=step,
+            value=value,
+            threshold=self.worse * best,
+            subject=row,
+            evidence={
+                "best": best,
+                "training_then": before,
+                "training_now": training,
+                "evaluations": int(self.seen[row]),
+            },
+        )
+
+    def _grow(self, subjects: int) -> None:
+        new = subjects - len(self.fired)
+        if new <= 0:
+            return
+        zeros = np.zeros(new, dtype=np.int64)
+        self.sum = np.concatenate([self.sum, np.zeros((new, 2))])
+        self.best = np.concatenate([self.best, np.tile([np.inf, np.nan], (new, 1))])
+        self.lowest = np.concatenate([self.lowest, np.tile([np.inf, -1.0], (new, 1))])
+        self.newest = np.concatenate([self.newest, np.full((new, 3), np.inf)])
+        self.above = np.concatenate([self.above, np.zeros((new, self.patience))])
+        self.count, self.seen = np.concatenate([self.count, zeros]), np.concatenate([self.seen, zeros])
+        self.fired = np.concatenate([self.fired, zeros.astype(bool)])
