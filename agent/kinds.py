@@ -119,7 +119,9 @@ def follows(cause: Finding, effect: Finding) -> bool:
     mutual = cause.kind in LEADS_TO.get(effect.kind, frozenset())
     if effect.first_step < cause.first_step - (0 if mutual else EARLY_STEPS):
         return False
-    return cause.kind in LASTING or effect.first_step <= cause.step + soon(cause.step)
+    if cause.kind in LASTING or effect.first_step <= cause.step + soon(cause.step):
+        return True
+    return cause.kind in ("explosion", "divergence") and _still_high(cause, effect)
 
 
 def same_fault(first: Finding, second: Finding) -> bool:
@@ -133,6 +135,12 @@ def same_fault(first: Finding, second: Finding) -> bool:
         return True
     early, late = sorted((first, second), key=lambda finding: finding.first_step)
     return late.first_step <= early.step + soon(early.step)
+
+
+def _still_high(cause: Finding, effect: Finding) -> bool:
+    """Whether the loss stopped being finite from where an explosion had left it, however long that took."""
+    before = effect.evidence.get("loss_before")
+    return before is not None and abs(before) > cause.threshold
 
 
 def _crash_fits(cause: Finding, crash: Finding) -> bool:

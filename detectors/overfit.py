@@ -24,7 +24,7 @@ class Overfit:
     ...     evaluation = {"validation_loss": 0.5 + 0.05 * abs(epoch - 5)} if step % 10 == 9 else {}
     ...     for finding in detector.update(Reading.of(step, loss=0.8**epoch, **evaluation)):
     ...         print(finding.first_step, finding.step, round(finding.value, 2))
-    59 149 0.9
+    59 169 1.0
     """
 
     kind: ClassVar[str] = "overfit"

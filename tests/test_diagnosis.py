@@ -81,6 +81,14 @@ def test_an_explosion_and_all_that_follows_is_one_incident() -> None:
     assert len(incident.findings) == 5
 
 
+@pytest.mark.parametrize(("loss_before", "incidents"), [(1e37, 1), (0.4, 2), (None, 2)])
+def test_a_loss_that_never_came_down_and_ends_in_infinity_is_one_incident(loss_before, incidents) -> None:
+    blown = finding("explosion", 28, first=8, value=900.0, threshold=20.0)
+    ended = finding("nonfinite", 3600, evidence={"loss_before": loss_before})
+
+    assert len(diagnosed(blown, ended).incidents) == incidents
+
+
 def test_a_nan_out_of_the_blue_names_itself() -> None:
     incident = only(diagnosed(finding("nonfinite", 50), finding("explosion", 50), finding("loss_spike", 51)))
 
