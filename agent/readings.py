@@ -1,7 +1,7 @@
 """Make the arrays that detectors read: rows of ranks at equal steps, and profiles of one rank."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,17 +42,16 @@ class Rows(Generic[T]):
 
 def rank_reading(step: int, rows: Mapping[int, Step], ranks: int, names: Iterable[str]) -> Reading:
     """The scalars of one step: for each of ``names`` that anybody sent an array over ``ranks``."""
-    values: dict[str, NDArray[Any]] = {}
-    present: dict[str, NDArray[np.bool_]] = {}
-    for name in names:
-        sent = {rank: row.values[name] for rank, row in rows.items() if name in row.values and rank < ranks}
-        if sent:
-            values[name] = np.full(ranks, np.nan)
-            present[name] = np.zeros(ranks, dtype=bool)
-            indices = list(sent)
-            values[name][indices] = list(sent.values())
-            present[name][indices] = True
-    return Reading(step, max(row.time for row in rows.values()), values, present)
+    known = {rank: row for rank, row in rows.items() if rank < ranks}
+    sent = [name for name in names if any(name in row.values for row in known.values())]
+    values = np.full((len(sent), ranks), np.nan)
+    present = np.zeros((len(sent), ranks), dtype=bool)
+    for rank, row in known.items():
+        values[:, rank] = [row.values.get(name, np.nan) for name in sent]
+        present[:, rank] = [name in row.values for name in sent]
+    values.flags.writeable = present.flags.writeable = False
+    time = max(row.time for row in rows.values())
+    return Reading(step, time, dict(zip(sent, values, strict=True)), dict(zip(sent, present, strict=True)), masked=True)
 
 
 def replica_reading(step: int, name: str, rows: Mapping[int, tuple[float, NDArray[np.int64]]], ranks: int) -> Reading:

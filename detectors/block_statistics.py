@@ -29,6 +29,19 @@ def masked_variance(values: Floats, known: Mask) -> Floats:
     return np.asarray((centred**2).sum(-1) / np.maximum(count - 1, 1))
 
 
+def row_median(table: Floats) -> Floats:
+    """Median of each row over its numbers; NaN where a row has none.
+
+    >>> row_median(np.array([[3.0, np.nan, 1.0], [5.0, 9.0, 6.0]])).tolist()
+    [2.0, 6.0]
+    """
+    ordered = np.sort(table, axis=1)  # NaN last
+    count = np.isfinite(ordered).sum(1)
+    rows = np.arange(len(table))
+    low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, table.shape[1] - 1)
+    return np.asarray(np.where(count > 0, (ordered[rows, low] + ordered[rows, high]) / 2, np.nan))
+
+
 def memory(values: Floats, known: Mask) -> Floats:
     """Integrated autocorrelation time in blocks, ≥ 1: how many blocks one independent block is worth.
 

@@ -49,13 +49,15 @@ class Reading:
 
     ``values[name]`` has one entry per subject (axis ``replica``: one row per rank); ``present[name]`` is
     False where a subject sent nothing. NaN and Inf are values. A signal nobody sent is absent from both.
+    ``masked`` promises that the values of absent subjects are NaN, so that detectors need not mask them again.
+    All detectors share the arrays: none may write into them.
 
     >>> reading = Reading.of(7, loss=[0.5, float("nan")])
     >>> reading.step, reading.present["loss"].tolist()
     (7, [True, True])
     """
 
-    __slots__ = ("present", "step", "time", "values")
+    __slots__ = ("masked", "present", "step", "time", "values")
 
     def __init__(
         self,
@@ -63,11 +65,14 @@ class Reading:
         time: float,
         values: Mapping[str, NDArray[Any]],
         present: Mapping[str, NDArray[np.bool_]],
+        *,
+        masked: bool = False,
     ) -> None:
         self.step = step
         self.time = time
         self.values = values
         self.present = present
+        self.masked = masked
 
     @classmethod
     def of(cls, step: int, time: float = 0.0, **values: ArrayLike) -> "Reading":

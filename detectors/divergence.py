@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import numpy as np
+from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.scalars import Floats, Mask, scalar, subjects_of
 
@@ -56,6 +57,8 @@ class Divergence:
         self.rate = np.zeros(0)
         """Largest learning rate of the blocks that were not bad."""
         self.newest_rate = np.zeros(0)
+        self.limit = np.zeros(0)
+        """Above it a block is bad."""
         self.bad = np.zeros(0, dtype=np.int64)
         self.entry = np.zeros(0)
         """Median of the first bad block in a row."""
@@ -70,16 +73,18 @@ class Divergence:
         loss, present = scalar(reading, "loss", subjects)
         rate, sent = scalar(reading, "learning_rate", subjects)
         skipped, _ = scalar(reading, "skipped_steps", subjects)
-        self.newest_rate = np.where(sent, np.fmax(self.newest_rate, np.abs(rate)), self.newest_rate)
-        self.negative |= loss < 0
+        rate, fell = np.abs(rate), (loss < 0) & ~self.negative
+        if np.count_nonzero((sent & (rate > self.newest_rate)) | fell):
+            np.fmax(self.newest_rate, rate, out=self.newest_rate, where=sent)
+            self.negative |= fell
+            self.limit = self._limit()
         use = present & np.isfinite(loss) & ~(skipped > 0)
-        rows = np.flatnonzero(use)
+        rows = use.nonzero()[0]
         self.ring[rows, self.count[rows] % self.block] = loss[rows]
         self.count[rows] += 1
-        low = use & (self.bad == 0) & (loss <= self._limit())
-        self.since[low] = reading.step + 1
-        full = use & (self.count % self.block == 0) & ~self.fired
-        return self._judge(reading.step, np.flatnonzero(full)) if full.any() else []
+        self.since[use & (self.bad == 0) & (loss <= self.limit)] = reading.step + 1
+        full = (use & (self.count % self.block == 0) & ~self.fired).nonzero()[0]
+        return self._judge(reading.step, full) if len(full) else []
 
     def status(self) -> Status:
         if not self.count.any():
@@ -91,7 +96,7 @@ class Divergence:
         return Status("alarm" if self.fired.any() else "ok")
 
     def _limit(self) -> Floats:
-        """Above it a block is bad; infinite while there is nothing to lose."""
+        """Of every subject; infinite while there is nothing to lose."""
         beyond = self.newest_rate > self.rate_jump * self.rate
         middle = np.where(self.best <= 0.7 * self.start, (self.best + self.start) / 2, np.inf)
         level = np.maximum(self.worse * self.start, self.turn * self.highest)
@@ -100,8 +105,8 @@ class Divergence:
         return np.where(self.negative, np.inf, limit)
 
     def _judge(self, step: int, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[Finding]:
-        middle = np.median(self.ring[rows], axis=1)
-        limit = self._limit()[rows]
+        middle = row_median(self.ring[rows])
+        limit = self.limit[rows]
         bad = (middle > limit) & ((self.bad[rows] > 0) | (middle > self.turn * self.good[rows]))
         self.entry[rows] = np.where(bad & (self.bad[rows] == 0), middle, self.entry[rows])
         self.bad[rows] = np.where(bad, self.bad[rows] + 1, 0)
@@ -112,6 +117,7 @@ class Divergence:
         self.start[good] = np.where(np.isnan(self.start[good]), middle[~bad], self.start[good])
         self.rate[good] = np.maximum(self.rate[good], self.newest_rate[good])
         self.newest_rate[rows] = 0.0
+        self.limit = self._limit()
         certain = (self.bad[rows] >= self.patience) & (middle > self.improving * self.entry[rows])
         self.fired[rows[certain]] = True
         return [
@@ -146,6 +152,7 @@ class Divergence:
         self.entry = np.concatenate([self.entry, zeros])
         self.negative = np.concatenate([self.negative, zeros.astype(bool)])
         self.fired = np.concatenate([self.fired, zeros.astype(bool)])
+        self.limit = self._limit()
 
 
 class UnclearedGradients:
@@ -181,11 +188,14 @@ class UnclearedGradients:
             self.since = np.concatenate([self.since, np.zeros(new, dtype=np.int64)])
             self.fired = np.concatenate([self.fired, np.zeros(new, dtype=bool)])
         reset, told = scalar(reading, "gradients_reset", subjects)
-        told &= ~self._silent(reading, subjects)
-        self.seen |= bool(told.any())
+        told = told & ~self._silent(reading, subjects)
+        self.seen = self.seen or bool(told.any())
         uncleared = told & (reset == 0)
-        self.since = np.where(uncleared & (self.row == 0), reading.step, self.since)
-        self.row = np.where(told, np.where(uncleared, self.row + 1, 0), self.row)
+        self.row[told & ~uncleared] = 0
+        if not np.count_nonzero(uncleared):
+            return []
+        self.since[uncleared & (self.row == 0)] = reading.step
+        self.row[uncleared] += 1
         certain = (self.row >= self.patience) & ~self.fired
         self.fired |= certain
         return [self._finding(int(row), reading.step) for row in np.flatnonzero(certain)]

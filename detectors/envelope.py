@@ -5,86 +5,119 @@ distribution: ten times beyond anything seen is ten times beyond, whatever the n
 are held back, so that a slow rise is compared with what was before the rise and not with itself.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-TINY = 1e-300
-"""Logarithms of magnitudes below it are taken as its own: exact zeros stay finite."""
+Rows = NDArray[np.intp]
+TINY = np.log10(1e-300)
+"""Heights below it are taken as its own: exact zeros stay finite."""
+BLOCKS = 4
+"""Of the recent past, besides the one that is settling."""
 
 
 class Envelope:
-    """Per subject: the largest log10 magnitude of all settled values, and of the recent ones.
+    """Per series and subject: the largest height (log10 magnitude) of all settled values, and of the recent ones.
 
-    ``lag`` values are held back (in a ring that callers may look at); ``recent`` is the length of the recent past
-    in steps, kept as four block maxima; ``floor`` is the smallest reference while fewer than ``lag`` values are
-    known, since a loss that starts at 0 (distillation, clipped policies) has no scale of its own yet.
-    State: 2 × ``lag`` + 11 floats per subject.
+    ``lag`` values are held back (in a ring that callers may look at); the recent past is four blocks of half a lag.
+    ``floors``, one for each series, are the smallest references while fewer than ``lag`` values are known, since a
+    loss that starts at 0 (distillation, clipped policies) has no scale of its own yet. A row of the state is one
+    subject of one series, those of the first series first. State: 2.5 × ``lag`` + 8 numbers per row.
     """
 
-    def __init__(self, lag: int = 32, recent: int = 64, floor: float = 0.1) -> None:
+    def __init__(self, floors: Sequence[float] = (0.1,), lag: int = 32) -> None:
         self.lag = lag
-        self.block = max(1, recent // 4)
-        self.floor = np.log10(floor)
+        self.block = lag // 2
+        self.floors = np.log10(floors)
         self.count = np.zeros(0, dtype=np.int64)
-        self.highest = np.zeros(0)
         self.first = np.zeros(0)
-        self.blocks = np.zeros((0, 5))
+        self.highest = np.zeros(0)
+        """Of what had settled before this block."""
+        self.settling = np.zeros((0, self.block + 1))
+        """Largest of the first 0, 1, 2, ... values that leave the ring in this block: known when it begins."""
+        self.blocks = np.zeros((0, BLOCKS))
         self.ring = np.zeros((0, lag))
         self.steps = np.zeros((0, lag), dtype=np.int64)
 
+    @property
+    def known(self) -> NDArray[np.int64]:
+        """Values taken so far: (series, subjects)."""
+        return self.count.reshape(len(self.floors), -1)
+
     def grow(self, subjects: int) -> None:
         """Make room for new subjects; the old keep their state."""
-        new = subjects - len(self.count)
-        if new <= 0:
+        if subjects * len(self.floors) <= len(self.count):
             return
-        self.count = np.concatenate([self.count, np.zeros(new, dtype=np.int64)])
-        self.highest = np.concatenate([self.highest, np.full(new, -np.inf)])
-        self.first = np.concatenate([self.first, np.full(new, np.inf)])
-        self.blocks = np.concatenate([self.blocks, np.full((new, 5), -np.inf)])
-        self.ring = np.concatenate([self.ring, np.full((new, self.lag), np.nan)])
-        self.steps = np.concatenate([self.steps, np.full((new, self.lag), -1, dtype=np.int64)])
+        self.count = self._wider(self.count, subjects, 0)
+        self.first = self._wider(self.first, subjects, np.inf)
+        self.highest = self._wider(self.highest, subjects, -np.inf)
+        self.settling = self._wider(self.settling, subjects, -np.inf)
+        self.blocks = self._wider(self.blocks, subjects, -np.inf)
+        self.ring = self._wider(self.ring, subjects, np.nan)
+        self.steps = self._wider(self.steps, subjects, -1)
+
+    def _wider(self, state: NDArray[Any], subjects: int, fill: float) -> NDArray[Any]:
+        series, rest = len(self.floors), state.shape[1:]
+        wide = np.full((series, subjects, *rest), fill, dtype=state.dtype)
+        old = state.reshape(series, len(state) // series, *rest)
+        wide[:, : old.shape[1]] = old
+        return wide.reshape(-1, *rest)
 
     def bound(self) -> Floats:
-        """Log10 of the largest settled magnitude; the earliest quarter (at least two) counts as settled."""
-        bound: Floats = np.maximum(self.first, self.highest)
-        return bound
+        """Largest settled height, (series, subjects); the earliest quarter (at least two) counts as settled."""
+        return np.maximum(self.first, np.maximum(self.highest, self._settled())).reshape(len(self.floors), -1)
 
     def recent_bound(self) -> Floats:
-        """Log10 of the largest magnitude of the recent past, the newest ``lag`` values held back."""
-        recent = self.blocks.max(axis=1, initial=-np.inf)
-        return np.where(self.count < self.lag + self.block // 4, self.bound(), recent)
+        """The largest height of the recent past, the newest ``lag`` values held back."""
+        recent = np.maximum(self.blocks.max(axis=1, initial=-np.inf), self._settled())
+        young = self.known < self.lag + self.block // 4
+        return np.where(young, self.bound(), recent.reshape(young.shape))
 
-    def _early(self, rows: NDArray[np.int64], tolerance: Floats) -> Floats:
+    def _settled(self) -> Floats:
+        """Largest of what has left the ring in this block."""
+        settled: Floats = self.settling[np.arange(len(self.count)), (self.count - 1) % self.block + 1]
+        return settled
+
+    def add(self, step: int, height: Floats, present: NDArray[np.bool_], tolerance: float | Floats = 2.0) -> None:
+        """Take (series, subjects) heights of those present, exact zeros as -inf; the others keep their state.
+
+        A second value more than ``tolerance`` decades above the first is no reference: it is thrown off already.
+        """
+        rows = (present & (height < np.inf)).reshape(-1).nonzero()[0]
+        count = self.count[rows]
+        turn = rows[count % self.block == 0]
+        if len(turn):
+            self._turn(turn)
+        slot = count % self.lag
+        self.ring[rows, slot] = np.maximum(height.reshape(-1)[rows], TINY)
+        self.steps[rows, slot] = step
+        count += 1
+        self.count[rows] = count
+        young = rows[count < self.lag]
+        if len(young):
+            self._start(young, np.broadcast_to(tolerance, height.shape).reshape(-1)[young])
+
+    def _turn(self, rows: Rows) -> None:
+        """End a block of settled values and look ahead to the next."""
+        ended = self.settling[rows, -1]
+        self.highest[rows] = np.maximum(self.highest[rows], ended)
+        self.blocks[rows, self.count[rows] // self.block % BLOCKS] = ended
+        places = self.count[rows, None] % self.lag + np.arange(self.block)
+        leaving = np.fmax(self.ring[rows[:, None], places], -np.inf)
+        self.settling[rows, 1:] = np.maximum.accumulate(leaving, axis=1)
+
+    def _start(self, rows: Rows, tolerance: Floats) -> None:
         """The first values of a series that is still within its first ``lag``, up to the first leap."""
         ring, known = self.ring[rows], np.maximum(2, self.count[rows] // 4)
         leapt = np.logical_or.accumulate(ring > ring[:, :1] + tolerance[:, None], axis=1)
         use = (np.arange(self.lag) < known[:, None]) & ~np.isnan(ring) & ~leapt
-        early: Floats = np.maximum(np.where(use, ring, -np.inf).max(axis=1, initial=-np.inf), self.floor)
-        return early
-
-    def add(self, step: int, magnitude: Floats, present: NDArray[np.bool_], tolerance: float | Floats = 2.0) -> None:
-        """Take the finite magnitudes of those present; the rest of the subjects keep their state.
-
-        A second value more than ``tolerance`` decades above the first is no reference: it is thrown off already.
-        """
-        rows = np.flatnonzero(present & np.isfinite(magnitude))
-        slot = self.count[rows] % self.lag
-        leaving = self.ring[rows, slot]
-        settled = rows[~np.isnan(leaving)]
-        leaving = leaving[~np.isnan(leaving)]
-        self.highest[settled] = np.maximum(self.highest[settled], leaving)
-        turn = settled[self.count[settled] % self.block == 0]
-        self.blocks[turn] = np.roll(self.blocks[turn], 1, axis=1)
-        self.blocks[turn, 0] = -np.inf
-        self.blocks[settled, 0] = np.maximum(self.blocks[settled, 0], leaving)
-        self.ring[rows, slot] = np.log10(np.maximum(magnitude[rows], TINY))
-        self.steps[rows, slot] = step
-        self.count[rows] += 1
-        young = rows[self.count[rows] < self.lag]
-        self.first[young] = self._early(young, np.broadcast_to(tolerance, self.count.shape)[young])
+        floor = self.floors[rows // (len(self.count) // len(self.floors))]
+        self.first[rows] = np.maximum(np.where(use, ring, -np.inf).max(axis=1, initial=-np.inf), floor)
 
     def since(self, row: int, level: float, step: int) -> int:
-        """The earliest held-back step whose magnitude exceeded ``level``; ``step`` when none did."""
+        """The earliest held-back step whose height exceeded ``level``; ``step`` when none did."""
         above = self.steps[row][(self.ring[row] > level) & (self.steps[row] >= 0)]
         return int(above.min(initial=step))

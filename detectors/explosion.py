@@ -13,6 +13,8 @@ Mask = NDArray[np.bool_]
 
 LONE = 4.0
 """Decades by which losses of single rows differ: one squared normal number in a hundred is 10^-4."""
+LOSS, RATE, NORM = 0, 1, 2
+"""Series of the envelope; two norms, of all gradients and of the tripwire, end it."""
 
 
 class Explosion:
@@ -73,9 +75,7 @@ class Explosion:
         self.runaway, self.far = runaway, far
         self.prompt, self.damage = prompt, damage
         self.rate_jump, self.known, self.lone, self.items = np.log10(rate_jump), known, lone, items
-        self.loss = Envelope()
-        self.norms = (Envelope(), Envelope())
-        self.rate = Envelope(floor=1e-30)
+        self.past = Envelope(floors=(0.1, 1e-30, 0.1, 0.1))
         self.steep = np.zeros(0)
         """Decades by which the newest gradients exceed theirs; kept between sampled norms."""
         self.elevated = np.zeros((0, 8), dtype=bool)
@@ -85,28 +85,36 @@ class Explosion:
         """Step of the latest elevated loss, and log10 of the reference at the time."""
         self.fired = np.zeros(0, dtype=bool)
         self.negative = np.zeros(0, dtype=bool)
-        self.tolerance = np.zeros(0)
-        """Decades between first losses that are still noise: few where the batch is large."""
+        self.tolerance = np.zeros((4, 0))
+        """Decades between first values that are still noise: few for losses where the batch is large."""
+        self.stirred = False
+        """Whether the last steps decide on this one: something was elevated, or has left its mark."""
 
     @np.errstate(invalid="ignore", divide="ignore")  # non-finite values are data here
     def update(self, reading: Reading) -> list[Finding]:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
-        loss, present = scalar(reading, "loss", subjects)
-        skipped, _ = scalar(reading, "skipped_steps", subjects)
-        present &= ~(skipped > 0)  # the losses of skipped attempts may be summed into this one
-        jumped = self._jumped(reading, subjects)
-        reference = np.where(jumped, self.loss.recent_bound(), self.loss.bound())
-        with np.errstate(invalid="ignore"):  # infinite against infinite is no height, and compares as False
-            height = self._height(loss) - reference
-        steep = self._gradients(reading, subjects)
-        high = self._high(reading, height, steep, jumped)
+        values, sent = self._series(reading, subjects)
+        heights = np.log10(np.abs(values))
+        bound = self.past.bound()
+        loss, present = values[LOSS], sent[LOSS]
+        steep = self._gradients(values[NORM:], heights[NORM:] - bound[NORM:], sent[NORM:])
+        jumped = (heights[RATE] - bound[RATE] > self.rate_jump) & (values[RATE] > 0)
+        jumped &= self.past.known[LOSS] >= self.past.lag
+        reference = np.where(jumped, self.past.recent_bound()[LOSS], bound[LOSS])
+        self.negative |= loss < 0
+        height = heights[LOSS] - self.signed * self.negative - reference  # around zero a loss has no scale
         broken = present & ~np.isfinite(loss)
-        certain = self._certain(reading.step, present, high, height, broken) & ~self.fired
-        found = [self._finding(int(row), reading, loss, reference, steep) for row in np.flatnonzero(certain)]
-        self.fired |= certain
-        self._remember(reading.step, present, high, height, (reference, jumped))
-        self.loss.add(reading.step, np.abs(loss), present, self.tolerance)
+        self._sample(reading, subjects)
+        found = []
+        if self.stirred or np.count_nonzero((height >= self._noticed) | broken):
+            high = self._high(height, steep, jumped)
+            certain = self._certain(reading.step, present, high, height, broken) & ~self.fired
+            found = [self._finding(int(row), reading, loss, reference, steep) for row in np.flatnonzero(certain)]
+            self.fired |= certain
+            self._remember(reading.step, present, high, height, (reference, jumped))
+        np.copyto(self.last, height, where=present & np.isfinite(height))
+        self.past.add(reading.step, heights, sent, self.tolerance)
         return found
 
     def status(self) -> Status:
@@ -114,62 +122,62 @@ class Explosion:
             return Status("not_checked", "no loss was seen")
         if self.fired.any():
             return Status("alarm")
-        if (self.loss.count < self.known).all():
-            return Status("warming_up", f"{int(self.loss.count.max())} of {self.known} losses seen")
+        losses = self.past.known[LOSS]
+        if (losses < self.known).all():
+            return Status("warming_up", f"{int(losses.max())} of {self.known} losses seen")
         return Status("ok")
 
     def _grow(self, subjects: int) -> None:
         new = subjects - len(self.fired)
-        for envelope in (self.loss, self.rate, *self.norms):
-            envelope.grow(subjects)
         if new > 0:
+            self.past.grow(subjects)
             self.fired = np.concatenate([self.fired, np.zeros(new, dtype=bool)])
-            self.tolerance = np.concatenate([self.tolerance, np.full(new, 2.0)])
+            self.tolerance = np.concatenate([self.tolerance, np.full((4, new), 2.0)], axis=1)
             self.negative = np.concatenate([self.negative, np.zeros(new, dtype=bool)])
             self.steep = np.concatenate([self.steep, np.zeros(new)])
             self.last = np.concatenate([self.last, np.full(new, -np.inf)])
             self.elevated = np.concatenate([self.elevated, np.zeros((new, 8), dtype=bool)])
             self.spike = np.concatenate([self.spike, np.tile([-1.0, np.inf], (new, 1))])
 
-    def _high(self, reading: Reading, height: Floats, steep: Floats, jumped: Mask) -> Mask:
-        """Which subjects are elevated at this step."""
-        items, sent = scalar(reading, "batch_items", len(height))
-        few = np.where(items >= self.items, self.least_jumped, LONE)
-        self.tolerance = np.where(sent, few, self.tolerance)
-        trusted = self.tolerance < 1
-        young = ~trusted & (self.loss.count < self.loss.lag)  # a few single rows: as good as no past
-        alone = jumped & (height >= self.least)
-        with np.errstate(invalid="ignore"):  # an infinite height against an infinite slope is neither
-            steepness = height + np.maximum(steep, 0)
-        both = steepness >= np.where(young, self.decades + self.signed, self.decades)
-        high = alone | (both & (height >= np.where(jumped, self.least_jumped, self.least)))
-        fair = self.loss.count >= np.where(trusted, 1, np.where(self.tolerance > self.far, self.lone, self.known))
-        return high & (fair | (height >= np.where(self.tolerance > self.far, 2 * self.far, self.far)))
+    @property
+    def _noticed(self) -> float:
+        """Below this height nothing is elevated."""
+        return min(self.least, self.least_jumped, self.far)
 
-    def _jumped(self, reading: Reading, subjects: int) -> Mask:
-        """Where the learning rate has lately gone far beyond anything before, in a run that has a past."""
-        rate, sent = scalar(reading, "learning_rate", subjects)
-        with np.errstate(invalid="ignore"):  # an infinite rate over an infinite bound is no jump
-            beyond = sent & (np.log10(np.maximum(rate, 1e-30)) - self.rate.bound() > self.rate_jump)
-        self.rate.add(reading.step, np.abs(rate), sent)
-        jumped: Mask = beyond & (self.loss.count >= self.loss.lag)
-        return jumped
-
-    def _height(self, loss: Floats) -> Floats:
-        """Log10 of the loss, less ``signed`` decades once it has been negative."""
-        self.negative |= loss < 0
-        return np.where(self.negative, np.log10(np.abs(loss)) - self.signed, np.log10(np.abs(loss)))
-
-    def _gradients(self, reading: Reading, subjects: int) -> Floats:
-        """Decades by which the gradient exceeds its envelope, the larger of the two norms; held when not sampled."""
+    def _series(self, reading: Reading, subjects: int) -> tuple[Floats, Mask]:
+        """Values and presence of the four series; the losses of skipped attempts may be summed into the one here."""
+        loss, present = scalar(reading, "loss", subjects)
+        skipped, _ = scalar(reading, "skipped_steps", subjects)
+        rate, has_rate = scalar(reading, "learning_rate", subjects)
         norm, has_norm = gradient(reading, subjects)
         small, has_small = scalar(reading, "tripwire_norm", subjects)
-        newest = np.full(subjects, -np.inf)
-        for envelope, values, sent in zip(self.norms, (norm, small), (has_norm, has_small), strict=True):
-            excess = np.where(np.isfinite(values), np.log10(np.abs(values)) - envelope.bound(), np.inf)
-            newest = np.where(sent, np.maximum(newest, excess), newest)
-            envelope.add(reading.step, np.abs(values), sent)
-        self.steep = np.where(has_norm | has_small, newest, self.steep)
+        applied = present & ~(skipped > 0)
+        return np.array([loss, rate, norm, small]), np.array([applied, has_rate, has_norm, has_small])
+
+    def _sample(self, reading: Reading, subjects: int) -> None:
+        """How fair a sample of the losses to come one loss is."""
+        items, sent = scalar(reading, "batch_items", subjects)
+        few = np.where(items >= self.items, self.least_jumped, LONE)
+        np.copyto(self.tolerance[LOSS], few, where=sent)
+
+    def _high(self, height: Floats, steep: Floats, jumped: Mask) -> Mask:
+        """Which subjects are elevated at this step."""
+        tolerance, known = self.tolerance[LOSS], self.past.known[LOSS]
+        trusted = tolerance < 1
+        young = ~trusted & (known < self.past.lag)  # a few single rows: as good as no past
+        alone = jumped & (height >= self.least)
+        steepness = height + np.maximum(steep, 0)  # NaN, which exceeds nothing, of infinities
+        both = steepness >= np.where(young, self.decades + self.signed, self.decades)
+        high = alone | (both & (height >= np.where(jumped, self.least_jumped, self.least)))
+        fair = known >= np.where(trusted, 1, np.where(tolerance > self.far, self.lone, self.known))
+        elevated: Mask = high & (fair | (height >= np.where(tolerance > self.far, 2 * self.far, self.far)))
+        return elevated
+
+    def _gradients(self, norms: Floats, above: Floats, sent: Mask) -> Floats:
+        """Decades by which the gradient exceeds its envelope, the larger of the two norms; held when not sampled."""
+        excess = np.where(np.isfinite(norms), above, np.inf)
+        excess[~sent] = -np.inf
+        self.steep = np.where(sent[0] | sent[1], np.maximum(excess[0], excess[1]), self.steep)
         return self.steep
 
     def _certain(self, step: int, present: Mask, high: Mask, height: Floats, broken: Mask) -> Mask:
@@ -187,9 +195,10 @@ class Explosion:
         due = np.flatnonzero(finite & (self.spike[:, 0] >= 0) & ((age == self.prompt) | (age == self.damage)))
         damaged = np.zeros(len(finite), dtype=bool)
         for row in due:
-            after = self.loss.ring[row][self.loss.steps[row] > self.spike[row, 0]]
-            lowest = np.min(after) if age[row] == self.prompt else np.median(after)
-            damaged[row] = len(after) >= self.prompt // 2 and lowest > self.spike[row, 1]
+            after = self.past.ring[row][self.past.steps[row] > self.spike[row, 0]]
+            if len(after) >= self.prompt // 2:
+                lowest = np.min(after) if age[row] == self.prompt else np.median(after)
+                damaged[row] = lowest > self.spike[row, 1]
         return damaged
 
     def _remember(self, step: int, present: Mask, high: Mask, height: Floats, state: tuple[Floats, Mask]) -> None:
@@ -197,19 +206,21 @@ class Explosion:
         rows = np.flatnonzero(present)
         self.elevated[rows] = np.roll(self.elevated[rows], -1, axis=1)
         self.elevated[rows, -1] = high[rows]
-        self.last[rows] = np.where(np.isfinite(height[rows]), height[rows], self.last[rows])
         # A spike says something of the steps after it when nothing preceded it or a long past did: in between, the
         # envelope is still that of a few losses, and a policy or a heavy tail finds its scale by leaps.
-        judged = (self.loss.count <= 3) | (self.loss.count >= 2 * self.loss.lag) | jumped
+        known = self.past.known[LOSS]
+        judged = (known <= 3) | (known >= 2 * self.past.lag) | jumped
         fresh = present & high & judged & (height >= self.runaway)
         first = fresh & ~((self.spike[:, 0] >= 0) & (step - self.spike[:, 0] <= self.damage))
         self.spike[first, 1] = reference[first]
         self.spike[fresh, 0] = step
+        marked = (self.spike[:, 0] >= 0) & (step - self.spike[:, 0] < self.damage)
+        self.stirred = bool(self.elevated.any() or marked.any())
 
     def _finding(self, row: int, reading: Reading, loss: Floats, reference: Floats, steep: Floats) -> Finding:
         level = min(float(reference[row]), float(self.spike[row, 1]))
-        peak = float(np.nanmax(self.loss.ring[row]))
-        onset = self.loss.since(row, level + self.least_jumped, reading.step)
+        peak = float(np.nanmax(self.past.ring[row]))
+        onset = self.past.since(row, level + self.least_jumped, reading.step)
         value = float(loss[row])
         return Finding(
             kind=self.kind,

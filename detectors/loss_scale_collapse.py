@@ -66,23 +66,33 @@ class LossScaleCollapse:
         scale, scaled = scalar(reading, "loss_scale", subjects)
         skipped, _ = scalar(reading, "skipped_steps", subjects)
         skip = scaled & (skipped > 0)
-        skips = np.clip(np.nan_to_num(skipped), 0, MOST_SKIPS).astype(np.int64)
-        loss, sent = scalar(reading, "loss", subjects)
-        fresh = skip & ((self.good >= self.quiet) | (self.began < 0))
-        self.began = np.where(fresh, reading.step, self.began)
-        self.broken = np.where(fresh, 0, self.broken) + (skip & sent & ~np.isfinite(loss))
-        self.row = np.where(scaled, np.where(skip, self.row + skips, 0), self.row)
-        self.good = np.where(scaled, np.where(skip, 0, self.good + 1), self.good)
-        self.first = np.where(scaled & np.isnan(self.first), scale, self.first)
-        collapsed = scaled & (self.row > 0) & self._collapsed(scale, skip) & ~self.fired
+        np.copyto(self.first, scale, where=scaled & np.isnan(self.first))
+        self.row[scaled & ~skip] = 0
+        self.good += scaled
+        if not np.count_nonzero(skip):
+            self._remember(scale, skip, scaled)
+            return []
+        collapsed = self._skipped(reading, scale, skipped, skip)
         self._remember(scale, skip, scaled)
-        self.fired |= collapsed
         return [self._finding(int(row), reading.step, float(scale[row])) for row in np.flatnonzero(collapsed)]
 
     def status(self) -> Status:
         if not self.count.any():
             return Status("not_checked", "the job uses no loss scaler")
         return Status("alarm" if self.fired.any() else "ok")
+
+    def _skipped(self, reading: Reading, scale: Floats, skipped: Floats, skip: Mask) -> Mask:
+        """Count the skips of this step, and judge them: where the scale has collapsed."""
+        loss, sent = scalar(reading, "loss", len(scale))
+        fresh = skip & ((self.good > self.quiet) | (self.began < 0))  # this step is counted among the good ones so far
+        self.began[fresh] = reading.step
+        self.broken[fresh] = 0
+        self.broken += skip & sent & ~np.isfinite(loss)
+        self.row[skip] += np.clip(skipped[skip], 0, MOST_SKIPS).astype(np.int64)
+        self.good[skip] = 0
+        collapsed: Mask = skip & (self.row > 0) & self._collapsed(scale, skip) & ~self.fired
+        self.fired |= collapsed
+        return collapsed
 
     def _collapsed(self, scale: Floats, skip: Mask) -> Mask:
         low = (scale < self.floor) & (scale <= self.first / 16)
@@ -94,7 +104,7 @@ class LossScaleCollapse:
         return collapsed
 
     def _remember(self, scale: Floats, skip: Mask, scaled: Mask) -> None:
-        rows = np.flatnonzero(scaled)
+        rows = scaled.nonzero()[0]
         slot = self.count[rows] % self.window
         self.skips[rows, slot] = skip[rows]
         self.scales[rows, slot] = scale[rows]

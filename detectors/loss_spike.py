@@ -3,9 +3,13 @@
 from typing import ClassVar
 
 import numpy as np
+from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.envelope import Envelope
 from torchvitals.detectors.scalars import Floats, Mask, gradient, scalar, subjects_of
+
+REFRESH = 8
+"""Losses that move the median of 32 by no more than so many places down."""
 
 
 class LossSpike:
@@ -27,7 +31,13 @@ class LossSpike:
 
     kind: ClassVar[str] = "loss_spike"
     axis: ClassVar[DetectorAxis] = "rank"
-    reads: ClassVar[tuple[str, ...]] = ("loss", "gradient_norm", "gradient_norm_unclipped", "skipped_steps")
+    reads: ClassVar[tuple[str, ...]] = (
+        "loss",
+        "gradient_norm",
+        "gradient_norm_unclipped",
+        "tripwire_norm",
+        "skipped_steps",
+    )
 
     def __init__(
         self,
@@ -38,72 +48,95 @@ class LossSpike:
         recovery: int = 10,  # longer, and it is an explosion
     ) -> None:
         self.known, self.beyond, self.worse, self.recovery = known, beyond, np.log10(worse), recovery
-        self.loss = Envelope()
-        self.norm = Envelope()
+        self.past = Envelope(floors=(0.1, 0.1, 0.1))
+        """Of losses and of two gradient norms."""
         self.noise = np.zeros(0)
         """Largest excess over the running median so far, in decades."""
         self.steep = np.zeros(0)
+        self.lower = np.zeros(0)
+        """Not above the running median until ``REFRESH`` more losses have come."""
+        self.age = 0
+        """Updates so far."""
         self.pending = np.zeros((0, 3))
         """Step, loss and reference of a spike that waits for its recovery; step -1 when none."""
         self.negative = np.zeros(0, dtype=bool)
         self.reported = 0
 
+    @np.errstate(invalid="ignore", divide="ignore")  # non-finite values are data here
     def update(self, reading: Reading) -> list[Finding]:
         subjects = max(len(self.noise), subjects_of(reading, self.reads))
         self._grow(subjects)
-        loss, present = scalar(reading, "loss", subjects)
-        skipped, _ = scalar(reading, "skipped_steps", subjects)
-        present &= ~(skipped > 0)
+        values, sent = self._series(reading, subjects)
+        heights, bound = np.log10(np.abs(values)), self.past.bound()
+        loss, present = values[0], sent[0]
         self.negative |= loss < 0
         finite = present & np.isfinite(loss)
-        found = self._recovered(reading.step, loss, finite)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            height = np.log10(np.abs(loss))
-        excess = height - self._middle()
-        spike = finite & ~self.negative & (self.loss.count >= self.known) & self._steep(reading, subjects)
-        spike &= (excess > self.beyond * self.noise) & (height > self.loss.bound() + self.worse)
-        fresh = spike & (self.pending[:, 0] < 0)
-        self.pending[fresh] = np.stack([np.full(subjects, reading.step), loss, self.loss.bound()], axis=1)[fresh]
-        self.pending[present & ~np.isfinite(loss), 0] = -1
-        quiet = finite & ~spike & (self.loss.count >= 8)
-        self.noise[quiet] = np.maximum(self.noise[quiet], np.maximum(excess[quiet], 0.0))
-        self.loss.add(reading.step, np.abs(loss), finite & ~spike)
+        found = self._recovered(reading.step, heights[0], finite)
+        excess = self._excess(heights[0])
+        steep = self._steep(values[1:], heights[1:] - bound[1:], sent[1:])
+        spike = finite & ~self.negative & (self.past.known[0] >= self.known) & steep
+        spike &= (excess > self.beyond * self.noise) & (heights[0] > bound[0] + self.worse)
+        if np.count_nonzero(spike):
+            fresh = spike & (self.pending[:, 0] < 0)
+            self.pending[fresh] = np.stack([np.full(subjects, reading.step), loss, bound[0]], axis=1)[fresh]
+        self.pending[present & ~finite, 0] = -1
+        sent[0] = finite & ~spike
+        np.fmax(self.noise, excess, out=self.noise, where=sent[0] & (self.past.known[0] >= 8))
+        self.past.add(reading.step, heights, sent)
         return found
 
     def status(self) -> Status:
-        if not len(self.noise) or not self.loss.count.any():
+        losses = self.past.known[0]
+        if not losses.any():
             return Status("not_checked", "no loss was seen")
-        if (self.loss.count < self.known).all():
+        if (losses < self.known).all():
             return Status("warming_up", f"fewer than {self.known} losses")
         if self.negative.all():
             return Status("not_checked", "the loss crosses zero: it has no scale to stand out from")
         return Status("alarm" if self.reported else "ok")
 
-    def _middle(self) -> Floats:
-        """Running median of the log losses; NaN, which exceeds nothing, before there are any."""
-        middle = np.full(len(self.noise), np.nan)
-        some = self.loss.count > 0
-        if some.any():
-            middle[some] = np.nanmedian(self.loss.ring[some], axis=1)
-        return middle
+    def _series(self, reading: Reading, subjects: int) -> tuple[Floats, Mask]:
+        """Values and presence of the three series; the losses of skipped attempts do not count."""
+        loss, present = scalar(reading, "loss", subjects)
+        skipped, _ = scalar(reading, "skipped_steps", subjects)
+        norm, has_norm = gradient(reading, subjects)
+        small, has_small = scalar(reading, "tripwire_norm", subjects)
+        return np.array([loss, norm, small]), np.array([present & ~(skipped > 0), has_norm, has_small])
 
-    def _steep(self, reading: Reading, subjects: int) -> Mask:
-        """Where the newest gradient is the largest so far, or none was ever seen."""
-        norm, sent = gradient(reading, subjects)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            excess = np.where(np.isfinite(norm), np.log10(np.abs(norm)) - self.norm.bound(), np.inf)
-        self.steep = np.where(sent, excess, np.where(self.norm.count > 0, self.steep, np.inf))
-        self.norm.add(reading.step, np.abs(norm), sent)
+    def _excess(self, height: Floats) -> Floats:
+        """Decades above the running median where they may exceed the noise so far; NaN, which exceeds nothing, else."""
+        ring = self.past.ring[: len(height)]
+        if self.age % REFRESH == 0:
+            place = self.past.lag // 2 - 1 - REFRESH
+            full = self.past.known[0] >= self.past.lag
+            self.lower = np.where(full, np.partition(ring, place, axis=1)[:, place], -np.inf)
+        self.age += 1
+        excess = np.full(len(height), np.nan)
+        rows = (height - self.lower > self.noise).nonzero()[0]
+        if len(rows):
+            excess[rows] = height[rows] - row_median(ring[rows])
+        return excess
+
+    def _steep(self, norms: Floats, above: Floats, sent: Mask) -> Mask:
+        """Where the newest gradient is the largest so far, or none was ever seen.
+
+        The whole norm is sampled and may miss the one step that counts; the trip-wire's is there at every step.
+        """
+        excess = np.where(np.isfinite(norms), above, np.inf)
+        excess[~sent] = -np.inf
+        known = (self.past.known[1] > 0) | (self.past.known[2] > 0)
+        held = np.where(known, self.steep, np.inf)
+        self.steep = np.where(sent[0] | sent[1], np.maximum(excess[0], excess[1]), held)
         steep: Mask = self.steep > 0
         return steep
 
-    def _recovered(self, step: int, loss: Floats, finite: Mask) -> list[Finding]:
-        waiting = self.pending[:, 0] >= 0
-        with np.errstate(divide="ignore", invalid="ignore"):
-            back = waiting & finite & (np.log10(np.abs(loss)) <= self.pending[:, 2])
-        rows = np.flatnonzero(back)
-        found = [self._finding(int(row), step) for row in rows]
-        over = waiting & finite & (step - self.pending[:, 0] >= self.recovery)
+    def _recovered(self, step: int, height: Floats, finite: Mask) -> list[Finding]:
+        waiting = finite & (self.pending[:, 0] >= 0)
+        if not np.count_nonzero(waiting):
+            return []
+        back = waiting & (height <= self.pending[:, 2])
+        found = [self._finding(int(row), step) for row in np.flatnonzero(back)]
+        over = waiting & (step - self.pending[:, 0] >= self.recovery)
         self.pending[back | over, 0] = -1
         self.reported += len(found)
         return found
@@ -122,11 +155,11 @@ class LossSpike:
         )
 
     def _grow(self, subjects: int) -> None:
-        self.loss.grow(subjects)
-        self.norm.grow(subjects)
+        self.past.grow(subjects)
         new = subjects - len(self.noise)
         if new > 0:
             self.noise = np.concatenate([self.noise, np.zeros(new)])
+            self.lower = np.concatenate([self.lower, np.full(new, -np.inf)])
             self.steep = np.concatenate([self.steep, np.full(new, np.inf)])
             self.pending = np.concatenate([self.pending, np.tile([-1.0, np.nan, np.nan], (new, 1))])
             self.negative = np.concatenate([self.negative, np.zeros(new, dtype=bool)])

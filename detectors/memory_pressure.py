@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+from torchvitals.detectors.scalars import scalar
 
 
 class MemoryPressure:
@@ -46,14 +47,15 @@ class MemoryPressure:
             return []
         values = np.asarray(reading.values["cuda_alloc_retries"], np.float64)
         self._grow(len(values))
-        count = np.full(len(self._alarmed), np.nan)
-        usable = reading.present["cuda_alloc_retries"] & np.isfinite(values) & (values >= 0)
-        count[: len(values)] = np.where(usable, values, np.nan)
-        self._start = np.where(np.isnan(self._start), count, self._start)
-        rose = count > np.where(np.isnan(self._last), self._start, self._last)
+        count, present = scalar(reading, "cuda_alloc_retries", len(self._alarmed))
+        usable = present & np.isfinite(count) & (count >= 0)
+        np.copyto(self._start, count, where=usable & np.isnan(self._start))
+        rose = usable & (count > np.fmax(self._last, self._start))
+        np.fmax(self._last, count, out=self._last, where=usable)
+        if not np.count_nonzero(rose):
+            return []
         self._since = np.where(rose & (self._rises == 0), reading.step, self._since)
         self._rises += rose
-        self._last = np.fmax(self._last, count)
         gained = self._last - self._start
         certain = np.flatnonzero((self._rises >= self.steps) & (gained >= self.retries) & ~self._alarmed)
         self._alarmed[certain] = True

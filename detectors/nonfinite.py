@@ -43,13 +43,8 @@ class NonFinite:
         if new > 0:
             self.fired = np.concatenate([self.fired, np.zeros(new, dtype=bool)])
             self.last = np.concatenate([self.last, np.full((new, 2), np.nan)])
-        skipped, _ = scalar(reading, "skipped_steps", subjects)
-        applied = ~(skipped > 0)
-        bad = {name: self._bad(reading, name, subjects) & applied for name in ("loss", *GRADIENTS)}
-        any_bad = np.logical_or.reduce(list(bad.values()))
-        rows = np.flatnonzero(any_bad & ~self.fired)
-        found = [self._finding(int(row), reading, [name for name in bad if bad[name][row]]) for row in rows]
-        self.fired |= any_bad
+        bad = {name: self._bad(reading, name, subjects) for name in ("loss", *GRADIENTS) if name in reading.values}
+        found = self._tell(reading, bad) if any(np.count_nonzero(mask) for mask in bad.values()) else []
         self._remember(reading, subjects)
         return found
 
@@ -58,16 +53,24 @@ class NonFinite:
             return Status("not_checked", "neither loss nor gradient norms were seen")
         return Status("alarm" if self.fired.any() else "ok")
 
+    def _tell(self, reading: Reading, bad: dict[str, Mask]) -> list[Finding]:
+        """The findings of those that applied what is not finite for the first time."""
+        skipped, _ = scalar(reading, "skipped_steps", len(self.fired))
+        any_bad = np.logical_or.reduce(list(bad.values())) & ~(skipped > 0)
+        rows = np.flatnonzero(any_bad & ~self.fired)
+        self.fired |= any_bad
+        return [self._finding(int(row), reading, [name for name in bad if bad[name][row]]) for row in rows]
+
     def _bad(self, reading: Reading, name: str, subjects: int) -> Mask:
         values, present = scalar(reading, name, subjects)
-        self.looked |= bool(present.any())
+        self.looked = self.looked or bool(present.any())
         bad: Mask = present & ~np.isfinite(values)
         return bad
 
     def _remember(self, reading: Reading, subjects: int) -> None:
         for column, name in enumerate(("loss", "gradient_norm")):
             values, _ = scalar(reading, name, subjects)
-            self.last[:, column] = np.where(np.isfinite(values), values, self.last[:, column])
+            np.copyto(self.last[:, column], values, where=np.isfinite(values))
 
     def _finding(self, row: int, reading: Reading, names: list[str]) -> Finding:
         subjects = len(self.fired)

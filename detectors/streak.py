@@ -31,11 +31,13 @@ class Streak:
             self._began = np.pad(self._began, (0, grown))
             self._before = np.pad(self._before, (0, grown), constant_values=-1)
             self._latest = np.pad(self._latest, (0, grown))
-        starting = looked & holds & (self.count == 0)
-        self._began[starting] = step
-        self._before[looked & ~holds] = step
-        self._latest[looked & holds] = step
-        self.count[looked] = np.where(holds[looked], self.count[looked] + 1, 0)
+        held, missed = looked & holds, looked & ~holds
+        self._before[missed] = step
+        self.count[missed] = 0
+        if np.count_nonzero(held):
+            self._began[held & (self.count == 0)] = step
+            self._latest[held] = step
+            self.count[held] += 1
         return self.count
 
     def onset(self, subject: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+from torchvitals.detectors.scalars import grown
 from torchvitals.detectors.streak import Streak
 
 Floats = NDArray[np.float64]
@@ -163,12 +164,12 @@ class ZeroGradient:
             return []
         self._seen = True
         ranks = len(norm)
-        loss = np.abs(reading.values.get("loss", np.full(ranks, np.nan)))
-        self._largest = np.fmax(np.pad(self._largest, (0, ranks - len(self._largest))), loss)
+        loss = np.abs(reading.values["loss"]) if "loss" in reading.values else np.full(ranks, np.nan)
+        self._largest = np.fmax(grown(self._largest, ranks), loss)
         done = loss <= self._content * self._largest  # False when nobody knows the loss
         known = reading.present["gradient_norm"]
         count = self._streak.update(reading.step, (norm == 0) & ~done, known)
-        new = [int(r) for r in np.flatnonzero(known & (count >= self._patience)) if int(r) not in self._told]
+        new = [int(r) for r in (known & (count >= self._patience)).nonzero()[0] if int(r) not in self._told]
         self._told.update(new)
         return [self._finding(reading.step, rank, float(loss[rank])) for rank in new]
 
