@@ -160,7 +160,8 @@ class MemoryLeak:
         if count < 2 * PARTS:
             return []
         findings = []
-        for start in (0, count // 2):
+        middle = int(np.searchsorted(self._steps, (self._steps[0] + self._steps[-1]) / 2))
+        for start in (0, middle):
             if count - start < 2 * PARTS:
                 continue
             lows = self._lows[..., start:count]

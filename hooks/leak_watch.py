@@ -7,6 +7,11 @@ from torchvitals.hooks.leaks import LeakHunt
 from torchvitals.hooks.memory import Memory, give_back
 from torchvitals.hooks.recorder import Recorder
 
+SLOW_BYTES = 16 << 20
+"""Growth before a hunt, up to which the 5 to 9 MB that a hunt takes are given back: they would be filled by the leak
+before it shows again. Beyond that they do not matter, and what is given back with them might: the allocator keeps
+the job's own activations of the last step as well, 60 MB in a small convolutional net."""
+
 
 class LeakWatch:
     """Samples resident memory and starts a hunt on suspicion.
@@ -40,6 +45,8 @@ class LeakWatch:
         self._recent: deque[int] = deque(maxlen=blocks * max(reaches) + 1)
         self._left = hunts
         self._hunt: LeakHunt | None = None
+        self._slow = False
+        """Whether the memory that a hunt takes would hide what is hunted."""
         self._samples = 0
         self._rest_until = 0
 
@@ -59,8 +66,10 @@ class LeakWatch:
             self._left -= 1
             self._hunt = LeakHunt()
             self._samples = 0
+            self._slow = max(self._recent) - min(self._recent) < SLOW_BYTES
         self._sample(step)
-        give_back()
+        if self._slow:
+            give_back()
 
     def _suspicious(self) -> bool:
         return any(self._grew(reach) for reach in self._reaches)

@@ -61,20 +61,31 @@ def test_leaks_of_a_megabyte_and_of_five_kilobytes_a_step_are_hunted_once(watch,
     assert events == [("holder", {"holder": "list `kept`"})]
 
 
+@pytest.mark.parametrize(("rate", "given_back"), [(20_000, 3), (1 << 20, 0)])
+def test_the_memory_of_a_hunt_is_given_back_where_it_would_hide_the_leak(watch, monkeypatch, rate, given_back):
+    calls = []
+    monkeypatch.setattr(leak_watch, "give_back", lambda: calls.append(1))
+    watch(400, lambda step: 3e8 + step * rate)
+
+    assert len(calls) == given_back
+
+
 def test_a_process_that_has_settled_is_not_hunted(watch, monkeypatch):
     monkeypatch.setattr(Hunt, "found", None)
     events = watch(5000, lambda step: 3e8 + 2e7 * (1 - np.exp(-step / 10)) + 4096 * (step % 7))
 
     assert events == []
-    assert all(step < 200 for step in Hunt.sampled)
+    assert all(step < 500 for step in Hunt.sampled)
 
 
-@pytest.mark.parametrize("rare_until", [0, 200])
-def test_rare_readings_of_memory_are_enough(rare_until):
-    """Jobs with short steps send one reading in eight, at times; 40 kB a step from the start."""
+@pytest.mark.parametrize("onset", [0, 300])
+@pytest.mark.parametrize("rare_until", [0, 130])
+def test_rare_readings_of_memory_are_enough(rare_until, onset):
+    """Jobs with short steps send one reading in eight, at times; 40 kB a step."""
     detector = MemoryLeak()
-    steps = [step for step in range(600) if step % 8 == 0 or step < rare_until]
-    found = [finding for step in steps for finding in detector.update(Reading.of(step, rss_bytes=[3e8 + 4e4 * step]))]
+    steps = [step for step in range(800) if step % 8 == 0 or step < rare_until]
+    curve = [(step, 3e8 + 4e4 * max(0, step - onset)) for step in steps]
+    found = [finding for step, rss in curve for finding in detector.update(Reading.of(step, rss_bytes=[rss]))]
 
     assert [finding.kind for finding in found] == ["memory_leak"]
     assert found[0].value == pytest.approx(4e4, rel=0.05)
