@@ -43,7 +43,8 @@ class Rows(Generic[T]):
 def rank_reading(step: int, rows: Mapping[int, Step], ranks: int, names: Iterable[str]) -> Reading:
     """The scalars of one step: for each of ``names`` that anybody sent an array over ``ranks``."""
     known = {rank: row for rank, row in rows.items() if rank < ranks}
-    sent = [name for name in names if any(name in row.values for row in known.values())]
+    told = {name for row in known.values() for name in row.values}
+    sent = [name for name in names if name in told]
     values = np.full((len(sent), ranks), np.nan)
     present = np.zeros((len(sent), ranks), dtype=bool)
     for rank, row in known.items():

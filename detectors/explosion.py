@@ -101,7 +101,9 @@ class Explosion:
         steep = self._gradients(values[NORM:], heights[NORM:] - bound[NORM:], sent[NORM:])
         jumped = (heights[RATE] - bound[RATE] > self.rate_jump) & (values[RATE] > 0)
         jumped &= self.past.known[LOSS] >= self.past.lag
-        reference = np.where(jumped, self.past.recent_bound()[LOSS], bound[LOSS])
+        reference = bound[LOSS]
+        if np.count_nonzero(jumped):
+            reference = np.where(jumped, self.past.recent_bound()[LOSS], reference)
         self.negative |= loss < 0
         height = heights[LOSS] - self.signed * self.negative - reference  # around zero a loss has no scale
         broken = present & ~np.isfinite(loss)
