@@ -2,9 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 from torchvitals.agent.case import Case
 from torchvitals.detectors.detector import Finding
 
+LONG = 200
+"""Steps: an epoch of that many is over soon enough to wait for the second."""
+ENDED = 0.1
+"""Share of the first half's rise that is left to the wandering of resident memory."""
 OLD = 0.1
 """A holder older than the run by more than this share of it has not always grown at this rate: it tells no onset."""
 
@@ -38,12 +43,32 @@ def onset_of(case: Case) -> int | None:
 
 
 def fills_up(case: Case) -> str:
-    """Why a rise in memory is no leak: what grows has a limit of its own, as a replay buffer has; else empty."""
+    """Why a rise in memory was no leak: it has ended, or what grows has a limit of its own; else empty."""
+    if any(finding.kind != "memory_leak" for finding in case.findings):
+        return ""
+    if levelled_off(case):
+        return "memory rose at first and has stayed level since: a cache that was filled once"
     holder = holder_of(case)
-    if holder is None or not holder.get("limit") or any(finding.kind != "memory_leak" for finding in case.findings):
+    if holder is None or not holder.get("limit"):
         return ""
     size = float(holder["limit"]) * float(holder["bytes_per_step"]) / max(float(holder["growth_per_step"]), 1e-9)
     return f"{holder.get('holder')} fills up and ends at {holder['limit']} entries, about {size / 1e6:.3g} MB"
+
+
+def levelled_off(case: Case) -> bool:
+    """Whether memory has long stopped rising, as far as is known by now: a leak goes on as it began.
+
+    The half of the run since the onset that is newest is held against the older half; it must be at least ``LONG``.
+    """
+    finding = case.opening
+    series = case.history.series(str(finding.evidence.get("signal", "rss_bytes")), finding.rank)
+    since = series.steps >= finding.first_step
+    steps, values = series.steps[since], series.values[since]
+    if len(steps) < 8 or steps[-1] - finding.first_step < 2 * LONG:
+        return False
+    middle = int(np.searchsorted(steps, (finding.first_step + steps[-1]) / 2))
+    first, half, last = (float(np.median(part)) for part in (values[:4], values[middle - 2 : middle + 2], values[-4:]))
+    return last - half <= ENDED * (half - first)
 
 
 def place_of(holder: dict[str, Any] | None) -> str:

@@ -16,6 +16,8 @@ VICTIM_WORDS = (
 """What torch says on a rank whose peer has died: gloo, TCPStore and NCCL wordings."""
 SUPERVISORS = frozenset({"ChildFailedError", "ProcessRaisedException", "ProcessExitedException"})
 """With these a parent (torchrun, ``mp.spawn``) reports how its children ended."""
+USAGE = 2
+"""Exit code for wrong arguments (argparse, getopt, bash)."""
 SIGINT, SIGKILL, SIGTERM = 2, 9, 15
 NAMES = {"SIGINT": SIGINT, "SIGKILL": SIGKILL, "SIGTERM": SIGTERM, "SIGABRT": 6, "SIGSEGV": 11, "SIGBUS": 7}
 
@@ -120,7 +122,7 @@ class Crash:
         found = []
         for incarnation in sorted({key[0] for key in self.processes}):
             found += self._conclude(incarnation)
-        if not self.processes and self._command_failed():
+        if not self.processes and self._command_failed() and not self._misused():
             found.append(self._untrained())
         return found
 
@@ -192,6 +194,10 @@ class Crash:
 
     def _command_failed(self) -> bool:
         return self.command is not None and bool(self.command.details.get("code")) and not self._stopped_by_hand()
+
+    def _misused(self) -> bool:
+        """Whether the command rejected its own arguments, as argparse and shells say by code 2, and never began."""
+        return self.command is not None and self.command.details.get("code") == USAGE
 
     def _command_well(self) -> bool:
         """Whether the launcher saw the command end with 0: whoever is gone was meant to go."""

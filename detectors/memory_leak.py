@@ -9,6 +9,7 @@ from torchvitals.detectors.trend import Slope, corner, theil_sen
 
 BLOCKS = 64
 PARTS = 6
+ARENA = 1 << 20
 RESIDENT, MAPPED = 0, 2
 """Places in ``reads``."""
 
@@ -168,9 +169,10 @@ class MemoryLeak:
             gain = lows[..., -2:].min(-1) - lows[..., :2].min(-1)
             with np.errstate(invalid="ignore"):
                 worth = (gain >= self._least(lows[..., 0])) & np.isfinite(gain) & ~self._alarmed
-                worth[RESIDENT] &= ~(gain[MAPPED] < self.asked_for * gain[RESIDENT])  # unknown: NaN, which is not less
             worth[MAPPED] = False
             for row, rank in zip(*np.nonzero(worth), strict=True):
+                if row == RESIDENT and not self._asked(lows[RESIDENT, rank], lows[MAPPED, rank]):
+                    continue
                 growth = self._growth(lows[row, rank], self._steps[start:count])
                 if growth and not self._alarmed[rank]:
                     self._alarmed[rank] = True
@@ -179,6 +181,21 @@ class MemoryLeak:
 
     def _least(self, base: Floats) -> Floats:
         return np.maximum(self.least_gain, self.least_relative * base)
+
+    def _asked(self, resident: Floats, mapped: Floats) -> bool:
+        """Whether memory was asked for as it became resident, part by part; also where nobody knows.
+
+        Some is reserved in one leap for other ends (a thread's arena: 64 MB), so that a part counts at most twice
+        what it made resident, or one arena of Python's small objects.
+        """
+        known = np.isfinite(resident) & np.isfinite(mapped)
+        if known.sum() < 2 * PARTS:
+            return True
+        rises = [
+            np.diff([part[0] for part in np.array_split(x[known], PARTS)] + [x[known][-1]]) for x in (resident, mapped)
+        ]
+        counted = np.minimum(rises[1], np.maximum(2 * rises[0], ARENA))
+        return bool(counted.sum() >= self.asked_for * rises[0].sum())
 
     def _growth(self, lows: Floats, steps: list[int]) -> _Growth | None:
         """The growth when this stretch of one rank's memory leaks."""

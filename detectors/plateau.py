@@ -3,6 +3,8 @@
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
+from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.scalars import scalar, subjects_of
 
@@ -19,6 +21,9 @@ class Plateau:
     something has easier and harder batches. Beyond 12 classes the levels lie so close that any loss is near one,
     so there only losses above ``untrained`` count, which a trained language model does not show.
 
+    And it must not be *falling*: lower than its second window by ``progress`` standard errors is slow learning, as a
+    language model under a long warm-up or a classifier of weak signals shows it.
+
     Patience is counted in steps at a working learning rate (a tenth of its largest or more), so that warm-up
     is not held against a run. It must never have been ``learnt`` below the level, and must have begun near it (or far
     above, from wild weights): a loss that came down from two levels higher has learnt something.
@@ -27,7 +32,7 @@ class Plateau:
     >>> for step in range(400):
     ...     for finding in detector.update(Reading.of(step, loss=2.303 + 0.004 * (step % 3), learning_rate=0.1)):
     ...         print(finding.step, finding.evidence["classes"])
-    199 10
+    303 10
     """
 
     kind: ClassVar[str] = "plateau"
@@ -37,16 +42,20 @@ class Plateau:
     def __init__(
         self,
         *,
-        patience: int = 200,  # steps; the slowest healthy start measured (8 layers, plain SGD) took 150
+        patience: int = 300,  # steps; the slowest healthy start (8 layers, SGD) took 150, slow progress shows by 300
         window: int = 64,
         near: float = 0.015,  # ln 9 and ln 10 are 5 % apart
         still: float = 0.02,  # losses of batches that are learnt from vary by 5 % and more
         untrained: float = 5.0,  # nats: 150 equally likely symbols
+        progress: float = 2.5,  # standard errors: one look in 160 at a loss that stands still is put off
         learnt: float = 0.05,  # below the level, at any time since
         begun: tuple[float, float] = (1.2, 3.0),  # first loss over the level: fresh nets begin at 1.0 to 1.1
     ) -> None:
         self.patience, self.window, self.near, self.still = patience, window, near, still
         self.untrained, self.learnt, self.begun = untrained, learnt, begun
+        self.progress = progress
+        self.early = np.zeros((2, 0))
+        """Mean and variance of the second window: the first still falls from the initial weights."""
         self.ring = np.zeros((0, window))
         self.count = np.zeros(0, dtype=np.int64)
         self.working = np.zeros(0, dtype=np.int64)
@@ -64,14 +73,15 @@ class Plateau:
         rate, sent = scalar(reading, "learning_rate", subjects)
         skipped, _ = scalar(reading, "skipped_steps", subjects)
         use = present & np.isfinite(loss) & ~(skipped > 0)
-        self.rate = np.where(sent, np.fmax(self.rate, rate), self.rate)
+        np.fmax(self.rate, rate, out=self.rate, where=sent)
         self.working += use & (~sent | (rate >= 0.1 * self.rate))
-        self.first = np.where(use & (self.count == 0), reading.step, self.first)
-        self.start = np.where(use & (self.count == 0), loss, self.start)
-        rows = np.flatnonzero(use)
-        self.ring[rows, self.count[rows] % self.window] = loss[rows]
+        rows = use.nonzero()[0]
+        count = self.count[rows]
+        fresh = rows[count == 0]
+        self.first[fresh], self.start[fresh] = reading.step, loss[fresh]
+        self.ring[rows, count % self.window] = loss[rows]
         self.count[rows] += 1
-        due = np.flatnonzero(use & (self.count % 8 == 0) & (self.count >= self.window) & ~self.fired)
+        due = rows[((count + 1) % 8 == 0) & (count + 1 >= self.window) & ~self.fired[rows]]
         return self._judge(reading.step, due) if len(due) else []
 
     def status(self) -> Status:
@@ -84,21 +94,32 @@ class Plateau:
         return Status("ok")
 
     def _judge(self, step: int, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[Finding]:
-        middle = np.median(self.ring[rows], axis=1)
-        spread = self.ring[rows].std(axis=1)
+        second = rows[self.count[rows] == 2 * self.window]
+        self.early[:, second] = self.ring[second].mean(axis=1), self.ring[second].var(axis=1)
+        middle = row_median(self.ring[rows])
         self.lowest[rows] = np.fmin(self.lowest[rows], middle)
         classes = np.maximum(2, np.rint(np.exp(np.clip(middle, 0, 14)))).astype(np.int64)
         level = np.log(classes)
         known = np.isin(classes, SMALL) | (middle >= self.untrained)
-        stuck = known & (np.abs(middle - level) <= self.near * level) & (spread <= self.still * level)
+        stuck = known & (np.abs(middle - level) <= self.near * level)
         stuck &= (self.working[rows] >= self.patience) & (self.lowest[rows] >= (1 - self.learnt) * level)
         start = self.start[rows] / level
+        stuck &= ~self._falls(rows)
         stuck &= (start <= self.begun[0]) | (start >= self.begun[1])
+        stuck[stuck] = self.ring[rows[stuck]].std(axis=1) <= self.still * level[stuck]
         self.fired[rows[stuck]] = True
         return [
             self._finding(int(row), step, float(value), int(number))
             for row, value, number in zip(rows[stuck], middle[stuck], classes[stuck], strict=True)
         ]
+
+    def _falls(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> NDArray[np.bool_]:
+        """Whether the newest window lies below the second one by more than their noise."""
+        mean, variance = self.early[:, rows]
+        now = self.ring[rows]
+        error = np.sqrt((variance + now.var(axis=1)) / self.window)
+        falls: NDArray[np.bool_] = mean - now.mean(axis=1) > self.progress * error
+        return falls
 
     def _finding(self, row: int, step: int, value: float, classes: int) -> Finding:
         return Finding(
@@ -118,6 +139,7 @@ class Plateau:
             return
         zeros = np.zeros(new, dtype=np.int64)
         self.ring = np.concatenate([self.ring, np.full((new, self.window), np.nan)])
+        self.early = np.pad(self.early, ((0, 0), (0, new)), constant_values=np.nan)
         self.count, self.working = np.concatenate([self.count, zeros]), np.concatenate([self.working, zeros])
         self.first, self.start = np.concatenate([self.first, zeros]), np.concatenate([self.start, np.zeros(new)])
         self.rate = np.concatenate([self.rate, np.zeros(new)])

@@ -270,3 +270,18 @@ def test_a_buffer_that_fills_up_to_its_limit_is_no_incident():
         diagnosis.update()
         assert len(diagnosis.incidents) == incidents
         assert ["about 500 MB" in problem.why for problem in diagnosis.problems] == ([True] if limit else [])
+
+
+@pytest.mark.parametrize(("ends", "incidents"), [(250, 0), (600, 1)])
+def test_a_cache_that_was_filled_in_the_first_epoch_is_no_incident_in_the_end(ends: int, incidents: int):
+    engine = Engine("run", (), ())
+    crew = Crew(Hello(run="run", started=1.0), (), RecordWatch(()))
+    engine.crews.append(crew)
+    engine.noted.append(Noted(crew, finding("memory_leak", 200)))
+    diagnosis = Diagnosis(engine)
+    for step in range(800):
+        crew.history.add("rss_bytes", step, 3e8 + 5e5 * min(step, ends))
+        if step == 200:
+            assert len(diagnosis.update()) == 1
+    diagnosis.conclude()
+    assert len(diagnosis.incidents) == incidents

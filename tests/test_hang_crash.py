@@ -421,8 +421,11 @@ class TestCrash:
 
         assert finding.rank == 1
 
+    def test_arguments_that_were_refused_are_no_crash(self):
+        assert Run(0).tell(-1, command(3.0, code=2)).finish() == []
+
     def test_a_command_that_fails_before_anything_trains_is_told(self):
-        run = Run(0).tell(-1, command(3.0, code=2))
+        run = Run(0).tell(-1, command(3.0, code=1))
         (finding,) = run.finish()
 
         assert finding.evidence["untrained"]
