@@ -87,7 +87,7 @@ class RootFinder:
                 target is module and observer.roots
             ):  # its own hooks were listed before ours was added: this call is ours to tell
                 observer.roots[-1].entered(module, args, {})
-        if "OptimizedModule" in discovery.unwrap(module).wrappers or not observer.optimizers:
+        if "OptimizedModule" in discovery.unwrap(module).wrappers or not observer.will_train:
             self.disarm()
 
 

@@ -246,3 +246,31 @@ if __name__ == "__main__":
     hellos = [record for record in records(tmp_path / "runs") if isinstance(record, Hello)]
     assert sorted((hello.rank, hello.world_size) for hello in hellos) == [(0, 2), (1, 2)]
     assert set(series(tmp_path / "runs", "collectives").values()) - {0.0}
+
+
+SEVERAL = """
+import torch
+from torch import nn
+torch.manual_seed(0)
+teacher, encoder, decoder = nn.Linear(6, 6), nn.Linear(6, 4), nn.Linear(4, 6)
+optimizer = torch.optim.SGD([*encoder.parameters(), *decoder.parameters()], lr=0.01)
+for step in range(6):
+    x = torch.randn(8, 6)
+    with torch.no_grad():
+        target = teacher(x)
+    out = decoder(encoder(x).detach() if step else encoder(x))
+    loss = ((out - target) ** 2).mean()
+    if step == 4:
+        loss = (out - out.detach()).log().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+"""
+
+
+def test_of_several_models_each_is_found_at_the_first_step(tmp_path: Path) -> None:
+    run(tmp_path, SEVERAL)
+    (origin, *_) = events(tmp_path / "runs", "origin")
+
+    assert series(tmp_path / "runs", "optimizer_extra_parameters").get(1, 0.0) == 0
+    assert (origin.step, origin.details["operation"], origin.details["complete"]) == (4, "aten.log", True)
