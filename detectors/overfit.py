@@ -36,10 +36,12 @@ class Overfit:
         *,
         patience: int = 6,  # evaluations, of which each median shares two with its neighbour
         worse: float = 1.3,  # of the lowest: of losses that waver by 15 %, medians of three rarely lie so high for long
+        lasting: float = 0.25,  # of all evaluations so far, if that is more: the best of a hundred is a very lucky one
         rising: float = 1.05,  # from the first to the last of them: a level is no rise
-        falling: float = 0.9,  # of the training loss at the best evaluation: else nothing is learnt by heart
+        falling: float = 0.7,  # of the training loss at the lowest: less is its own noise, and nothing learnt by heart
     ) -> None:
-        self.patience, self.worse, self.rising, self.falling = patience, worse, rising, falling
+        self.patience, self.worse, self.lasting, self.rising = patience, worse, lasting, rising
+        self.falling = falling
         self.sum = np.zeros((0, 2))
         """Training losses since the last evaluation: their sum and number."""
         self.best = np.zeros((0, 2))
@@ -88,7 +90,9 @@ class Overfit:
         self.sum[due] = 0
         rising = self.above[:, -1] > self.rising * self.above[:, 0]
         learnt = (training > 0) & (training < self.falling * self.best[:, 1])
-        certain = high & (self.count >= self.patience) & rising & learnt & ~self.fired
+        certain = (
+            high & (self.count >= np.maximum(self.patience, self.lasting * self.seen)) & rising & learnt & ~self.fired
+        )
         self.fired |= certain
         return [
             self._finding(int(row), step, float(value[row]), float(training[row])) for row in np.flatnonzero(certain)
