@@ -36,7 +36,7 @@ def onset_of(case: Case) -> int | None:
     if leak is None or holder is None or found is None:
         return None
     count, rate = float(holder.get("count") or 0), float(holder.get("growth_per_step") or 0)
-    if not count > 1 or not rate > 0:  # one variable with an ever longer graph
+    if not count > 1 or not rate > 0:
         return None
     onset = found - count / rate
     return round(max(onset, 0.0)) if -found * OLD <= onset <= leak.step else None

@@ -39,6 +39,8 @@ class DuplicateData:
         self.batches = np.full((0, window), np.nan)
         self.steps = np.full(window, -1, dtype=np.int64)
         self.checks = 0
+        self.began = -1
+        """Step of the first check: what was so then is taken to be as old as the run."""
         self.fired = False
 
     def update(self, reading: Reading) -> list[Finding]:
@@ -50,6 +52,8 @@ class DuplicateData:
         if present.sum() < 2:
             return []
         slot = self.checks % self.window
+        if not self.checks:
+            self.began = reading.step
         self.checks += 1
         self.steps[slot] = reading.step
         self.shared[:, slot] = False
@@ -82,10 +86,11 @@ class DuplicateData:
     def _finding(self, step: int, ranks: NDArray[np.int64]) -> Finding:
         seen = self.shared[ranks[0]]
         checks = min(self.checks, self.window)
+        first = int(self.steps[seen].min())
         return Finding(
             kind=self.kind,
             severity="error",
-            first_step=int(self.steps[seen].min()),
+            first_step=0 if first == self.began else first,
             step=step,
             value=float(seen.sum() / checks),
             threshold=self.equal / self.window,

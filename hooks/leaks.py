@@ -147,7 +147,8 @@ class LeakHunt:
             rate = rates[graph_key(tensor)]
             text = holder.text.replace(type(tensor).__name__, "variable", 1)
             holder = holder._replace(text=f"{text}, whose graph is never cut")
-            return _told(tensor, 1, rate, max(slope, rate * _NODE_BYTES), holder, graph=True)
+            nodes = self._samples[-1].graphs[graph_key(tensor)]
+            return _told(tensor, nodes, rate, max(slope, rate * _NODE_BYTES), holder, graph=True)
         return None
 
     # -- objects in no growing container: linked lists, native containers -------------------------

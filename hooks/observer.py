@@ -251,6 +251,7 @@ class Observer:
             self.recorder.write(event)
             if event.kind == "exit":
                 self.close()
+                self.recorder.close()
 
     # -- the end ----------------------------------------------------------------------------------
 

@@ -110,6 +110,15 @@ class Recorder:
         """Close the spool."""
         if self.writer is not None:
             self.writer.close()
+            self._tell_losses(self.writer)
+
+    def _tell_losses(self, writer: SpoolWriter) -> None:
+        """Where the spool could not be written nobody reads it there: the job's own output is what is left."""
+        if writer.failure and writer.dropped and self._pid == os.getpid():
+            log.warning(
+                "torchvitals: %d records were lost (%s); make room in %s, or choose another directory with --dir",
+                writer.dropped, writer.failure, self.directory,
+            )  # fmt: skip
 
     def _blown(self, probe: str, error: Exception) -> None:
         frames = traceback.format_exception(error)

@@ -110,7 +110,7 @@ def leak_case(**holder):
         (360, 1.0, 0),  # one entry at every step since the first
         (240, 4.0, 300),  # four at every step since step 300
         (5000, 1.0, None),  # it held much before: no onset can be read off it
-        (1, 8.0, None),  # one variable with an ever longer graph
+        (1, 8.0, None),  # one thing cannot have grown by eight a step
     ],
 )
 def test_the_onset_is_when_the_holder_was_empty(count, rate, onset):

@@ -114,7 +114,7 @@ def test_a_total_that_is_never_detached():
     assert found["holder"].startswith("variable `total_loss` in test_a_total_that_is_never_detached")
     assert found["line"].endswith(line_with("total with graph"))
     assert found["graph"]
-    assert found["count"] == 1
+    assert STEPS / 2 < found["count"] / found["growth_per_step"] <= STEPS  # nodes of its graph at the last sample
 
 
 def test_a_dictionary_keyed_by_step():

@@ -5,6 +5,7 @@ from torchvitals.agent.case import Case
 from torchvitals.agent.causes.collective_mismatch import CollectiveMismatch
 from torchvitals.agent.causes.corrupted_gradient import CorruptedGradient
 from torchvitals.agent.causes.dataloader_stall import DataloaderStall
+from torchvitals.agent.causes.duplicated_augmentation_seed import DuplicatedAugmentationSeed
 from torchvitals.agent.causes.exception import UncaughtException
 from torchvitals.agent.causes.no_sync_left_on import NoSyncLeftOn
 from torchvitals.agent.causes.out_of_memory_kill import OutOfMemoryKill
@@ -21,6 +22,7 @@ CAUSES = (
     CollectiveMismatch,
     CorruptedGradient,
     DataloaderStall,
+    DuplicatedAugmentationSeed,
     UncaughtException,
     NoSyncLeftOn,
     OutOfMemoryKill,
@@ -92,6 +94,19 @@ SHARED = [[1.0] * 100] * 2
 PARTED = [[1.0] * 55 + [0.0] * 45] * 2
 ONE_PASS = [[1.0] * 100] * 2
 FOUR_PASSES = [[4.0] * 100] * 2
+
+
+@pytest.mark.parametrize("sampler", ["RandomSampler", "DistributedSampler", None])
+def test_equal_batches_on_ranks_are_explained_by_what_draws_them(sampler):
+    finding = Finding(
+        kind="duplicate_data", severity="error", first_step=0, step=30, value=1.0, threshold=0.75,
+        evidence={"ranks": [0, 1], "equal_checks": 6, "checks": 6},
+    )  # fmt: skip
+    cause, confidence, opinion = best(case(finding, facts={"loader": {"sampler": sampler}} if sampler else {}))
+
+    assert cause == "duplicated_augmentation_seed"
+    assert confidence > (0.9 if sampler == "RandomSampler" else 0.6)
+    assert "DistributedSampler" in opinion.remedy
 
 
 def test_a_forward_past_the_wrapper():

@@ -6,6 +6,7 @@ from torchvitals.agent.causes.bad_initialization import BadInitialization
 from torchvitals.agent.causes.collective_mismatch import CollectiveMismatch
 from torchvitals.agent.causes.corrupted_gradient import CorruptedGradient
 from torchvitals.agent.causes.dataloader_stall import DataloaderStall
+from torchvitals.agent.causes.duplicated_augmentation_seed import DuplicatedAugmentationSeed
 from torchvitals.agent.causes.dying_relu import DyingRelu
 from torchvitals.agent.causes.exception import UncaughtException
 from torchvitals.agent.causes.feature_shift import FeatureShift
@@ -37,6 +38,7 @@ CAUSES: tuple[type[Cause], ...] = (
     CollectiveMismatch,
     CorruptedGradient,
     DataloaderStall,
+    DuplicatedAugmentationSeed,
     DyingRelu,
     FeatureShift,
     Fp16Overflow,
