@@ -10,6 +10,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 from torch.optim import optimizer as optimizers
 from torchvitals.hooks import discovery, sources
+from torchvitals.hooks.exits import exception_details
 from torchvitals.hooks.observer import Observer
 from torchvitals.hooks.recorder import Recorder, numbers
 from torchvitals.hooks.taps import Taps
@@ -81,8 +82,11 @@ class Monitor:
         """Run ``after`` behind every call of ``owner.attribute``, under the fuse."""
         self._taps.wrap(owner, attribute, None, self.recorder.fuse.guard("discovery", after))
 
-    def detach(self) -> None:
-        """Remove every hook and tap and close the spool; the model is as it was."""
+    def detach(self, *, failed: bool = False) -> None:
+        """Remove every hook and tap and close the spool; the model is as it was.
+
+        ``failed`` says that the job was broken off, which the record of its end will tell.
+        """
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -91,6 +95,8 @@ class Monitor:
         self.observer.detach()
         self.observer.close()
         self.recorder.event("detached")
+        # Whoever reads must not wait for this process, nor take its silence for a death.
+        self.recorder.event("exit", code=int(failed))
         self.recorder.close()
 
     def __enter__(self) -> Self:
@@ -99,7 +105,10 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.detach()
+        failed = isinstance(error, Exception)
+        if isinstance(error, Exception):
+            self.recorder.event("exception", **exception_details(error, trace))
+        self.detach(failed=failed)
 
 
 def attach(
