@@ -36,22 +36,22 @@ class Memory:
         self._path = statm
         self._owner = -1
         self._descriptor = -1
+        self._figures: list[bytes] = []
 
     def rss_bytes(self) -> int | None:
         """Resident bytes; ``None`` where the kernel has no such file."""
         if self._owner != os.getpid() and not self._open():
             return None
-        return int(os.pread(self._descriptor, 128, 0).split()[1]) * self._page
+        self._figures = os.pread(self._descriptor, 128, 0).split()
+        return int(self._figures[1]) * self._page
 
     def mapped_bytes(self) -> int | None:
         """Address space plus its writable part: one of them grows when memory is asked for, neither when it is touched.
 
         A buffer that was allocated whole and fills up, or a mapped file that is read, become resident, no more.
+        As of the last look at the resident memory; ``None`` when there was none.
         """
-        if self._owner != os.getpid() and not self._open():
-            return None
-        figures = os.pread(self._descriptor, 128, 0).split()
-        return (int(figures[0]) + int(figures[5])) * self._page
+        return (int(self._figures[0]) + int(self._figures[5])) * self._page if self._figures else None
 
     def device(self) -> dict[str, float]:
         """The allocator's figures; empty when the job has not started CUDA."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NAMELESS = "parameter[{}]"
 
 
-RSS_EVERY = 8
+RSS_EVERY = 4
 """Steps between readings of resident memory in a job whose steps are too short to pay for each."""
 
 
