@@ -51,14 +51,3 @@ def test_a_norm_that_is_sampled_elsewhere_is_replaced_by_the_trip_wires() -> Non
         found += detector.update(Reading.of(step, loss=loss, tripwire_norm=0.1 * loss, **sampled))
 
     assert [f.first_step for f in found] == [150]
-
-
-def test_where_the_whole_norm_is_sampled_elsewhere_the_trip_wire_speaks() -> None:
-    detector, losses = LossSpike(), ordinary(200)
-    losses[150] = 900.0
-    found = []
-    for step, loss in enumerate(losses):
-        sampled = {"gradient_norm": loss} if step % 20 == 3 else {}
-        found += detector.update(Reading.of(step, loss=loss, tripwire_norm=0.1 * loss, **sampled))
-
-    assert [finding.first_step for finding in found] == [150]
