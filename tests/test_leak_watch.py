@@ -98,6 +98,13 @@ def test_rare_readings_of_memory_that_settles_are_no_leak():
     assert [finding for step, rss in curve for finding in detector.update(Reading.of(step, rss_bytes=[rss]))] == []
 
 
+def test_a_staircase_of_longer_sequences_is_no_leak():
+    detector = MemoryLeak()
+    curve = [(step, 3.26e8 + 7e5 * min(step // 60, 4) + 100 * step) for step in range(0, 400, 4)]
+
+    assert [finding for step, rss in curve for finding in detector.update(Reading.of(step, rss_bytes=[rss]))] == []
+
+
 def leak_case(**holder):
     leak = Finding(kind="memory_leak", severity="error", first_step=368, step=400, value=1e5, threshold=2e3)
     event = Event(0.0, 360, "holder", {"holder": "list `kept`", "bytes_per_step": 1e5, **holder})
