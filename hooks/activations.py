@@ -7,6 +7,7 @@ Functional activations (``F.relu``) are not modules: their dead units show as si
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -62,6 +63,11 @@ class ActivationProfile:
         """Take all hooks off again."""
         while self._handles:
             self._handles.pop().remove()
+
+    @property
+    def seconds(self) -> float:
+        """What the hooks have cost since ``install``; read it before ``collect``."""
+        return self._sheet.seconds
 
     def collect(self, output: Any = None) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
         """What the hooks saw since ``install``: entries, and per signal one float each. Waits for the device once.
@@ -127,13 +133,15 @@ class Call(NamedTuple):
 class Sheet:
     """Where the hooks of one forward write."""
 
-    __slots__ = ("calls", "channels_first", "counts")
+    __slots__ = ("calls", "channels_first", "counts", "seconds")
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
         self.counts: dict[str, int] = {}
         self.channels_first = False
         """Whether the last weights met were those of a convolution or its norm."""
+        self.seconds = 0.0
+        """What looking has cost inside the job's forward."""
 
     def look(self, name: str, module: Module, output: Any) -> None:
         """Reduce the first floating tensor of a module's output; further ones are states."""
@@ -141,12 +149,14 @@ class Sheet:
         number = self.counts.get(name, 0)
         if tensor is None or number >= CALLS_PER_MODULE or recomputing():
             return
+        began = time.perf_counter()
         self.counts[name] = number + 1
         kind = type(module).__name__
         if kind.startswith(("Linear", *CHANNELS_FIRST)):
             self.channels_first = not kind.startswith("Linear")
         numbers, units = reduce(module, kind, tensor.detach(), self.channels_first)
         self.calls.append(Call(name, number, numbers, units, tensor.data_ptr()))
+        self.seconds += time.perf_counter() - began
 
     def take(self) -> list[Call]:
         """What was written; the sheet is blank again."""

@@ -5,10 +5,10 @@ out what it was measured to cost. What is optional (the full gradient norm, samp
 the bucket can pay for it, and at the latest every ``floor`` steps.
 
 The bucket starts with ``allowance``, so that a job's first steps, where most jobs break, are seen densely;
-half a second is 1 % of the first 50 seconds and nothing afterwards.
+a second is 1 % of the first 100 seconds and nothing afterwards.
 """
 
-ALLOWANCE_SECONDS = 0.5
+ALLOWANCE_SECONDS = 1.0
 SMOOTHING = 0.2
 """Weight of the newest measurement in a moving average: five steps to follow a change."""
 
@@ -36,8 +36,8 @@ class Budget:
     Args:
         overhead: share of step time that all hooks together may take.
         allowance: seconds that may be spent before any step has paid for them.
-        norm_floor, sample_floor: the full norm and the profiles happen at least this often, in steps,
-            whatever they cost: a monitor that sees nothing is no monitor. A profile of 300 µs every 100
+        norm_floor, sample_floor: the full norm and the profiles happen at least this often, in steps (the
+            activations half as often), whatever they cost: a monitor that sees nothing is no monitor. A profile of 300 µs every 100
             steps is 3 µs a step.
         dense: this many profiles at every step, and from then on ever further apart, so that what the
             allowance buys is spread over the job and not spent on its first second.
@@ -66,7 +66,12 @@ class Budget:
         self.ratio = 0.0
         """Measured cost over step time, smoothed: the signal ``overhead_ratio``."""
         self._most = max(allowance, 1.0)
-        self._spread = {"norm": (norm_floor, 1, 1), "sample": (sample_floor, sparsest, dense)}
+        self._spread = {
+            "norm": (norm_floor, 1, 1),
+            "sample": (sample_floor, sparsest, dense),
+            # a pass over all outputs costs several times as much as one over all gradients
+            "activations": (2 * sample_floor, 4 * sparsest, max(1, dense // 4)),
+        }
         self._tasks: dict[tuple[str, int], Task] = {}
 
     @property

@@ -139,7 +139,7 @@ class RootWatch:
         self._look_at_batch(args, kwargs)
         if self.compiled:
             return
-        if observer.sampling and not self._measuring:
+        if observer.looks_inside and not self._measuring:
             self._arm_activations(module)
         self._remember(module, args, kwargs)
 
@@ -147,9 +147,14 @@ class RootWatch:
         if not self.compiled:
             self._remember_output(output)
         if self._measuring and self._activations is not None:
+            began = time.perf_counter()
+            inside = self._activations.seconds
             self._measuring = False
             self._activations.remove()
             self._send_activations(self._activations, output)
+            self._recorder.cost += inside  # what follows ``began`` is counted by the caller
+            cost = inside + time.perf_counter() - began
+            self._recorder.budget.done("activations", self._observer.sampled_step, cost)
 
     def _install(self, module: Module) -> None:
         if self._activations is None:  # one for the whole run: it remembers which units used to speak

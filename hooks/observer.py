@@ -67,6 +67,11 @@ class Observer:
         return bool(self.optimizers) and self.optimizers[0].sampled
 
     @property
+    def looks_inside(self) -> bool:
+        """Whether the activations of the step in progress are looked at."""
+        return bool(self.optimizers) and self.optimizers[0].looks_inside
+
+    @property
     def sampled_step(self) -> int:
         """The step that is being sampled."""
         return self.recorder.step

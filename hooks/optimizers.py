@@ -39,6 +39,8 @@ class OptimizerWatch:
         """How often ``step`` really ran: an attempt the loss scaler skipped does not."""
         self.sampled = True
         """Whether the step in progress is a sampled one."""
+        self.looks_inside = True
+        """Whether its activations are looked at, which costs several times as much as its gradients."""
         self.repeats = any("max_eval" in group for group in optimizer.param_groups)
         """Whether a step evaluates its closure several times, as L-BFGS does: only the first loss is the step's."""
         self.parameters: list[torch.Tensor] = []
@@ -270,6 +272,7 @@ class OptimizerWatch:
             recorder.close_step(earned)
         self._ended = ended
         self.sampled = self._suspicious or recorder.budget.wants("sample", self.step, self.index)
+        self.looks_inside = self._suspicious or recorder.budget.wants("activations", self.step, self.index)
         recorder.phase = "idle"
 
 
