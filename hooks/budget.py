@@ -37,8 +37,8 @@ class Budget:
         overhead: share of step time that all hooks together may take.
         allowance: seconds that may be spent before any step has paid for them.
         norm_floor, sample_floor: the full norm and the profiles happen at least this often, in steps (the
-            activations half as often), whatever they cost: a monitor that sees nothing is no monitor. A profile of 300 µs every 100
-            steps is 3 µs a step.
+            activations half as often), whatever they cost: a monitor that sees nothing is no monitor. A
+            profile of 300 µs every 100 steps is 3 µs a step.
         dense: this many profiles at every step, and from then on ever further apart, so that what the
             allowance buys is spread over the job and not spent on its first second.
         sparsest: but no further apart than this while steps pay for them.
