@@ -36,7 +36,8 @@ class Job:
     def __init__(self, build: Callable[[], nn.Module], batch: Callable[[], Any], device: str) -> None:
         torch.manual_seed(0)
         self.model = build().to(device)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-7)  # one batch, never learnt: a loss that falls to zero is a restless job
+        # Hardly any rate: on one batch that is learnt the loss falls to zero, and a restless job is looked at more.
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-7)
         self.x, self.y = (tensor.to(device) for tensor in batch())
 
     def loss(self) -> torch.Tensor:
