@@ -21,6 +21,8 @@ class UpdateRatio:
     Args:
         low: ratio under which a step changes nothing: float32 rounds at 6e-8 of a weight.
         high: ratio from which weights are replaced. A first step from zero has 1 in its own layer, not in most.
+        least_layers: layers that must have been measured for *most* to mean anything: a model of one layer that
+            starts near zero is replaced by its first steps, as it should be.
         collapse: fall of the step per gradient, against its largest median so far, that counts as a fault.
         patience: samples in a row.
         quiet: share of the steps so far that a low ratio must last: schedules end near zero.
@@ -47,6 +49,7 @@ class UpdateRatio:
         *,
         low: float = 1e-8,
         high: float = 0.5,
+        least_layers: int = 3,
         collapse: float = 1e-3,
         patience: int = 5,
         high_patience: int = 3,
@@ -54,6 +57,7 @@ class UpdateRatio:
     ) -> None:
         self._low = low
         self._high = high
+        self._least_layers = least_layers
         self._collapse = collapse
         self._patience = patience
         self._high_patience = high_patience
@@ -80,7 +84,8 @@ class UpdateRatio:
         self._largest_rate = max(self._largest_rate, rate)
         looked = np.array([True])
         low = self._low_streak.update(reading.step, np.array([0 < fastest <= self._low and fallen]), looked)[0]
-        high = self._high_streak.update(reading.step, np.array([usual >= self._high]), looked)[0]
+        replaced = usual >= self._high and len(ratios) >= self._least_layers
+        high = self._high_streak.update(reading.step, np.array([replaced]), looked)[0]
         if high >= self._high_patience and "high" not in self._told:
             return [self._finding("high", reading.step, usual, rate)]
         began = self._low_streak.onset(0)

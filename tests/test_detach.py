@@ -10,6 +10,7 @@ from torchvitals.signals.reader import list_runs
 
 
 def train(monitored: int, directory: Path, *, raises: type[BaseException] | None = None) -> None:
+    torch.manual_seed(0)
     model = torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     with attach(model, optimizer, directory=directory):

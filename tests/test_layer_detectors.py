@@ -241,3 +241,17 @@ def test_detectors_that_saw_nothing_do_not_say_ok(detector):
     fresh = detector()
     assert fresh.update(Reading.of(0, other=[1.0])) == []
     assert fresh.status().state == "not_checked"
+
+
+def test_one_layer_that_starts_near_zero_is_replaced_by_its_first_steps() -> None:
+    detector = UpdateRatio()
+    for step in range(8):
+        reading = Reading.of(
+            step,
+            parameter_update_norm=[0.8],
+            parameter_weight_norm=[1.0],
+            parameter_gradient_norm=[1.0],
+            parameter_rows=[1],
+        )
+
+        assert detector.update(reading) == []
