@@ -13,7 +13,6 @@ class Pending:
         "backward_passes",
         "clip",
         "collectives",
-        "evaluated",
         "loader_batches",
         "logged",
         "losses",
@@ -31,8 +30,6 @@ class Pending:
         """Total norm that the job's clipping computed, and its limit."""
         self.scalars: dict[str, float] = {}
         self.logged: dict[str, Any] = {}
-        self.evaluated = False
-        """An evaluation ran in between: the step's duration says nothing about training."""
         self.resets: dict[int, bool | None] = {}
         """Optimizer → whether its gradients were seen cleared; ``None`` where that cannot be told."""
         self.loader_batches = 0
