@@ -158,11 +158,14 @@ class LeakHunt:
         kinds = [kind for kind in rates if rates[kind] > 0 and kind.__module__.split(".")[0] not in _PLAIN]
         kinds = [kind for kind in kinds if not kind.__module__.startswith("torchvitals")]
         for kind in sorted(kinds, key=lambda kind: -rates[kind])[:4]:
-            newest = [thing for thing in gc.get_objects() if type(thing) is kind][-3:]
+            things = [thing for thing in gc.get_objects() if type(thing) is kind]
+            newest = things[-3:]
             size = _bytes_each(newest) * rates[kind]
             if size < max(self._smallest, self._share * slope):
                 continue
-            holder = next((found for thing in newest if (found := find_holder(thing, deadline, {id(newest)}))), None)
+            held = [*_unlinked(things)[-3:], *newest]
+            ours = {id(things), id(newest), id(held)}
+            holder = next((found for thing in held if (found := find_holder(thing, deadline, ours))), None)
             if holder is not None and not holder.ours:
                 count = self._samples[-1].types[kind]
                 return _told(newest[-1], count, rates[kind], size, holder, graph=_has_graph(newest))
@@ -203,6 +206,17 @@ def _newest(container: Any, few: int = 4) -> list[Any]:
         return list(islice(reversed(container), few))[::-1]
     except RuntimeError:  # another thread is writing to it
         return []
+
+
+def _unlinked(things: list[Any]) -> list[Any]:
+    """Those that no other of ``things`` refers to: the heads of chains, the roots of trees.
+
+    A search from any other link would have to climb the whole chain, one look at all objects for each link.
+    """
+    fields = gc.get_referents(*things)
+    linked = set(map(id, fields))
+    linked.update(map(id, gc.get_referents(*(field for field in fields if type(field) is dict))))
+    return [thing for thing in things if id(thing) not in linked]
 
 
 def _bytes_each(elements: Iterable[Any]) -> float:

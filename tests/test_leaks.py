@@ -238,11 +238,14 @@ def test_a_closure_that_collects():
     assert 5000 <= found["bytes_per_step"] < 5200
 
 
-def test_a_linked_list_grows_without_any_container():
+@pytest.mark.parametrize("collects", [False, True], ids=["young", "old"])
+def test_a_linked_list_grows_without_any_container(collects):
     job = Job()
     for number in range(STEPS):
         job.step(number, job.loss())
         Batch.newest = Batch(Batch.newest)  # linked
+        if collects:  # where a link stands among the collector's objects says nothing about its age then
+            gc.collect(number % 3)
     found = job.hunt.report()
     Batch.newest = None
     assert found["type"] in ("numpy.ndarray", f"{__name__}.Batch")
