@@ -1,4 +1,4 @@
-"""``torchvitals demo [NAME|all] [--list]``: real jobs that fail in one way each, run, diagnosed and judged."""
+"""``torchvitals demo [NAME|all] [--more] [--list]``: real jobs that fail in one way each, run, diagnosed and judged."""
 
 import argparse
 import os
@@ -25,6 +25,7 @@ ALL = "all"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", nargs="?", default=ALL, help="one of the jobs, or: all")
+    parser.add_argument("--more", action="store_true", help="with all: the jobs of several ranks and endings as well")
     parser.add_argument("--list", action="store_true", help="list the jobs")
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
     parser.add_argument("--stay", action="store_true", help="leave agent and dashboard up until Ctrl-C")
@@ -37,9 +38,9 @@ def execute(args: argparse.Namespace) -> int:
     jobs = known_jobs()
     if args.list:
         for job in jobs:
-            print(f"{job.name:14} {job.kind or '(silent)':20} {job.tells}")
+            print(f"{job.name:22} {job.kind or '(silent)':20} {job.tells}{' (with --more)' if job.more else ''}")
         return 0
-    chosen = [job for job in jobs if args.job in (ALL, job.name)]
+    chosen = [job for job in jobs if job.name == args.job or (args.job == ALL and (args.more or not job.more))]
     if not chosen:
         names = ", ".join(job.name for job in jobs)
         raise CommandError(f"no demo job {args.job}; there are: {names}; or type: torchvitals demo all")

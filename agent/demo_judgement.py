@@ -20,6 +20,12 @@ class Job(msgspec.Struct, frozen=True):
     rank: int | None = None
     first_step: tuple[int, int] | None = None
     ranks: int = 0
+    fails: bool = False
+    """Whether it must end with an exit code other than 0."""
+    patience: float = 0.0
+    """Seconds after which it is ended from outside, because it never ends; 0 for one that does."""
+    more: bool = False
+    """Whether it is played only when asked for."""
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):

@@ -71,15 +71,24 @@ class Troupe:
     def _collect(self) -> Iterator[Ended]:
         for job, (process, started) in list(self._running.items()):
             seconds = time.monotonic() - started
-            if process.poll() is not None:
-                failure = "" if process.returncode == 0 else f"exit code {process.returncode}: {self._last_line(job)}"
-            elif seconds > JOB_SECONDS:
-                end(process)
-                failure = f"took more than {JOB_SECONDS:.0f} s"
-            else:
-                continue
-            del self._running[job]
-            yield Ended(job, failure, seconds)
+            failure = self._failure(job, process, seconds)
+            if failure is not None:
+                del self._running[job]
+                yield Ended(job, failure, seconds)
+
+    def _failure(self, job: Job, process: "subprocess.Popen[bytes]", seconds: float) -> str | None:
+        """Why the job could not play its part, empty when it did; ``None`` while it plays."""
+        if process.poll() is None and seconds <= (job.patience or JOB_SECONDS):
+            return None
+        if process.poll() is None:
+            end(process)
+            return "" if job.patience else f"took more than {JOB_SECONDS:.0f} s"
+        if job.patience:
+            return f"it ended by itself with exit code {process.returncode}"
+        if job.fails and not process.returncode:
+            return "it ended well"
+        code = process.returncode
+        return "" if job.fails or not code else f"exit code {code}: {self._last_line(job)}"
 
     def _last_line(self, job: Job) -> str:
         lines = log_of(job, self._directory).read_text(errors="replace").strip().splitlines()

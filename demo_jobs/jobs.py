@@ -29,10 +29,21 @@ class Job(NamedTuple):
     the second leaves room for values that are measured on sampled steps, in windows, or after the step."""
     ranks: int = 0
     """Processes that torchrun starts; 0 runs without it."""
+    script: str = ""
+    """The script's name where it is not the job's own: one script may be played by two ranks and by four."""
+    fails: bool = False
+    """Whether the job itself must end with an exit code other than 0."""
+    patience: float = 0.0
+    """Seconds after which a job that stands still for good is ended from outside; 0 for one that ends by itself."""
+
+    @property
+    def module(self) -> str:
+        """The script without its ending."""
+        return self.script or self.name
 
     def command(self, python: str = sys.executable) -> list[str]:
         """What to run, with ``python`` as the interpreter."""
-        module = ["-m", f"torchvitals.demo_jobs.{self.name}"]
+        module = ["-m", f"torchvitals.demo_jobs.{self.module}"]
         if not self.ranks:
             return [python, *module]
         return [python, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.ranks}", *module]
@@ -41,9 +52,9 @@ class Job(NamedTuple):
         """What ``where`` of the incident must contain: given, or the number of the line in the script."""
         if not self.line:
             return self.where
-        lines = Path(__file__).with_name(f"{self.name}.py").read_text(encoding="utf-8").splitlines()
+        lines = Path(__file__).with_name(f"{self.module}.py").read_text(encoding="utf-8").splitlines()
         (number,) = (number for number, text in enumerate(lines, 1) if self.line in text)
-        return f"{self.name}.py:{number}"
+        return f"{self.module}.py:{number}"
 
 
 JOBS: tuple[Job, ...] = (
@@ -106,15 +117,26 @@ JOBS: tuple[Job, ...] = (
     Job("healthy", "A training that is well."),
     Job("healthy_ddp", "Two ranks that train well.", ranks=2),
 )
+"""What ``make demo`` plays: under four minutes on two cores."""
+
+RANK_JOBS: tuple[Job, ...] = ()
+"""What goes wrong between ranks; played with ``torchvitals demo --more``."""
+
+ENDING_JOBS: tuple[Job, ...] = ()
+"""How jobs stop: hangs, crashes and kills; played with ``torchvitals demo --more``."""
+
+MORE_JOBS = RANK_JOBS + ENDING_JOBS
 
 
 def main() -> None:
-    """Print the table, as JSON with ``--json``."""
+    """Print the table, as JSON with ``--json``; what is played only when asked for has ``more``."""
+    told = [(job, job in MORE_JOBS) for job in (*JOBS, *MORE_JOBS)]
     if "--json" in sys.argv[1:]:
-        print(json.dumps([{**job._asdict(), "where": job.place(), "command": job.command()} for job in JOBS]))
+        rows = [{**job._asdict(), "where": job.place(), "command": job.command(), "more": more} for job, more in told]
+        print(json.dumps(rows))
         return
-    for job in JOBS:
-        print(f"{job.name:14} {job.kind or '(silent)':20} {job.tells}")
+    for job, more in told:
+        print(f"{job.name:22} {job.kind or '(silent)':20} {job.tells}{' (with --more)' if more else ''}")
 
 
 if __name__ == "__main__":
