@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch.nn import Module
 from torch.optim import Optimizer
-from torchvitals.hooks import discovery
+from torchvitals.hooks import discovery, readback
 from torchvitals.hooks.beat import Heartbeat
+from torchvitals.hooks.clipping import Clipping
 from torchvitals.hooks.collectives import Collectives
 from torchvitals.hooks.exits import Exits
 from torchvitals.hooks.facts import describe_loader, describe_optimizer
+from torchvitals.hooks.fingerprints import Fingerprints
 from torchvitals.hooks.forwards import RootWatch
 from torchvitals.hooks.leak_watch import LeakWatch
 from torchvitals.hooks.losses import Losses, sum_of
@@ -22,7 +24,7 @@ from torchvitals.hooks.optimizers import OptimizerWatch
 from torchvitals.hooks.origins import Origins
 from torchvitals.hooks.pending import Pending
 from torchvitals.hooks.recorder import Recorder
-from torchvitals.hooks.replicas import ReplicaDigests
+from torchvitals.hooks.relations import Relations
 from torchvitals.hooks.serving import QUIET_WHERE_TRAINED, Service
 from torchvitals.signals.records import Event
 
@@ -40,12 +42,15 @@ class Observer:
         self.recorder = recorder
         self.pending = Pending()
         self.memory = Memory()
+        self.clipping = Clipping()
+        self.unseen: dict[str, str] = {}
+        """What cannot be seen here and why, told when the job trains."""
         self.collectives = Collectives()
         self.leaks = LeakWatch(recorder)
         self.optimizers: list[OptimizerWatch] = []
         self.roots: list[RootWatch] = []
         self.naming = Naming()
-        self.digests: ReplicaDigests | None = None
+        self.digests = Fingerprints(recorder)
         self.interrupted = False
         """An evaluation ran since the last step."""
         self.will_train = False
@@ -53,11 +58,13 @@ class Observer:
         guard = recorder.fuse.guard
         self.losses = Losses(self)
         self.origins = Origins(self)
+        self.relations = Relations(self)
         self.beat = Heartbeat(recorder, collectives=self.collectives)
         self.exits = Exits(self._leaving, lambda: recorder.step, ending=guard("abandoned", self.origins.of_abandoned))
         self._services: dict[int, Service] = {}
         self._by_id: dict[int, OptimizerWatch] = {}
         self._hunt = guard("leaks", self.leaks.step)
+        self._relate = guard("relations", self.relations.evaluated)
 
     # -- what is watched --------------------------------------------------------------------------
 
@@ -165,7 +172,9 @@ class Observer:
         optimizers = [optimizer for watch in self.optimizers if (optimizer := watch.optimizer())]
         self.recorder.learn(optimizers=[describe_optimizer(optimizer) for optimizer in optimizers])
         self.recorder.learn(**self._unoptimized())
-        self.digests = ReplicaDigests.when_replicated(self.naming.models, sharded=self.naming.sharded)
+        self.digests.begin(self.naming.models, sharded=self.naming.sharded)
+        for what, why in self.unseen.items():
+            self.recorder.not_checked(what, why)
         self.beat.start()
         if self.first_step_over is not None:
             self.first_step_over()
@@ -226,6 +235,7 @@ class Observer:
     def evaluated(self, root: RootWatch, args: tuple[Any, ...], kwargs: Any, output: Any, seconds: float) -> None:
         """A root was called without gradients, or in evaluation mode: an evaluation, or a request."""
         self.interrupted = True
+        self._relate(root.module(), output)
         fed = self.pending.loader_batches > 0
         if self.will_train:
             # Nothing is kept of an evaluation, a teacher or a policy at play: there is one in every step of some jobs.
@@ -244,10 +254,9 @@ class Observer:
 
     def saw_batch(self, tensor: torch.Tensor) -> None:
         """The first tensor of a training batch."""
-        if self.digests is not None:
-            value = self.digests.batch(tensor, self.recorder.step)
-            if value is not None:
-                self.pending.scalars["batch_digest"] = value
+        value = self.digests.batch(tensor, self.recorder.step)
+        if value is not None:
+            self.pending.scalars["batch_digest"] = value
 
     def _leaving(self, event: Event) -> None:
         """The process ends. One that never trained leaves a trace only when an exception ended it."""
@@ -264,10 +273,20 @@ class Observer:
         """Write what still waits and stop the threads."""
         for watch in self.optimizers:
             watch.flush()
+        self.digests.flush(wait=True)
+        self._write_last_words()
         for service in self._services.values():
             service.flush()
         self.beat.stop()
         self.memory.close()
+
+    def _write_last_words(self) -> None:
+        """What was logged behind the last step, as the last evaluation is, belongs to that step."""
+        logged, self.pending.logged = self.pending.logged, {}
+        if logged and self.optimizers and self.optimizers[0].step:
+            now, arriving = readback.read(logged)
+            values = now | (arriving.values(wait=True) if arriving else {})
+            self.recorder.open().step(self.optimizers[0].step - 1, self.recorder.clock(), values)
 
     def detach(self) -> None:
         """Take every hook off every module."""

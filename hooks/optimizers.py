@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import Optimizer
-from torchvitals.hooks import gradients, readback
+from torchvitals.hooks import clipping, gradients, readback
 from torchvitals.hooks.load import MachineLoad
 from torchvitals.hooks.profiles import GradientProfile
 from torchvitals.hooks.suspicion import Suspicion
-from torchvitals.signals.records import Axis, Digest, Profile, pack_floats, pack_integers
+from torchvitals.signals.records import Axis, Profile, pack_floats
 
 if TYPE_CHECKING:
     from torchvitals.hooks.observer import Observer
@@ -56,9 +56,12 @@ class OptimizerWatch:
         self._resident = guard("memory", observer.memory.rss_bytes)
         self._mapped = guard("memory", observer.memory.mapped_bytes)
         self._load = guard("load", MachineLoad().fresh)
+        self._relations_before = guard("relations", observer.relations.before)
+        self._relations_after = guard("relations", observer.relations.after)
         self._start_sample = guard("profile", self._sample)
         self._finish_sample = guard("profile", self._send_profile)
-        self._take_digests = guard("digests", self._digest)
+        self._take_digests = guard("digests", observer.digests.after)
+        self._take_digests_before = guard("digests", observer.digests.before)
         self._began = 0.0
         self._ended = 0.0
         self._scalars: dict[str, torch.Tensor | float] = {}
@@ -86,9 +89,11 @@ class OptimizerWatch:
         self._recorder.phase = "optimizer"
         self._scalars = {}
         self._check_parameters(optimizer)
+        self._relations_before(self)
         # ``args`` begins with the optimizer itself. A closure has still to compute the gradients.
         if (args[1] if len(args) > 1 else kwargs.get("closure")) is None:
             self._read(optimizer, applied=False)
+            self._take_digests_before(self, optimizer)
         self._recorder.cost += time.perf_counter() - self._began
 
     def after(self, optimizer: Optimizer) -> None:
@@ -97,6 +102,7 @@ class OptimizerWatch:
         if not self._scalars:
             self._read(optimizer, applied=True)
         self._recorder.spent["optimizer"] += now - self._began
+        self._relations_after(self)
         skipped = self._scalars.pop("found_inf", None)
         if skipped is not None and skipped.__class__ is not float and _truthy(skipped):
             self._scalars = {}
@@ -104,7 +110,7 @@ class OptimizerWatch:
             return
         if self._profiling and self._profile is not None:
             self._finish_sample(self._profile)
-        self._take_digests(optimizer)
+        self._take_digests(self, optimizer)
         self._close(optimizer, now, skipped=False)
 
     def skipped(self, optimizer: Optimizer) -> None:
@@ -154,12 +160,11 @@ class OptimizerWatch:
             self._scalars["tripwire_norm"] = gradients.unscaled(norm, scale)
 
     def _read_norm(self, scale: torch.Tensor | None) -> None:
-        clip = self._observer.pending.clip
-        if clip is not None:
-            total, limit = clip
-            self._scalars["gradient_norm_unclipped"] = total
-            self._scalars["gradient_norm"] = gradients.clipped(total, limit)
-            return
+        clip = self._observer.clipping.of(self.parameters)
+        if clip is not None and scale is None:  # a total of gradients that are still scaled is nobody's norm
+            self._scalars |= clipping.readings(clip)
+            if "gradient_norm" in self._scalars:
+                return
         budget = self._recorder.budget
         if not budget.wants("norm", self.step, self.index):
             return
@@ -207,15 +212,10 @@ class OptimizerWatch:
         self._recorder.write(Profile(self.step, self._recorder.clock(), self.axis, packed, self.index))
         self._recorder.budget.done("sample", self.step, self._sample_cost + time.perf_counter() - began, self.index)
 
-    def _digest(self, optimizer: Optimizer) -> None:
-        digests = self._observer.digests
-        if digests is None or not digests.due(self.step):
-            return
+    def declare(self) -> None:
+        """Name the entries of the parameter axis, once, before a record refers to it."""
         if self._profile is None:
             self._profile = self._make_profile()
-        for kind, values in digests.of(optimizer, self.parameters).items():
-            record = Digest(self.step, self._recorder.clock(), self.axis, kind, pack_integers(values))
-            self._recorder.write(record)
 
     def _close(self, optimizer: Optimizer, now: float, *, skipped: bool) -> None:
         scalars: dict[str, torch.Tensor | float] = dict(self._scalars)

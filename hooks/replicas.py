@@ -62,8 +62,6 @@ class ReplicaDigests:
             "hyperparameter": digest_values(plain),
         }
 
-    def batch(self, tensor: torch.Tensor, step: int) -> float | None:
-        """Digest of a batch on the CPU at every few steps; reading one off a device would wait."""
-        if step % self.BATCH_EVERY or tensor.device.type != "cpu" or not tensor.numel():
-            return None
-        return digests.digest_batch(tensor.detach())
+    def batch_due(self, step: int) -> bool:
+        """Whether ``step`` is one whose batch all ranks digest."""
+        return step % self.BATCH_EVERY == 0

@@ -14,12 +14,13 @@ Guard = Callable[[str, Callable[..., None]], Callable[..., None]]
 
 
 def install(taps: Taps, observer: Observer, guard: Guard) -> None:
-    """Wrap everything; what this torch does not have is said in ``not_checked``."""
+    """Wrap everything; what this torch does not have is noted in ``observer.unseen``."""
     _tap_backward(taps, observer, guard)
     _tap_scaler(taps, observer, guard)
     _tap_clipping(taps, observer, guard)
     _tap_loader(taps, observer, guard)
     _tap_scheduler(taps, observer, guard)
+    observer.relations.install(taps, guard)
 
 
 def _tap_backward(taps: Taps, observer: Observer, guard: Guard) -> None:
@@ -47,21 +48,29 @@ def _tap_scaler(taps: Taps, observer: Observer, guard: Guard) -> None:
     def stepped(_result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         observer.losses.scaler_stepped(args[1] if len(args) > 1 else kwargs["optimizer"])
 
+    def unscaled(_result: Any, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+        observer.clipping.forget()  # unscaling does not raise the version of the gradients it changes
+
     taps.wrap(scaler_class, "scale", None, guard("scaler", scaled))
+    taps.wrap(scaler_class, "unscale_", None, guard("scaler", unscaled))
     taps.wrap(scaler_class, "step", guard("scaler", stepping), guard("scaler", stepped))
 
 
 def _tap_clipping(taps: Taps, observer: Observer, guard: Guard) -> None:
-    def clipped(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        limit = args[1] if len(args) > 1 else kwargs.get("max_norm")
-        kind = args[2] if len(args) > 2 else kwargs.get("norm_type", 2.0)
-        observer.losses.clipped(result, limit, kind)
+    """The two halves of ``clip_grad_norm_``, which it looks up at every call, whoever imported it by name."""
+    module = sys.modules.get("torch.nn.utils.clip_grad")
 
-    listener = guard("clipping", clipped)
-    # The module is looked up by its path: torch.nn.utils also holds a function of a similar name.
-    for owner in (torch.nn.utils, sys.modules.get("torch.nn.utils.clip_grad")):
-        if owner is not None:
-            taps.wrap(owner, "clip_grad_norm_", None, listener)
+    def totalled(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tensors = args[0] if args else kwargs.get("tensors")
+        observer.clipping.totalled(result, tensors, args[1] if len(args) > 1 else kwargs.get("norm_type", 2.0))
+
+    def scaled(_result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        limit = args[1] if len(args) > 1 else kwargs.get("max_norm")
+        observer.losses.clipped(args[2] if len(args) > 2 else kwargs.get("total_norm"), limit)
+
+    found = taps.wrap(module, "_get_total_norm", None, guard("clipping", totalled))
+    if not (found and taps.wrap(module, "_clip_grads_with_norm_", None, guard("clipping", scaled))):
+        observer.unseen["gradient_norm_unclipped"] = "this torch has no _get_total_norm and _clip_grads_with_norm_"
 
 
 def _tap_loader(taps: Taps, observer: Observer, guard: Guard) -> None:
@@ -76,7 +85,10 @@ def _tap_loader(taps: Taps, observer: Observer, guard: Guard) -> None:
         observer.recorder.phase = "data"
 
     def arrived(result: Any, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
-        observer.batch_loaded(args[0], time.perf_counter() - began, ended=isinstance(result, StopIteration))
+        ended = isinstance(result, StopIteration)
+        observer.batch_loaded(args[0], time.perf_counter() - began, ended=ended)
+        if not ended:
+            observer.digests.loaded(result, observer.recorder.step)
 
     taps.wrap(iterator_class, "__next__", guard("loader", waits), guard("loader", arrived))
 
