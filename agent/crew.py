@@ -11,12 +11,12 @@ from torchvitals.agent.readings import (
     Rows,
     profile_reading,
     rank_reading,
-    replica_reading,
     unpacked,
     window_reading,
 )
+from torchvitals.agent.replicas import SUM, Replicas
 from torchvitals.agent.watch import RecordWatch, Watch
-from torchvitals.detectors.detector import Detector, DetectorAxis, Finding, Status
+from torchvitals.detectors.detector import Detector, DetectorAxis, Finding, Reading, Status
 from torchvitals.signals.reader import Entry
 from torchvitals.signals.records import (
     AnyRecord,
@@ -31,7 +31,6 @@ from torchvitals.signals.records import (
     Step,
     Window,
     unpack_floats,
-    unpack_integers,
 )
 
 
@@ -65,8 +64,8 @@ class Crew:
         self._records = records
         self._hellos: dict[int, Hello] = {}
         self._steps: dict[int, Rows[Step]] = {}
-        self._digests: dict[str, Rows[tuple[float, NDArray[np.int64]]]] = {}
-        self._tensors: list[str] = []
+        self._replicas: dict[int, Replicas] = {}
+        """By optimizer."""
         self._watches: dict[tuple[DetectorAxis, int, int, str], Watch] = {}
         self._pending: dict[tuple[int, int, str], _Pending] = {}
         self._reads = sorted({name for cls in detectors if cls.axis == "rank" for name in cls.reads})
@@ -149,10 +148,11 @@ class Crew:
         return self._watch(kind, rank, optimizer, key, axis.entries).update(profile_reading(step, time, values))
 
     def _take_digest(self, rank: int, digest: Digest, axis: Axis | None) -> None:
-        if digest.kind == "parameter" and axis is not None:
-            self._tensors = axis.entries
-        rows = self._digests.setdefault(f"{digest.kind}_digest", Rows())
-        rows.put(digest.step, rank, (digest.time, unpack_integers(digest.values)))
+        kind, _, number = digest.axis.rpartition(":")
+        if kind != "parameter" or not number.isdecimal():  # of something else than an optimizer's parameters
+            return
+        replicas = self._replicas.setdefault(int(number), Replicas(self.world_size))
+        replicas.put(rank, digest, axis)
 
     def _take_window(self, rank: int, window: Window, axis: Axis) -> list[Finding]:
         for name, array in unpacked(window).items():
@@ -169,14 +169,18 @@ class Crew:
     def _rows_due(self, awaited: Sequence[int] | set[int]) -> Iterator[Finding]:
         for optimizer in sorted(self._steps):
             watch = self._watch("rank", -1, optimizer, "", ())
+            replicas = self._replicas.get(optimizer)
+            sums = []
             for step, rows in self._steps[optimizer].ready(awaited):
                 yield from watch.update(rank_reading(step, rows, self.world_size, self._reads))
-        due = [
-            (step, name, rows) for name in sorted(self._digests) for step, rows in self._digests[name].ready(awaited)
-        ]
-        for step, name, digests in sorted(due, key=lambda item: item[:2]):
-            watch = self._watch("replica", -1, 0, "", self._tensors)
-            yield from watch.update(replica_reading(step, name, digests, self.world_size))
+                if replicas is not None and (reading := replicas.sums(step, rows)):
+                    sums.append(reading)
+            if replicas is not None:
+                yield from self._compare(optimizer, replicas, [*sums, *replicas.ready(awaited)])
+
+    def _compare(self, optimizer: int, replicas: Replicas, readings: list[Reading]) -> Iterator[Finding]:
+        for reading in sorted(readings, key=lambda reading: (reading.step, SUM not in reading.values)):
+            yield from self._watch("replica", -1, optimizer, "", replicas.columns).update(reading)
 
     def _watch(self, axis: DetectorAxis, rank: int, optimizer: int, key: str, entries: Sequence[str]) -> Watch:
         place = (axis, rank, optimizer, key)

@@ -7,6 +7,10 @@ from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 
 Digests = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+SUM = "parameter_sum"
+"""What dates a difference that the digests have shown."""
 
 
 class Desync:
@@ -15,26 +19,30 @@ class Desync:
     Any difference counts: DDP broadcasts at construction and every rank applies the same update, so healthy
     replicas stay equal to the last bit. Where at least ``jury`` ranks are compared and more than half of them
     agree on what differs, the others are named; two ranks cannot tell who is right, and it is said so.
+    ``present`` may say for each tensor which ranks hold it: shards are compared with their replicas only.
 
-    ``first_step`` is the first compared step that differs; the cause lies after ``evidence["agreed_until"]``
-    (``None``: the ranks never agreed). Source: parameter equality across replicas found 18 of 20 silent errors
-    together with the like relations (TrainCheck, OSDI 2025); the digest is in hooks/digests.py.
+    Digests come every few steps. Between them ``parameter_sum``, one number for all tensors at every step or
+    every second, fourth, ..., tells when the ranks parted: ``first_step`` is the first step at which it differed,
+    and ``evidence["agreed_at"]`` the last at which it did not. Without such sums ``first_step`` is the first
+    compared step that differs, and the cause lies after ``evidence["agreed_until"]`` (``None``: the ranks never
+    agreed). Source: parameter equality across replicas found 18 of 20 silent errors together with the like
+    relations (TrainCheck, OSDI 2025); the digest is in hooks/digests.py, the sum in hooks/weight_sums.py.
 
     >>> detector = Desync()
     >>> same = np.arange(12).reshape(1, 12).repeat(4, axis=0)
-    >>> for step in range(0, 50, 10):
+    >>> for step in range(0, 50):
     ...     rows = same + step
-    ...     if step >= 30:
+    ...     if step >= 27:
     ...         rows[2, 7] += 1
-    ...     present = {"parameter_digest": np.ones(4, dtype=bool)}
-    ...     for finding in detector.update(Reading(step, 0.0, {"parameter_digest": rows}, present)):
-    ...         print(finding.step, "tensor", finding.subject, "rank", finding.rank, finding.evidence["agreed_until"])
-    30 tensor 7 rank 2 20
+    ...     read = {"parameter_sum": rows.sum(1, keepdims=True), **({} if step % 10 else {"parameter_digest": rows})}
+    ...     for finding in detector.update(Reading(step, 0.0, read, dict.fromkeys(read, np.ones(4, dtype=bool)))):
+    ...         print(finding.step, "tensor", finding.subject, "rank", finding.rank, "since", finding.first_step)
+    30 tensor 7 rank 2 since 27
     """
 
     kind: ClassVar[str] = "desync"
     axis: ClassVar[DetectorAxis] = "replica"
-    reads: ClassVar[tuple[str, ...]] = ("parameter_digest", "hyperparameter_digest")
+    reads: ClassVar[tuple[str, ...]] = (SUM, "parameter_digest", "hyperparameter_digest")
 
     def __init__(
         self,
@@ -46,6 +54,8 @@ class Desync:
         self.listed = listed
         self.agreed: dict[str, int] = {}
         """Per signal the last step at which all compared ranks were equal."""
+        self.parted: int | None = None
+        """Since when the sums differ; ``None`` while they agree."""
         self.fired: set[str] = set()
         self.compared = 0
 
@@ -54,17 +64,21 @@ class Desync:
         for name in self.reads:
             if name not in reading.values:
                 continue
-            ranks = np.flatnonzero(reading.present[name])
-            if len(ranks) < 2:
+            rows = reading.values[name]
+            held = np.broadcast_to(reading.present[name].reshape(len(rows), -1), rows.shape)
+            holders = held.sum(axis=0)
+            if not (holders >= 2).any():
                 continue
-            self.compared = max(self.compared, len(ranks))
-            rows: Digests = reading.values[name][ranks]
-            differs = (rows != rows[0]).any(axis=0)
+            differs = _differing(rows, held) & (holders >= 2)
+            if name == SUM:
+                self._date(reading.step, parted=bool(differs.any()))
+                continue
+            self.compared = max(self.compared, int(holders.max()))
             if not differs.any():
                 self.agreed[name] = reading.step
             elif name not in self.fired:
                 self.fired.add(name)
-                found.append(self._finding(name, reading.step, ranks, rows, differs))
+                found.append(self._finding(name, reading.step, rows, held, differs))
         return found
 
     def status(self) -> Status:
@@ -72,18 +86,35 @@ class Desync:
             return Status("not_checked", "no two ranks sent digests of the same step")
         return Status("alarm" if self.fired else "ok")
 
-    def _finding(
-        self, name: str, step: int, ranks: NDArray[np.int64], rows: Digests, differs: NDArray[np.bool_]
-    ) -> Finding:
-        odd = self._minority(rows[:, differs])
+    def _date(self, step: int, *, parted: bool) -> None:
+        if not parted:
+            self.agreed[SUM], self.parted = step, None
+        elif self.parted is None:
+            self.parted = step
+
+    def _onset(self, name: str, step: int) -> int:
+        """The first step since the digests last agreed at which the sums differed, or ``step``."""
+        since = -1 if self.agreed.get(name) is None else self.agreed[name]
+        if name != "parameter_digest" or self.parted is None or not since < self.parted <= step:
+            return step
+        return self.parted
+
+    def _finding(self, name: str, step: int, rows: Digests, held: Mask, differs: Mask) -> Finding:
         tensors = np.flatnonzero(differs)
-        what = "parameters" if name == "parameter_digest" else "hyper-parameters"
+        first = tensors[0]
+        ranks = np.flatnonzero(held[:, first])
+        # Of the other tensors that differ, those that the same ranks hold: a shard's replicas judge among themselves.
+        alike = tensors[(held[:, tensors] == held[:, [first]]).all(axis=0)]
+        odd = self._minority(rows[np.ix_(ranks, alike)])
+        is_parameter = name == "parameter_digest"
+        onset = self._onset(name, step)
         evidence: dict[str, Any] = {
-            "what": what,
+            "what": "parameters" if is_parameter else "hyper-parameters",
             "agreed_until": self.agreed.get(name),
+            "agreed_at": self.agreed.get(SUM) if onset < step else self.agreed.get(name),
             "tensors": tensors[: self.listed].tolist(),
             "tensors_differing": len(tensors),
-            "tensors_compared": len(differs),
+            "tensors_compared": int((held.sum(axis=0) >= 2).sum()),
             "ranks_compared": len(ranks),
             "minority": None if odd is None else ranks[odd].tolist(),
         }
@@ -94,12 +125,12 @@ class Desync:
         return Finding(
             kind=self.kind,
             severity="critical",
-            first_step=step,
+            first_step=onset,
             step=step,
             value=float(len(tensors)),
             threshold=0.0,
-            subject=int(tensors[0]) if name == "parameter_digest" else None,
-            name="" if name == "parameter_digest" else f"hyper-parameter {int(tensors[0])}",
+            subject=int(first) if is_parameter else None,
+            name="" if is_parameter else f"hyper-parameter {int(first)}",
             rank=int(ranks[odd[0]]) if odd is not None and len(odd) == 1 else None,
             evidence=evidence,
         )
@@ -113,3 +144,13 @@ class Desync:
         if 2 * counts[largest] <= len(rows):
             return None
         return np.flatnonzero(inverse.reshape(-1) != largest)
+
+
+def _differing(rows: Digests, held: Mask) -> Mask:
+    """For each column whether those who hold it differ; NaN differs from everything, itself included.
+
+    >>> _differing(np.array([[1, 5], [1, 6], [9, 7]]), np.array([[True, True], [True, True], [False, False]])).tolist()
+    [False, True]
+    """
+    first = rows[held.argmax(axis=0), np.arange(rows.shape[1])]
+    return np.asarray(((rows != first) & held).any(axis=0))

@@ -16,6 +16,8 @@ LAUNCHER_RANK = -1
 """Rank under which ``torchvitals run`` itself, which trains nothing, writes."""
 ABSENT = -1.0
 """Stands in a profile for what was not measured: none of its quantities is negative, and NaN is a measurement."""
+ALONE = "alone"
+"""In an axis' ``replicas``: no other rank owes this tensor equal bits. An empty text: every rank holds a copy."""
 
 
 class Record(msgspec.Struct, array_like=True, tag=True, frozen=True):
@@ -158,12 +160,17 @@ EVENT_KINDS: dict[str, str] = {
     "not_checked": "Something cannot be seen; details hold `what` and `why`.",
     "fuse": "A probe failed inside and was removed; details hold its name and the error.",
     "origin": "Replay named the first operation that made a non-finite value; see hooks/replay.py.",
+    "relation": "A relation of sound training loops is broken: which `relation`, and where; see hooks/relations.py.",
     "holder": "The leak hunt named what keeps objects alive; see hooks/leaks.py.",
     "eval": "An evaluation or a checkpoint interrupted training.",
     "exception": "An uncaught exception: type, message, frames as `file:line function`.",
     "exit": "The process ended by itself; `code`.",
     "command": "Launcher only: the command, its working directory and environment of interest.",
     "command_exit": "Launcher only: exit code, signal, and out-of-memory kills seen in the cgroup.",
+    "process_gone": "Launcher only: a process is there no more; rank, pid, out-of-memory kills so far.",
+    "unheard": "Launcher only: a process that writes nothing; rank, pid, seconds, kernel state, CPU seconds since.",
+    "asked_to_end": "Launcher only: somebody sent the command a signal to end; `signal`.",
+    "children": "How the ranks ended, as torchrun or `mp.spawn` saw it; per rank pid and exit code, first one first.",
     "lost": "Records were dropped, and how many, and why.",
 }
 

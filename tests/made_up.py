@@ -66,7 +66,8 @@ class Unequal:
         self.fired = False
 
     def update(self, reading: Reading) -> list[Finding]:
-        rows = reading.values["parameter_digest"][reading.present["parameter_digest"]]
+        held = reading.present["parameter_digest"]
+        rows = reading.values["parameter_digest"][held.reshape(len(held), -1).all(axis=1)]
         if self.fired or not (rows != rows[0]).any():
             return []
         self.fired = True
