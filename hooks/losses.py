@@ -71,13 +71,11 @@ class Losses:
         if watch.calls == self._calls_before:
             watch.skipped(optimizer)
 
-    def clipped(self, total: Any, limit: Any, kind: Any) -> None:
-        """The job clipped its gradients and computed their norm: take it, it is free."""
-        if hasattr(total, "full_tensor") or not isinstance(limit, int | float | torch.Tensor):
-            return  # the whole norm of a DTensor would need a collective
-        self._recorder.learn(clips=float(limit))
-        if kind in (2, 2.0, "2"):
-            self._observer.pending.clip = (total.detach() if isinstance(total, torch.Tensor) else total, float(limit))
+    def clipped(self, total: Any, limit: Any) -> None:
+        """The job scaled its gradients down to ``limit``."""
+        known = self._observer.clipping.scaled(total, limit)
+        if known is not None:
+            self._recorder.learn(clips=known)
 
     def _take(self, loss: torch.Tensor) -> None:
         value = loss.detach()

@@ -11,7 +11,6 @@ class Pending:
 
     __slots__ = (
         "backward_passes",
-        "clip",
         "collectives",
         "loader_batches",
         "logged",
@@ -26,8 +25,6 @@ class Pending:
         self.backward_passes = 0
         self.collectives: int | None = None
         """Sequence number when the first backward pass began."""
-        self.clip: tuple[Any, float] | None = None
-        """Total norm that the job's clipping computed, and its limit."""
         self.scalars: dict[str, float] = {}
         self.logged: dict[str, Any] = {}
         self.resets: dict[int, bool | None] = {}

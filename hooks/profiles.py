@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torchvitals.hooks.norms import local as dense
+from torchvitals.hooks.norms import norms
 from torchvitals.hooks.silence import Silence
 from torchvitals.signals.records import ABSENT
 
@@ -234,24 +236,7 @@ def values(parameter: Tensor) -> Tensor:
 
 def local(gradient: Tensor | None) -> Tensor | None:
     """A gradient as one dense local tensor: shards are local, sparse ones give their values."""
-    if gradient is None:
-        return None
-    dense = values(gradient)
-    return dense.coalesce().values() if dense.is_sparse else dense
-
-
-def norms(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The 2-norm of each tensor, 0-d, accumulated in at least float32 (fp16 overflows at 65504)."""
-    answer: list[Tensor | None] = [None] * len(tensors)
-    for low in (True, False):
-        chosen = [i for i, tensor in enumerate(tensors) if (tensor.dtype in (torch.float16, torch.bfloat16)) == low]
-        if not chosen:
-            continue  # _foreach_norm refuses an empty list
-        group = [tensors[i] for i in chosen]
-        results = torch._foreach_norm(group, 2.0, torch.float32) if low else torch._foreach_norm(group)
-        for index, norm in zip(chosen, results, strict=True):
-            answer[index] = norm
-    return [norm for norm in answer if norm is not None]
+    return dense(gradient.detach()) if gradient is not None else None
 
 
 def row_absmax(gradient: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
-from torchvitals.hooks.profiles import GradientProfile, layers, norms
+from torchvitals.hooks.norms import norms
+from torchvitals.hooks.profiles import GradientProfile, layers
 from torchvitals.hooks.silence import Silence
 from torchvitals.signals.records import ABSENT
 

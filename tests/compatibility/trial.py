@@ -1,0 +1,114 @@
+"""A training that runs twice, bare and watched: the same bits, and signals that equal the truth."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import pytest
+import torch
+from compatibility.truth import Truth, identical
+from recorded import events, profiles, series
+from torch import nn
+from torch.optim import Optimizer
+from torchvitals.hooks import attach
+from torchvitals.hooks.monitor import Monitor
+
+EXACT = 1e-5
+"""Largest relative error of a recorded signal."""
+
+
+class Watch(Protocol):
+    """What a job is handed in place of ``attach``: it does nothing where the job runs bare."""
+
+    def __call__(self, model: Any, optimizer: Any = None, /) -> contextlib.AbstractContextManager[Monitor | None]: ...
+
+
+Job = Callable[[Watch, Truth], Any]
+"""Trains inside ``with watch(model, optimizer)``, notes the truth, returns all that must be bit-equal."""
+
+
+class Outcome(NamedTuple):
+    """What one run of a job left."""
+
+    result: Any
+    truth: Truth
+    generator: torch.Tensor
+
+
+class Trial:
+    """Runs jobs and holds what was recorded against the claims of the test's ``setting`` mark.
+
+    Args:
+        directory: where the watched run is recorded.
+        records: the signals that the test must prove.
+        not_checked: what is said not to be seen, with the reason that is given.
+    """
+
+    def __init__(self, directory: Path, records: Sequence[str], not_checked: Mapping[str, str]) -> None:
+        self.directory = directory
+        self.proven = False
+        self._records = set(records)
+        self._not_checked = dict(not_checked)
+
+    def run(self, job: Job, *, exact: float = EXACT) -> None:
+        """Run ``job`` bare and watched, and compare everything."""
+        bare, watched = self._once(job, bare_watch), self._once(job, self.watch)
+        assert identical(bare.result, watched.result), "the watched job computed something else"
+        assert identical(bare.truth.scalars, watched.truth.scalars)
+        assert torch.equal(bare.generator, watched.generator), "random numbers were drawn"
+        self.hold_against(watched.truth, exact)
+
+    def hold_against(self, truth: Truth, exact: float = EXACT) -> None:
+        """Compare what was recorded with ``truth``, and what was proven with what is claimed."""
+        for (optimizer, signal), expected in truth.scalars.items():
+            found = series(self.directory, signal, optimizer)
+            assert found == pytest.approx(expected, rel=exact, abs=1e-12)
+        for (optimizer, signal), entries in truth.profiles.items():
+            self._compare_profile(signal, profiles(self.directory, signal, optimizer), entries, exact)
+        assert not events(self.directory, "fuse")
+        said = {event.details["what"]: event.details["why"] for event in events(self.directory, "not_checked")}
+        assert said == self._not_checked
+        assert truth.signals == self._records, "the test's mark claims something else than the test proves"
+        self.proven = True
+
+    @contextlib.contextmanager
+    def watch(self, model: Any, optimizer: Any = None) -> Iterator[Monitor]:
+        """Attach, with so much budget that every step is looked at; nothing is left behind afterwards."""
+        with attach(model, optimizer, directory=self.directory, overhead=1.0) as monitor:
+            yield monitor
+        assert not list(hooks_left(model, optimizer))
+
+    def _once(self, job: Job, watch: Watch) -> Outcome:
+        torch.manual_seed(0)
+        truth = Truth()
+        return Outcome(job(watch, truth), truth, torch.get_rng_state())
+
+    @staticmethod
+    def _compare_profile(
+        signal: str, found: dict[int, list[float]], truth: dict[int, list[float]], exact: float
+    ) -> None:
+        """Profiles come on sampled steps: the first one always, and each must be right."""
+        assert min(truth) in found, signal
+        for step, entries in found.items():
+            assert entries == pytest.approx(truth[step], rel=exact, abs=1e-12)
+
+
+def bare_watch(_model: Any, _optimizer: Any = None) -> contextlib.AbstractContextManager[None]:
+    """In place of ``Trial.watch`` where the job runs alone."""
+    return contextlib.nullcontext()
+
+
+def hooks_left(model: Any, optimizer: Any) -> Iterator[object]:
+    """Every hook on the modules and the optimizers."""
+    for module in (part for root in _each(model) for part in root.modules()):
+        yield from (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+        yield from (hook for p in module._parameters.values() if p is not None for hook in (p._backward_hooks or ()))
+    for each in _each(optimizer):
+        yield from (*each._optimizer_step_pre_hooks.values(), *each._optimizer_step_post_hooks.values())
+
+
+def _each(given: Any) -> Iterable[Any]:
+    if isinstance(given, nn.Module | Optimizer):
+        return [given]
+    return given or []
