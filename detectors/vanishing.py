@@ -24,13 +24,17 @@ class VanishingGradient:
 
     Only weights with rows of units count: the bias in front of a batch norm and the bias of attention keys have
     no gradient but rounding noise in any net. A branch scaled down on purpose (layer scale 1e-6) is not at the
-    input, and what is exactly zero next to something sound is cut off or dead, not vanished.
+    input, and what is exactly zero next to something sound is cut off or dead, not vanished. A layer drawn at zero
+    on purpose (the last of a residual branch, an adapter) is deaf for some steps and loud relative to its own
+    weight, which says nothing of the others: it is no measure for them before it has grown.
 
     Args:
         share: of the largest layer's gradient, relative to the layer's weight. Healthy trainable nets of 30
             layers stay above 1e-4; 20 sigmoid layers are at 1e-10.
         drop: the same against the layer's own first samples: a fault during training.
         dropped_share: largest share at which a drop counts.
+        unborn: rows this much shorter than the net's median row belong to a layer drawn at or near zero; common
+            schemes stay within a factor of five of each other.
         reference: samples whose median is a layer's own past.
         patience: samples in a row.
 
@@ -54,12 +58,14 @@ class VanishingGradient:
         share: float = 1e-6,
         drop: float = 1e-3,
         dropped_share: float = 1e-5,
+        unborn: float = 0.1,
         reference: int = 5,
         patience: int = 3,
     ) -> None:
         self._share = share
         self._drop = drop
         self._dropped_share = dropped_share
+        self._unborn = unborn
         self._reference = reference
         self._patience = patience
         self._past: list[Floats] = []
@@ -72,6 +78,7 @@ class VanishingGradient:
             return []
         norm, weight, rows = (np.where(reading.present[n], reading.values[n], np.nan) for n in self.reads)
         known = np.isfinite(norm) & np.isfinite(rows) & (weight > 0)
+        known &= self._grown_up(weight, rows, known)
         if np.count_nonzero(known) < LAYERS or not np.any(norm[known] > 0):
             return []
         self._samples += 1
@@ -84,6 +91,12 @@ class VanishingGradient:
             return []
         self._told = True
         return [self._finding(reading.step, vanished, share, limits, norm)]
+
+    def _grown_up(self, weight: Floats, rows: Floats, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The layers whose rows are not near zero, measured by the net's median row."""
+        length = np.where(known, weight, np.nan) / np.sqrt(np.where(known, np.maximum(rows, 1.0), 1.0))
+        typical = np.nanmedian(length) if known.any() else 0.0
+        return np.fmax(length, 0.0) >= self._unborn * typical
 
     def _limits(self, share: Floats) -> Floats:
         """The share under which each layer has vanished, by the general limit or by its own past."""

@@ -11,6 +11,8 @@ import torch
 
 _WIDEST = 64
 """Elements looked at per container; the rest is taken to be like them."""
+_TENSOR = 450
+"""Bytes of a tensor besides its elements: the objects in C++ and Python and their padding, measured over 20,000."""
 
 
 class Weigher:
@@ -22,7 +24,7 @@ class Weigher:
     def bytes_of(self, value: Any, depth: int = 4) -> int:
         """Bytes of ``value``: a tensor's storage, an array's buffer, containers and attributes to ``depth``."""
         if issubclass(type(value), torch.Tensor):
-            return self._once(_storage(value), _storage_bytes(value))
+            return self._once(id(value), _TENSOR) + self._once(_storage(value), _storage_bytes(value))
         if type(value) is np.ndarray:
             owner = value.base if isinstance(value.base, np.ndarray) else value
             return self._once(id(owner), sys.getsizeof(owner))

@@ -172,6 +172,17 @@ def test_shrinking_gradients_of_a_converging_job_are_silent():
     assert detector.status().state == "ok"
 
 
+def test_an_output_layer_drawn_at_zero_is_no_measure_for_the_layers_below():
+    model = mlp(depth=4)
+    nn.init.zeros_(model[-1].weight)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+
+    def begin_slowly(_model, optimizer):
+        optimizer.param_groups[0]["lr"] = 1e-6
+
+    assert found(record(model, optimizer=optimizer, fault=begin_slowly, interval=1, steps=40)) == []
+
+
 def test_saturated_tanh_is_told_from_the_step_of_the_fault():
     def scale_up(model, _optimizer):
         with torch.no_grad():

@@ -308,6 +308,18 @@ def test_a_replay_buffer_is_told_with_its_limit_unless_there_is_a_leak_behind_it
         assert ("limit" in found, found["holder"].split("`")[1]) == ((False, "kept") if leaks else (True, "replay"))
 
 
+def test_small_tensors_weigh_what_they_take_not_what_they_hold():
+    job = Job(per_step=2_500)
+    replay = collections.deque(maxlen=10_000)
+    for number in range(STEPS):
+        replay.append((torch.randn(4), 1, 0.5, torch.randn(4), False))
+        job.step(number, job.loss())
+    found = job.hunt.report()
+    assert found is not None
+    assert found["limit"] == 10_000
+    assert 900 <= found["bytes_per_step"] <= 2_500
+
+
 def test_the_hunt_keeps_nothing_alive():
     job = Job()
     kept = [torch.zeros(10)]
