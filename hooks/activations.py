@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import Module
 from torchvitals.hooks.flatness import FLATNESS
 from torchvitals.hooks.fuse import Fuse
+from torchvitals.hooks.graph_task import inside_backward
 from torchvitals.hooks.silence import Silence
 from torchvitals.signals.records import ABSENT
 
@@ -147,7 +148,7 @@ class Sheet:
         """Reduce the first floating tensor of a module's output; further ones are states."""
         tensor = next(tensors(output), None)
         number = self.counts.get(name, 0)
-        if tensor is None or number >= CALLS_PER_MODULE or recomputing():
+        if tensor is None or number >= CALLS_PER_MODULE or inside_backward():
             return
         began = time.perf_counter()
         self.counts[name] = number + 1
@@ -225,12 +226,6 @@ def tensors(output: Any) -> Iterator[Tensor]:
     elif isinstance(output, (list, tuple)):
         for value in output:
             yield from tensors(value)
-
-
-def recomputing() -> bool:
-    """Is this the second forward that activation checkpointing runs during backward?"""
-    task: Any = getattr(torch._C, "_current_graph_task_id", None)
-    return task is not None and task() != -1
 
 
 def leaves(model: Module) -> list[tuple[str, Module]]:

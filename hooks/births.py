@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvitals.hooks.graph_task import inside_backward
 from torchvitals.hooks.nested import tensors
 from torchvitals.hooks.source import Line, line_of, locals_of, user_frames
 
@@ -196,7 +197,7 @@ class Births(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's init
         name = func._schema.name.split("::")[1]
         allowed = name in _WRITES_CONSTANTS and not kind.nan
         birth = Birth(str(func), kind.worst, allowed=allowed)
-        node = torch._C._current_autograd_node() if _in_backward() else None
+        node = torch._C._current_autograd_node() if inside_backward() else None
         birth.place = self._place()
         if node is not None and not birth.place.line.file:
             birth.backward = True
@@ -236,10 +237,6 @@ def _paths(frame: FrameType | None, stop: CodeType, modules: dict[int, str]) -> 
 def _sequence_number() -> int:
     """The number the next autograd node of this thread will get."""
     return int(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
-
-
-def _in_backward() -> bool:
-    return bool(torch._C._current_graph_task_id() != -1)
 
 
 def _inputs(func: Any, args: Any, kwargs: Any) -> list[tuple[int, torch.Tensor]]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch.utils.data import dataloader
+from torchvitals.hooks import graph_task
+from torchvitals.hooks.graph_task import inside_backward
 from torchvitals.hooks.observer import Observer
 from torchvitals.hooks.taps import Taps
 
@@ -25,10 +27,15 @@ def install(taps: Taps, observer: Observer, guard: Guard) -> None:
 
 def _tap_backward(taps: Taps, observer: Observer, guard: Guard) -> None:
     def begins(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        observer.losses.backward_begins(args[0] if args else kwargs.get("tensors"))
+        nested = inside_backward()  # reentrant checkpointing runs a backward pass for each of its segments
+        graph_task.entered()
+        if not nested:
+            observer.losses.backward_begins(args[0] if args else kwargs.get("tensors"))
 
     def ended(_result: Any, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
-        observer.losses.backward_ended()
+        graph_task.left()
+        if not inside_backward():
+            observer.losses.backward_ended()
 
     # Tensor.backward looks this up at every call, and so do Lightning, Accelerate and the scalers.
     taps.wrap(torch.autograd, "backward", guard("loss", begins), guard("loss", ended))

@@ -75,9 +75,10 @@ class Trial:
     @contextlib.contextmanager
     def watch(self, model: Any, optimizer: Any = None) -> Iterator[Monitor]:
         """Attach, with so much budget that every step is looked at; nothing is left behind afterwards."""
+        before = list(hooks_on(model, optimizer))
         with attach(model, optimizer, directory=self.directory, overhead=1.0) as monitor:
             yield monitor
-        assert not list(hooks_left(model, optimizer))
+        assert list(hooks_on(model, optimizer)) == before
 
     def _once(self, job: Job, watch: Watch) -> Outcome:
         torch.manual_seed(0)
@@ -99,7 +100,7 @@ def bare_watch(_model: Any, _optimizer: Any = None) -> contextlib.AbstractContex
     return contextlib.nullcontext()
 
 
-def hooks_left(model: Any, optimizer: Any) -> Iterator[object]:
+def hooks_on(model: Any, optimizer: Any) -> Iterator[object]:
     """Every hook on the modules and the optimizers."""
     for module in (part for root in _each(model) for part in root.modules()):
         yield from (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
