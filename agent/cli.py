@@ -17,6 +17,7 @@ from torchvitals.signals.reader import SpoolError
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("commands_run", "run a command with all its Python processes watched; exit code is the command's"),
     "diagnose": ("commands_diagnose", "say what was wrong with a run, why, where, and what to do"),
+    "compare": ("commands_compare", "say where two runs first differ, bit by bit, and why; figures side by side"),
     "demo": ("commands_demo", "run jobs that fail in one way each, and healthy ones, and judge them"),
     "runs": ("commands_runs", "list the recorded runs"),
     "incidents": ("commands_incidents", "list the incidents of the latest runs"),

@@ -38,7 +38,7 @@ def execute(args: argparse.Namespace) -> int:
     elif args.html:
         from torchvitals.agent.report_html import as_html
 
-        _write(args.html, as_html(report))
+        write_page(args.html, as_html(report))
     else:
         from torchvitals.agent.report_terminal import print_report
 
@@ -56,7 +56,8 @@ def _nothing(report: Report) -> str:
     )
 
 
-def _write(path: Path, text: str) -> None:
+def write_page(path: Path, text: str) -> None:
+    """Write an HTML page and say where it is."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

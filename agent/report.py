@@ -88,7 +88,7 @@ def _markdown(report: Report) -> Iterator[str]:
     yield ""
     yield f"{headline(report)} {verdict(report)}"
     for incident in report.incidents:
-        yield from _incident_markdown(incident)
+        yield from incident_markdown(incident)
     yield ""
     yield f"**Checked:** {', '.join(report.checked) or 'nothing'}"
     if report.not_checked:
@@ -99,7 +99,8 @@ def _markdown(report: Report) -> Iterator[str]:
             yield f"- {item.what}: {item.why}"
 
 
-def _incident_markdown(incident: Incident) -> Iterator[str]:
+def incident_markdown(incident: Incident) -> Iterator[str]:
+    """The lines of one incident."""
     yield ""
     yield f"## {incident.severity}: {incident.title}"
     yield ""

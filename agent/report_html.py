@@ -58,12 +58,18 @@ def _incident(incident: Incident, history: History) -> Iterator[str]:
     yield f"certain at step {incident.detected_step}</p>"
     yield f"<p>{escape(incident.explanation)}</p><p><b>What to do:</b> {escape(incident.remedy)}</p>"
     yield from _plots(history, incident.links.get("signals", ()), incident.first_step)
+    yield from cause_table(incident)
+    yield "</section>"
+
+
+def cause_table(incident: Incident) -> Iterator[str]:
+    """The causes with their evidence."""
     yield "<table><tr><th>cause<th>confidence<th>evidence</tr>"
     for cause in incident.causes:
         told = [*cause.evidence, *(f"against: {text}" for text in cause.against)]
         evidence = "<br>".join(escape(text) for text in told)
         yield f"<tr><td>{escape(cause.cause)}<td>{cause.confidence:.0%}<td>{evidence}</tr>"
-    yield "</table></section>"
+    yield "</table>"
 
 
 def _plots(history: History, signals: tuple[str, ...] | list[str], mark: int | None) -> Iterator[str]:

@@ -18,7 +18,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
     console.print(Text.assemble((report.name, "bold"), f"  {report.run}"))
     console.print(headline(report), markup=False)
     for incident in report.incidents:
-        console.print(_panel(incident))
+        console.print(incident_panel(incident))
     colour = "bold" if report.incidents else "green" if report.checked else "yellow"
     console.print(Text(verdict(report), colour))
     console.print(Text(f"Checked: {', '.join(report.checked) or 'nothing'}", "dim"))
@@ -26,7 +26,8 @@ def print_report(report: Report, console: Console | None = None) -> None:
         console.print(Text(f"Not checked: {item.what}: {item.why}", "dim"))
 
 
-def _panel(incident: Incident) -> Panel:
+def incident_panel(incident: Incident) -> Panel:
+    """One incident in a frame."""
     colour = COLOURS[incident.severity]
     text = Text()
     text.append(f"{incident.title}\n", "bold")

@@ -29,6 +29,7 @@ ROOMS = (
     "torchvitals.detectors",
     "torchvitals.agent",
     "torchvitals.agent.causes",
+    "torchvitals.agent.compare",
     "torchvitals.dashboard",
     "torchvitals.demo_jobs",
 )
