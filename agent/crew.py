@@ -171,8 +171,10 @@ class Crew:
             watch = self._watch("rank", -1, optimizer, "", ())
             replicas = self._replicas.get(optimizer)
             sums = []
+            shared = replicas is None or replicas.share_work
+            names = self._reads if shared else [name for name in self._reads if name != "batch_digest"]
             for step, rows in self._steps[optimizer].ready(awaited):
-                yield from watch.update(rank_reading(step, rows, self.world_size, self._reads))
+                yield from watch.update(rank_reading(step, rows, self.world_size, names))
                 if replicas is not None and (reading := replicas.sums(step, rows)):
                     sums.append(reading)
             if replicas is not None:

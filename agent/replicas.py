@@ -47,6 +47,11 @@ class Replicas:
         self._positions: dict[tuple[str, str], int] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
 
+    @property
+    def share_work(self) -> bool:
+        """Whether all ranks hold whole copies, and so should have batches of their own; tensor-parallel ranks do not."""
+        return all("" in told and set(told) <= {"", ALONE} for (_, told), ranks in self._holders.items() if ranks)
+
     def put(self, rank: int, digest: Digest, axis: Axis | None) -> None:
         """Take a digest of ``rank``."""
         if axis is not None and axis is not self._axes.get(rank):

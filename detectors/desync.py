@@ -99,6 +99,11 @@ class Desync:
             return step
         return self.parted
 
+    def _agreed_at(self, name: str, onset: int) -> int | None:
+        """The last step before ``onset`` at which digests or sums were equal."""
+        told = [self.agreed.get(each) for each in (name, SUM if name == "parameter_digest" else name)]
+        return max((step for step in told if step is not None and step < onset), default=None)
+
     def _finding(self, name: str, step: int, rows: Digests, held: Mask, differs: Mask) -> Finding:
         tensors = np.flatnonzero(differs)
         first = tensors[0]
@@ -111,7 +116,7 @@ class Desync:
         evidence: dict[str, Any] = {
             "what": "parameters" if is_parameter else "hyper-parameters",
             "agreed_until": self.agreed.get(name),
-            "agreed_at": self.agreed.get(SUM) if onset < step else self.agreed.get(name),
+            "agreed_at": self._agreed_at(name, onset),
             "tensors": tensors[: self.listed].tolist(),
             "tensors_differing": len(tensors),
             "tensors_compared": int((held.sum(axis=0) >= 2).sum()),

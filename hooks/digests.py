@@ -218,7 +218,7 @@ def _layout(device: torch.device, tensors: tuple[tuple[int, torch.dtype], ...]) 
         owners += [position] * len(parts)
         indices += range(done, done + len(parts))
         lengths += parts
-    weights = _weights(max(indices, default=0) + 1)[indices]
+    weights = odd_weights(max(indices, default=0) + 1)[indices]
     ends = np.cumsum(np.array(lengths, dtype=np.int64)) - 1
     arrays = (
         torch.from_numpy(a).to(device) for a in (ends, np.array(owners, np.int64), weights, np.zeros(1, np.int64))
@@ -241,7 +241,7 @@ def _block_lengths(words: int) -> list[int]:
     return lengths
 
 
-def _weights(count: int) -> NDArray[np.int64]:
+def odd_weights(count: int) -> NDArray[np.int64]:
     """``count`` odd weights: splitmix64 of the block index (Steele et al., OOPSLA 2014)."""
     state = (np.arange(1, count + 1, dtype=np.uint64)) * np.uint64(0x9E37_79B9_7F4A_7C15)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
@@ -249,7 +249,7 @@ def _weights(count: int) -> NDArray[np.int64]:
     return ((state ^ (state >> np.uint64(31))) | np.uint64(1)).view(np.int64)
 
 
-_BATCH_WEIGHTS = _weights(BATCH_BYTES // 8 + 1)
+_BATCH_WEIGHTS = odd_weights(BATCH_BYTES // 8 + 1)
 
 
 def fold(value: int) -> float:

@@ -77,9 +77,15 @@ class Fingerprints:
 
     def begin(self, models: Sequence[Model], *, sharded: bool) -> None:
         """A step has been made: how large the models are, whether ranks hold copies, and what else there is to tell."""
-        self._replicas = ReplicaDigests.when_replicated(models, sharded=sharded)
+        del sharded  # what each shard is compared with its axis tells
+        self._replicas = ReplicaDigests.when_replicated(models)
         self._density = per_doubling(sum(p.nbytes for model in models for p in model.inner.parameters()))
         self._recorder.learn(**describe_environment(), seeds=generators.describe_seeds(), code=describe_code())
+
+    @property
+    def compared(self) -> bool:
+        """Whether other ranks may hold the same parameters."""
+        return self._replicas is not None
 
     def due(self, step: int) -> bool:
         """Whether ``step`` is digested."""

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import Optimizer
-from torchvitals.hooks import clipping, gradients, readback
+from torchvitals.hooks import clipping, gradients, readback, replica_groups
 from torchvitals.hooks.load import MachineLoad
 from torchvitals.hooks.profiles import GradientProfile
 from torchvitals.hooks.suspicion import Suspicion
+from torchvitals.hooks.weight_sums import WeightSums
 from torchvitals.signals.records import Axis, Profile, pack_floats
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class OptimizerWatch:
         self._began = 0.0
         self._ended = 0.0
         self._scalars: dict[str, torch.Tensor | float] = {}
+        self._sums = WeightSums()
+        self._sum_weights = guard("sums", self._take_sum)
         self._arriving: tuple[int, float, dict[str, float], readback.Arriving] | None = None
         self._profiling = False
         self._facts: dict[str, Any] = {}
@@ -125,6 +128,8 @@ class OptimizerWatch:
         self._profiling = False
         self._close(optimizer, time.perf_counter(), skipped=False)
 
+        if self._observer.digests.compared:
+            self._sum_weights()
     def flush(self) -> None:
         """Write the record that still waits for its device values; the job is ending."""
         if self._arriving is not None:
@@ -201,7 +206,8 @@ class OptimizerWatch:
     def _make_profile(self) -> GradientProfile:
         names = self._observer.naming.names_of(self.parameters)
         kinds = self._observer.naming.kinds_of(self.parameters)
-        self._recorder.write(Axis(self.axis, "parameter", names, {"kinds": kinds}))
+        held = replica_groups.replicas(self.parameters, self._observer.naming.models)
+        self._recorder.write(Axis(self.axis, "parameter", names, {"kinds": kinds, "replicas": held}))
         return GradientProfile(names, self.parameters, dict(zip(names, kinds, strict=True)))
 
     def _send_profile(self, profile: GradientProfile) -> None:
@@ -233,6 +239,12 @@ class OptimizerWatch:
         self._settle(now)
 
     def _add_timing(self, scalars: dict[str, torch.Tensor | float], now: float) -> None:
+    def _take_sum(self) -> None:
+        """One number that dates what the digests find; see hooks/weight_sums.py."""
+        found = self._sums.of(self.parameters, self.step)
+        if found is not None:
+            self._scalars["parameter_sum"] = found
+
         spent = self._recorder.spent
         if self._ended and not self._observer.interrupted:
             scalars["step_seconds"] = now - self._ended

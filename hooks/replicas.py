@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from torch.optim import Optimizer
-from torchvitals.hooks import digests, identity
+from torchvitals.hooks import digests, replica_groups
 from torchvitals.hooks.discovery import Model
 from torchvitals.hooks.hyperparameters import digest_values, hyperparameters
 
@@ -40,13 +39,13 @@ class ReplicaDigests:
         self.every = every
 
     @classmethod
-    def when_replicated(cls, models: Sequence[Model], *, sharded: bool) -> "ReplicaDigests | None":
-        """Digests for a job of several ranks with whole copies of the model; shards differ by design.
+    def when_replicated(cls, models: Sequence[Model]) -> "ReplicaDigests | None":
+        """Digests for a job of several ranks; what each of its parameters is compared with, its axis tells.
 
         Ranks without a process group (a sweep under torchrun, one model each) share nothing and owe no equality.
+        Of a sharded model the shards are digested, for those who hold the same ones.
         """
-        grouped = dist.is_available() and dist.is_initialized()
-        if not grouped or identity.place().world_size < 2 or sharded or not models:
+        if not replica_groups.grouped() or not models:
             return None
         return cls(interval(sum(p.nbytes for model in models for p in model.inner.parameters())))
 

@@ -103,6 +103,72 @@ class TestDesync:
         assert (finding.rank, finding.subject) == (777, 39)
 
 
+class TestDating:
+    """Digests at every tenth step; sums, which say nothing of the tensor, between them."""
+
+    def read(self, parts_at, sum_every=1, until=50, lacking=()):
+        detector = Desync()
+        for step in range(until):
+            odd = step >= parts_at
+            if step % sum_every == 0 and step not in lacking:
+                found = detector.update(digests(step, [[step], [step + odd]], name="parameter_sum"))
+                assert found == []
+            if step % 10 == 0:
+                rows = equal(step, ranks=2)
+                rows[1, 3] += odd
+                for finding in detector.update(digests(step, rows)):
+                    return finding
+        return None
+
+    @pytest.mark.parametrize("parts_at", [1, 9, 10, 11, 19, 20, 37])
+    def test_the_first_step_at_which_ranks_differ_is_named(self, parts_at):
+        finding = self.read(parts_at)
+
+        assert finding.first_step == parts_at
+        assert finding.evidence["agreed_at"] == parts_at - 1
+        assert finding.step == -(-parts_at // 10) * 10
+
+    def test_with_sparse_sums_the_steps_between_which_it_was_are_named(self):
+        finding = self.read(13, sum_every=4)
+
+        assert (finding.evidence["agreed_at"], finding.first_step, finding.step) == (12, 16, 20)
+
+    def test_without_sums_the_digests_say_between_which_steps(self):
+        finding = self.read(13, sum_every=1000)
+
+        assert (finding.evidence["agreed_at"], finding.first_step) == (10, 20)
+
+    def test_sums_alone_raise_no_alarm(self):
+        """A float sum of a device may differ by the order of its parts: bits are what counts."""
+        detector = Desync()
+        for step in range(100):
+            rows = np.array([[step], [step + (step > 20)]])
+            assert detector.update(digests(step, rows, name="parameter_sum")) == []
+            if step % 10 == 0:
+                assert detector.update(digests(step, equal(step, ranks=2))) == []
+
+    def test_sums_that_differed_before_the_digests_agreed_date_nothing(self):
+        detector = Desync()
+        detector.update(digests(5, [[1], [2]], name="parameter_sum"))
+        detector.update(digests(10, equal(10, ranks=2)))
+        odd = equal(20, ranks=2)
+        odd[1] += 1
+        (finding,) = detector.update(digests(20, odd))
+
+        assert finding.first_step == 20
+
+
+def test_a_shard_is_judged_by_those_who_hold_it():
+    """Six ranks hold the first tensor, three the second; of those three one is odd."""
+    rows = np.zeros((6, 2), dtype=np.int64)
+    rows[4, 1] = 9
+    held = np.array([[True, False]] * 3 + [[True, True]] * 3)
+    (finding,) = Desync().update(Reading(0, 0.0, {"parameter_digest": rows}, {"parameter_digest": held}))
+
+    assert (finding.subject, finding.rank) == (1, 4)
+    assert finding.evidence["ranks_compared"] == 3
+
+
 class TestUnsyncedBackward:
     def fire(self, *steps):
         readings = [Reading.of(step, collectives=counts) for step, counts in enumerate(steps)]
