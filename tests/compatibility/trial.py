@@ -112,4 +112,4 @@ def hooks_on(model: Any, optimizer: Any) -> Iterator[object]:
 def _each(given: Any) -> Iterable[Any]:
     if isinstance(given, nn.Module | Optimizer):
         return [given]
-    return given or []
+    return list(given.values()) if isinstance(given, Mapping) else given or []
