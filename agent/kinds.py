@@ -11,11 +11,11 @@ CAUSAL_RANK: dict[str, int] = {
     for rank, kinds in enumerate(
         (
             # the machine and the data come before what is made of them
-            ("gpu_fault", "gpu_throttle", "drift", "duplicate_data", "train_mode_inference"),
+            ("gpu_fault", "gpu_throttle", "drift", "duplicate_data", "train_mode_inference", "miswired"),
             # forward
             ("saturation", "dead_relu", "nonfinite"),
             # loss
-            ("loss_scale_collapse", "loss_spike"),
+            ("loss_scale_collapse", "loss_spike", "lost_progress"),
             # backward
             ("unsynced_backward", "explosion", "vanishing"),
             # optimizer
@@ -44,6 +44,7 @@ LEADS_TO: dict[str, frozenset[str]] = {
     "explosion": frozenset({*_NUMBERS_BROKEN, "crash"}),
     "divergence": frozenset({*_NUMBERS_BROKEN, "crash"} - {"explosion"}),
     "update_ratio": frozenset({*_NUMBERS_BROKEN} - {"explosion", "divergence"}),
+    "lost_progress": frozenset({*_NUMBERS_BROKEN}),
     "loss_spike": frozenset({"nonfinite", "loss_scale_collapse", "plateau"}),
     # NaN weights stay NaN: nothing that comes later is news
     "nonfinite": frozenset({*_NUMBERS_BROKEN, "desync", "prediction_drift", "crash"}),
@@ -53,6 +54,8 @@ LEADS_TO: dict[str, frozenset[str]] = {
     "saturation": frozenset({"vanishing", "plateau", "stuck_parameters"}),
     "vanishing": frozenset({"plateau", "stuck_parameters", "dead_relu"}),
     "stuck_parameters": frozenset({"plateau"}),
+    # a loop that is not wired as it should be trains slowly, badly, or not at all
+    "miswired": frozenset({"plateau", "stuck_parameters", "overfit", "divergence", "loss_spike"}),
     # ranks that are different models train neither well
     "unsynced_backward": frozenset({"desync", "divergence", "loss_spike", "plateau"}),
     "desync": frozenset({"divergence", "loss_spike", "explosion", "nonfinite", "plateau", "crash"}),
@@ -78,7 +81,7 @@ LEADS_TO: dict[str, frozenset[str]] = {
 
 LASTING = frozenset(
     {"nonfinite", "desync", "unsynced_backward", "dead_relu", "saturation", "vanishing", "stuck_parameters",
-     "memory_leak", "memory_pressure", "loss_scale_collapse", "drift"}
+     "memory_leak", "memory_pressure", "loss_scale_collapse", "drift", "miswired"}
 )  # fmt: skip
 """States that stay until somebody acts: what they lead to belongs to them however much later it comes."""
 
@@ -129,8 +132,8 @@ def same_fault(first: Finding, second: Finding) -> bool:
 
     Features of a service drift one by one for reasons of their own; all other lasting states spread.
     """
-    if first.kind != second.kind:
-        return False
+    if first.kind != second.kind or first.evidence.get("relation") != second.evidence.get("relation"):
+        return first.kind == second.kind == "stuck_parameters"
     if first.kind in LASTING and first.kind != "drift" and first.optimizer == second.optimizer:
         return True
     early, late = sorted((first, second), key=lambda finding: finding.first_step)

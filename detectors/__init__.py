@@ -12,8 +12,10 @@ from torchvitals.detectors.hang import Hang
 from torchvitals.detectors.input_bound import InputBound
 from torchvitals.detectors.loss_scale_collapse import LossScaleCollapse
 from torchvitals.detectors.loss_spike import LossSpike
+from torchvitals.detectors.lost_progress import LostProgress
 from torchvitals.detectors.memory_leak import MemoryLeak
 from torchvitals.detectors.memory_pressure import MemoryPressure
+from torchvitals.detectors.miswired import BrokenRelation, WrongMode
 from torchvitals.detectors.nonfinite import NonFinite
 from torchvitals.detectors.overfit import Overfit
 from torchvitals.detectors.plateau import Plateau
@@ -38,6 +40,7 @@ DETECTORS: tuple[type[Detector], ...] = (
     InputBound,
     LossScaleCollapse,
     LossSpike,
+    LostProgress,
     MemoryLeak,
     MemoryPressure,
     NonFinite,
@@ -52,9 +55,11 @@ DETECTORS: tuple[type[Detector], ...] = (
     UnsyncedBackward,
     UpdateRatio,
     VanishingGradient,
+    WrongMode,
     ZeroGradient,
 )
 RECORD_DETECTORS: tuple[type[RecordDetector], ...] = (
+    BrokenRelation,
     Crash,
     Hang,
 )

@@ -75,6 +75,7 @@ class RootWatch:
         self._after = guard("forward", self._after_training)
         self._answered = guard("requests", observer.evaluated)
         self._look_at_batch = guard("batch", self._read_batch)
+        self._evaluates = guard("relations", observer.relations.enter)
         self._arm_activations = guard("activations", self._install)
         self._send_activations = guard("activations", self._send)
         self._give_up = guard("abandoned", observer.origins.of_abandoned)
@@ -112,6 +113,8 @@ class RootWatch:
         self._recorder.phase = "forward" if self._training else "eval"
         if self._training:
             self._before(module, args, kwargs)
+        else:
+            self._evaluates(module)
         self._began = time.perf_counter()
         self._recorder.cost += self._began - began
 

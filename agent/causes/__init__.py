@@ -4,20 +4,26 @@ from torchvitals.agent.case import Cause
 from torchvitals.agent.causes.bad_batch import BadBatch
 from torchvitals.agent.causes.bad_initialization import BadInitialization
 from torchvitals.agent.causes.collective_mismatch import CollectiveMismatch
+from torchvitals.agent.causes.constant_loss import ConstantLoss
 from torchvitals.agent.causes.corrupted_gradient import CorruptedGradient
 from torchvitals.agent.causes.dataloader_stall import DataloaderStall
+from torchvitals.agent.causes.double_softmax import DoubleSoftmax
 from torchvitals.agent.causes.duplicated_augmentation_seed import DuplicatedAugmentationSeed
 from torchvitals.agent.causes.dying_relu import DyingRelu
+from torchvitals.agent.causes.eval_mode_missing import EvalModeMissing
 from torchvitals.agent.causes.exception import UncaughtException
 from torchvitals.agent.causes.feature_shift import FeatureShift
 from torchvitals.agent.causes.fp16_overflow import Fp16Overflow
+from torchvitals.agent.causes.frozen_but_updated import FrozenButUpdated
 from torchvitals.agent.causes.frozen_parameters import FrozenParameters
 from torchvitals.agent.causes.growing_cache import GrowingCache
 from torchvitals.agent.causes.label_shift import LabelShift
 from torchvitals.agent.causes.learning_rate_too_high import LearningRateTooHigh
 from torchvitals.agent.causes.learning_rate_zero import LearningRateZero
+from torchvitals.agent.causes.misplaced_zero_grad import MisplacedZeroGrad
 from torchvitals.agent.causes.missing_feature import MissingFeature
 from torchvitals.agent.causes.missing_normalization import MissingNormalization
+from torchvitals.agent.causes.missing_step import MissingStep
 from torchvitals.agent.causes.missing_zero_grad import MissingZeroGrad
 from torchvitals.agent.causes.no_sync_left_on import NoSyncLeftOn
 from torchvitals.agent.causes.numerical_domain_error import NumericalDomainError
@@ -29,26 +35,35 @@ from torchvitals.agent.causes.retained_graph import RetainedGraph
 from torchvitals.agent.causes.saturating_activation import SaturatingActivation
 from torchvitals.agent.causes.slow_dataloader import SlowDataloader
 from torchvitals.agent.causes.stale_optimizer_parameters import StaleOptimizerParameters
+from torchvitals.agent.causes.train_mode_missing import TrainModeMissing
+from torchvitals.agent.causes.uninformative_labels import UninformativeLabels
 from torchvitals.agent.causes.unknown import Unknown
 from torchvitals.agent.causes.unsynced_forward import UnsyncedForward
+from torchvitals.agent.causes.weights_overwritten import WeightsOverwritten
 
 CAUSES: tuple[type[Cause], ...] = (
     BadBatch,
     BadInitialization,
     CollectiveMismatch,
+    ConstantLoss,
     CorruptedGradient,
     DataloaderStall,
+    DoubleSoftmax,
     DuplicatedAugmentationSeed,
     DyingRelu,
+    EvalModeMissing,
     FeatureShift,
     Fp16Overflow,
+    FrozenButUpdated,
     FrozenParameters,
     GrowingCache,
     LabelShift,
     LearningRateTooHigh,
     LearningRateZero,
+    MisplacedZeroGrad,
     MissingFeature,
     MissingNormalization,
+    MissingStep,
     MissingZeroGrad,
     NoSyncLeftOn,
     NumericalDomainError,
@@ -60,7 +75,10 @@ CAUSES: tuple[type[Cause], ...] = (
     SaturatingActivation,
     SlowDataloader,
     StaleOptimizerParameters,
+    TrainModeMissing,
     UncaughtException,
+    UninformativeLabels,
     Unknown,
     UnsyncedForward,
+    WeightsOverwritten,
 )

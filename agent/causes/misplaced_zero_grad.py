@@ -1,0 +1,36 @@
+"""The gradients are cleared between ``backward()`` and ``step()``: the optimizer never sees them."""
+
+from typing import ClassVar
+
+import numpy as np
+from torchvitals.agent.case import Case, Clue, Opinion
+
+MOST = 0.9
+"""Share of the steps since the onset; a loss that was dropped once in a while is no habit."""
+
+
+class MisplacedZeroGrad:
+    """Speaks from gradients that had arrived when backward ended and were gone when the optimizer stepped."""
+
+    word: ClassVar[str] = "misplaced_zero_grad"
+    explains: ClassVar[tuple[str, ...]] = ("stuck_parameters", "vanishing", "plateau")
+    prior: ClassVar[float] = 0.0
+
+    def weigh(self, case: Case) -> Opinion | None:
+        opening = case.opening
+        lost = case.history.series("gradients_lost", None, opening.optimizer)
+        steps = case.history.series("learning_rate", None, opening.optimizer).steps
+        since = int(np.count_nonzero(steps >= opening.first_step))
+        count = int(np.count_nonzero(lost.steps >= opening.first_step))
+        if not count or count < MOST * since:
+            return None
+        return Opinion(
+            clues=[Clue(5.0, f"in {count} of {since} steps gradients had arrived and were gone before the step")],
+            title="Gradients are cleared between backward() and step()",
+            explanation=(
+                f"In {count} of {since} steps backward() left gradients and the optimizer found none: zero_grad() is "
+                "called in between, so no step changes anything."
+            ),
+            remedy="Move optimizer.zero_grad() in front of backward(), or behind step().",
+            where="optimizer",
+        )

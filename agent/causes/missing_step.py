@@ -1,0 +1,32 @@
+"""An optimizer was built for parameters that get gradients, and its ``step()`` is never called."""
+
+from typing import ClassVar
+
+from torchvitals.agent.broken_relation import broken
+from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.layer_names import layer_of
+
+
+class MissingStep:
+    """Speaks from optimizers that have never stepped while another one has, hundreds of times."""
+
+    word: ClassVar[str] = "missing_step"
+    explains: ClassVar[tuple[str, ...]] = ("miswired",)
+    prior: ClassVar[float] = 0.0
+
+    def weigh(self, case: Case) -> Opinion | None:
+        finding = broken(case, "never_stepped")
+        if finding is None:
+            return None
+        name, count = finding.evidence.get("optimizer", "optimizer"), finding.value
+        layer = layer_of(str(finding.evidence.get("parameter", "")))
+        return Opinion(
+            clues=[Clue(3.5, f"an {name} holds {count:.0f} parameters with gradients and has not stepped once")],
+            title=f"step() of the {name} of {layer} is never called"[:79],
+            explanation=(
+                f"By step {finding.step} of the other optimizer, the {name} that holds {count:.0f} parameters, {layer} "
+                "first, has not stepped. They get gradients, and no other optimizer holds them: they do not learn."
+            ),
+            remedy="Call its step() in the training loop, or give its parameters to the optimizer that is stepped.",
+            where=layer,
+        )

@@ -1,0 +1,51 @@
+"""Somebody wrote to the weights between two steps: drawn anew, loaded from elsewhere, swapped and not swapped back."""
+
+from typing import ClassVar
+
+import numpy as np
+from torchvitals.agent.case import Case, Clue, Opinion
+
+MOST = 0.6
+"""Share of the weights that must have been written to; a layer that is calibrated is not the model."""
+NEAR = 2
+"""Steps between the writing and what it brings: the loss of the next step shows it."""
+RARE = 0.05
+"""Share of steps with writing beyond which it is a habit of the job: weight clipping, a swap with averages."""
+
+
+class WeightsOverwritten:
+    """Speaks from the version counters of the weights, which had moved between one step and the next."""
+
+    word: ClassVar[str] = "weights_overwritten"
+    explains: ClassVar[tuple[str, ...]] = ("lost_progress", "loss_spike", "explosion", "divergence", "update_ratio")
+    prior: ClassVar[float] = 0.0
+
+    def weigh(self, case: Case) -> Opinion | None:
+        opening = case.opening
+        series = case.history.series("weights_overwritten", opening.rank, opening.optimizer)
+        written = series.steps[series.values >= MOST]
+        steps = case.history.series("loss", opening.rank, opening.optimizer).steps
+        near = written[np.abs(written - opening.first_step) <= NEAR]
+        if not len(near):
+            return None
+        step, habit = int(near[0]), len(written) > max(2.0, RARE * len(steps))
+        clues = [Clue(4.0, f"the weights were written to just before step {step}, by something else than the step")]
+        if habit:
+            clues.append(Clue(-3.5, f"they are in {len(written)} of {len(steps)} steps"))
+        if lost := case.of_kind("lost_progress"):
+            clues.append(Clue(1.0, f"the loss went from {lost[0].evidence['before']:.3g} back to {lost[0].value:.3g}"))
+        return Opinion(
+            clues=clues,
+            title=f"The weights were overwritten before step {step}",
+            explanation=(
+                f"Between step {step - 1} and step {step} something other than the optimizer wrote to the weights, and "
+                "what had been learnt is gone. The optimizer's moments still belong to the weights that were there."
+            ),
+            remedy=(
+                f"Look for what runs before step {step}: an initialisation (`apply`, `reset_parameters`), a "
+                "`load_state_dict` of an old or partial checkpoint, averaged weights that were swapped in. After a "
+                "reload the optimizer's state must be loaded, too."
+            ),
+            where="parameters",
+            first_step=step,
+        )

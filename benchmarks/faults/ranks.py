@@ -1,0 +1,48 @@
+"""Two ranks that break one rule of data-parallel training, chosen by the third argument; under torchrun."""
+
+import copy
+import sys
+
+import torch
+import torch.distributed as dist
+from tasks import make
+from torch.nn.parallel import DistributedDataParallel
+
+dist.init_process_group("gloo")
+rank, fault, steps = dist.get_rank(), sys.argv[3], 260
+task = make(sys.argv[1], int(sys.argv[2]))
+net = copy.deepcopy(task.model)
+model = DistributedDataParallel(net)
+optimizer = task.build(net.parameters(), lr=task.rate)
+torch.manual_seed(100 * int(sys.argv[2]) + (0 if fault == "same_shard" else rank))
+
+
+def learn(inputs: torch.Tensor, targets: torch.Tensor, *, raw: bool = False) -> None:
+    optimizer.zero_grad()
+    task.loss((net if raw else model)(inputs), targets).backward()
+
+
+for step, (inputs, targets) in enumerate(task.batches(steps)):
+    if fault == "unshared" and step >= 120:  # forgotten after an accumulation
+        with model.no_sync():
+            learn(inputs, targets)
+    elif fault == "cast" and step == 120:  # pytorch-104336
+        model.double()
+        model.float()
+        learn(inputs, targets)
+    else:
+        learn(inputs, targets, raw=fault == "raw_module" and step >= 120)  # x-jxmnop
+    if fault == "clipped" and rank == 0:  # deepspeed-1801
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 0.05)
+    if fault == "lost" and rank == 1 and step > 120 and step % 7 == 0:  # pytorch-84803
+        next(net.head.parameters()).grad.zero_()
+    if fault == "rate" and rank == 1 and step == 120:
+        for group in optimizer.param_groups:
+            group["lr"] *= 1.05
+    optimizer.step()
+    if fault == "flipped" and rank == 1 and step == 120:  # one bit of one weight
+        with torch.no_grad():
+            weight = net.head.weight
+            bits = weight.view(torch.int32)
+            bits[0, 0] ^= 1 << 20
+dist.destroy_process_group()

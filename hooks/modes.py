@@ -1,0 +1,53 @@
+"""In which mode the models run: training in evaluation mode and evaluation in training mode, as signals."""
+
+import weakref
+from typing import Any
+
+import torch
+from torch.nn import Module
+from torchvitals.hooks.nested import tensors
+
+EVAL_MODE_PASSES = "eval_mode_passes"
+TRAIN_MODE_EVALUATIONS = "train_mode_evaluations"
+
+
+class Modes:
+    """Counts the forwards of roots whose mode does not fit what is done with them.
+
+    Only roots whose answer depends on the mode are counted: those with dropout or batch normalisation.
+    """
+
+    def __init__(self) -> None:
+        self._depends: weakref.WeakKeyDictionary[Module, bool] = weakref.WeakKeyDictionary()
+
+    def called(self, module: Module | None, output: Any, scalars: dict[str, float]) -> None:
+        """``module`` was called without gradients, or in evaluation mode; add to ``scalars`` what does not fit."""
+        if module is None:
+            return
+        name = ""
+        if module.training:
+            name = TRAIN_MODE_EVALUATIONS
+        elif torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors(output)):
+            name = EVAL_MODE_PASSES
+        if name and self._depends_on_mode(module):
+            scalars[name] = scalars.get(name, 0.0) + 1.0
+
+    def _depends_on_mode(self, module: Module) -> bool:
+        known = self._depends.get(module)
+        if known is None:
+            known = self._depends[module] = any(depends_on_mode(part) for part in module.modules())
+        return known
+
+
+def depends_on_mode(part: Module) -> bool:
+    """Whether ``part`` itself answers differently in training and in evaluation.
+
+    >>> depends_on_mode(torch.nn.Dropout(0.1)), depends_on_mode(torch.nn.Dropout(0.0))
+    (True, False)
+    >>> depends_on_mode(torch.nn.BatchNorm1d(2)), depends_on_mode(torch.nn.LayerNorm(2))
+    (True, False)
+    """
+    if isinstance(part, torch.nn.modules.batchnorm._BatchNorm):
+        return part.track_running_stats
+    share = getattr(part, "p", 0.0) if "Dropout" in type(part).__name__ else getattr(part, "dropout", 0.0)
+    return isinstance(share, int | float) and share > 0

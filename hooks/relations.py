@@ -1,0 +1,148 @@
+"""Relations that hold in every sound training loop, looked at now and then: what breaks one is told as an event.
+
+They found 18 of 20 real silent errors where statistics of loss and gradients found 2 (Jiang et al., "Training with
+Confidence", OSDI 2025).
+"""
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import Module
+from torch.optim import Optimizer
+from torchvitals.hooks.dropout_in_evaluation import DropoutInEvaluation
+from torchvitals.hooks.loss_graph import squashed_twice
+from torchvitals.hooks.modes import Modes
+from torchvitals.hooks.source import user_frames
+
+if TYPE_CHECKING:
+    from torchvitals.hooks.observer import Observer
+    from torchvitals.hooks.optimizers import OptimizerWatch
+    from torchvitals.hooks.taps import Taps
+
+Guard = Callable[[str, Callable[..., None]], Callable[..., None]]
+
+GRAPHS = 4
+"""Losses whose graph is looked at; an adversarial pair has two or three in a step."""
+SETTLED_STEP = 200
+"""Step from which an optimizer that has never stepped is forgotten: critics and policies start within a hundred."""
+COMPARED_NUMEL = 1 << 16
+"""Largest frozen parameter that is copied and compared: 256 kB take 20 µs."""
+
+
+class Relations:
+    """What this process has been seen to do; each broken relation is told once."""
+
+    def __init__(self, observer: "Observer") -> None:
+        self._observer = observer
+        self._made: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+        self._graphs_left = GRAPHS
+        self._told: set[str] = set()
+        self._kept: tuple[torch.Tensor, torch.Tensor, int] | None = None
+        self._heard: dict[int, bool] = {}
+        """Optimizer → whether its parameters had gradients when the newest backward pass ended."""
+        self._versions: dict[int, dict[int, int]] = {}
+        """Optimizer → how often its trip-wire's weights had been written to when it had stepped."""
+        self.modes = Modes()
+        self.dropout = DropoutInEvaluation(lambda line: self._tell("dropout_in_evaluation", line=line))
+
+    def install(self, taps: "Taps", guard: Guard) -> None:
+        """Listen to backward passes and to optimizers being built."""
+
+        def begins(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self.loss_seen(args[0] if args else kwargs.get("tensors"))
+
+        ended = guard("relations", lambda *_: self.backward_ended())
+        taps.wrap(torch.autograd, "backward", guard("relations", begins), ended)
+        made = guard("relations", lambda _result, args, _kwargs: self._made.add(args[0]))
+        taps.wrap(Optimizer, "__init__", None, made)
+
+    def loss_seen(self, loss: Any) -> None:
+        """``backward`` of ``loss`` is about to run: its graph is whole."""
+        if self._graphs_left <= 0 or not isinstance(loss, torch.Tensor) or loss.grad_fn is None:
+            return
+        self._graphs_left -= 1
+        if found := squashed_twice(loss, list(user_frames())):
+            self._tell("squashed_twice", **found)
+
+    def backward_ended(self) -> None:
+        """Gradients have arrived: note for which optimizers."""
+        for watch in self._observer.optimizers:
+            self._heard[watch.index] = any(parameter.grad is not None for parameter in watch.tripwire)
+
+    def enter(self, module: Module) -> None:
+        """A root is about to be called without gradients, or in evaluation mode."""
+        if self._observer.will_train:
+            self.dropout.enter(module)
+
+    def evaluated(self, module: Module | None, output: Any) -> None:
+        """It has answered."""
+        self.dropout.leave()
+        self.modes.called(module, output, self._observer.pending.scalars)
+
+    def before(self, watch: "OptimizerWatch") -> None:
+        """``watch`` is about to step."""
+        scalars = self._observer.pending.scalars
+        if self._heard.pop(watch.index, False) and all(parameter.grad is None for parameter in watch.tripwire):
+            scalars["gradients_lost"] = 1.0
+        before, now = self._versions.get(watch.index, {}), _versions(watch.tripwire)
+        written = sum(before.get(key, version) != version for key, version in now.items())
+        if written:
+            scalars["weights_overwritten"] = written / len(now)
+        if watch.sampled:
+            self._keep_frozen(watch.parameters)
+        if watch.index == 0 and watch.step == SETTLED_STEP:
+            self._look_for_idle()
+
+    def after(self, watch: "OptimizerWatch") -> None:
+        """It has stepped."""
+        self._versions[watch.index] = _versions(watch.tripwire)
+        if self._kept is not None:
+            self._compare_frozen()
+
+    def _keep_frozen(self, parameters: Sequence[torch.Tensor]) -> None:
+        """Keep a frozen parameter that still has a gradient, to see whether the step moves it."""
+        if "frozen_moves" in self._told:
+            return
+        frozen = [p for p in parameters if not p.requires_grad and p.grad is not None]
+        small = [p for p in frozen if 0 < p.numel() <= COMPARED_NUMEL and p.device.type == "cpu"]
+        if small:
+            self._kept = (small[0], small[0].detach().clone(), len(frozen))
+
+    def _compare_frozen(self) -> None:
+        if self._kept is None:
+            return
+        parameter, before, count = self._kept
+        self._kept = None
+        if not torch.equal(parameter.detach(), before):
+            name = self._observer.naming.names_of([parameter])[0]
+            self._tell("frozen_moves", parameter=name, parameters=count)
+
+    def _look_for_idle(self) -> None:
+        """Tell of an optimizer that was built, whose parameters get gradients, and that has never stepped."""
+        stepped = {id(p) for watch in self._observer.optimizers for p in watch.parameters}
+        known = {id(optimizer) for watch in self._observer.optimizers if (optimizer := watch.optimizer())}
+        for optimizer in self._made:
+            if id(optimizer) in known:
+                continue
+            waiting = [p for p in _held(optimizer) if p.grad is not None and id(p) not in stepped]
+            if waiting:
+                name = self._observer.naming.names_of(waiting[:1])[0]
+                self._tell("never_stepped", optimizer=type(optimizer).__name__, parameter=name, parameters=len(waiting))
+                return
+
+    def _tell(self, relation: str, **details: Any) -> None:
+        if relation not in self._told:
+            self._told.add(relation)
+            self._observer.recorder.event("relation", relation=relation, **details)
+
+
+def _versions(parameters: Sequence[torch.Tensor]) -> dict[int, int]:
+    """How often each has been written to in place; writing through ``.data`` is not counted."""
+    return {id(parameter): parameter._version for parameter in parameters}
+
+
+def _held(optimizer: Optimizer) -> Iterator[torch.Tensor]:
+    for group in optimizer.param_groups:
+        yield from group["params"]
