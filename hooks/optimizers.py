@@ -238,13 +238,13 @@ class OptimizerWatch:
         self._observer.step_closed(self)
         self._settle(now)
 
-    def _add_timing(self, scalars: dict[str, torch.Tensor | float], now: float) -> None:
     def _take_sum(self) -> None:
         """One number that dates what the digests find; see hooks/weight_sums.py."""
         found = self._sums.of(self.parameters, self.step)
         if found is not None:
             self._scalars["parameter_sum"] = found
 
+    def _add_timing(self, scalars: dict[str, torch.Tensor | float], now: float) -> None:
         spent = self._recorder.spent
         if self._ended and not self._observer.interrupted:
             scalars["step_seconds"] = now - self._ended
