@@ -1,4 +1,4 @@
-"""``torchvitals run [--name NAME] [--dir DIR] [--quiet] COMMAND...``."""
+"""``torchvitals run [--name NAME] [--dir DIR] [--quiet] [--guard ACTION] [--exact] COMMAND...``."""
 
 import argparse
 from pathlib import Path
@@ -7,11 +7,20 @@ from torchvitals.agent.errors import CommandError
 from torchvitals.agent.launch import clean_name, launch
 from torchvitals.signals.spool import default_directory
 
+GUARDS = ("skip", "stop", "rollback")
+"""As in hooks/guard.py, which this room may not import; a test compares the two."""
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="", help="a name for people; by default the script's")
     parser.add_argument("--dir", type=Path, default=None, help="where runs are recorded (TORCHVITALS_DIR)")
     parser.add_argument("--quiet", action="store_true", help="say nothing about the recording")
+    parser.add_argument(
+        "--guard", choices=GUARDS, help="what to do with a step whose gradients are not finite; by default nothing"
+    )
+    parser.add_argument(
+        "--exact", action="store_true", help="digest every step, for torchvitals compare; slower by far more than 1 %%"
+    )
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the command, as you would type it")
 
 
@@ -20,4 +29,8 @@ def execute(args: argparse.Namespace) -> int:
     if not command:
         raise CommandError("run what? Give a command, for example: torchvitals run python train.py")
     name = clean_name(args.name) if args.name else ""
-    return launch(command, directory=args.dir or default_directory(), name=name, quiet=args.quiet)
+    asked = {
+        **({"TORCHVITALS_GUARD": args.guard} if args.guard else {}),
+        **({"TORCHVITALS_EXACT": "1"} if args.exact else {}),
+    }
+    return launch(command, directory=args.dir or default_directory(), name=name, quiet=args.quiet, asked=asked)

@@ -12,6 +12,7 @@ from torchvitals.agent.causes.unknown import Unknown
 from torchvitals.agent.crew import Crew
 from torchvitals.agent.engine import Engine, NotChecked
 from torchvitals.agent.guard import guarded
+from torchvitals.agent.guard_words import guard_note, tempered
 from torchvitals.agent.history import RECENT_STEPS
 from torchvitals.agent.incident import SEVERITY_ORDER, Incident, RankedCause, by_severity
 from torchvitals.agent.kinds import CAUSAL_RANK, follows, same_fault
@@ -127,7 +128,7 @@ class Diagnosis:
         return Incident(
             id=group.id,
             kind=root.kind,
-            severity=min((f.severity for f in findings), key=SEVERITY_ORDER.__getitem__),
+            severity=tempered(min((f.severity for f in findings), key=SEVERITY_ORDER.__getitem__), case, root),
             first_step=root.first_step if opinion.first_step is None else opinion.first_step,
             detected_step=min(finding.step for finding in findings),
             rank=_rank(root, findings, group.crew.world_size) if opinion.rank is None else opinion.rank,
@@ -136,7 +137,7 @@ class Diagnosis:
             confidence=best.confidence,
             causes=[cause for cause, _ in ranked if cause.confidence >= LIKELY],
             title=opinion.title,
-            explanation=opinion.explanation,
+            explanation=" ".join(filter(None, (opinion.explanation, guard_note(case, root)))),
             remedy=opinion.remedy,
             findings=findings,
             links=links(root, findings),

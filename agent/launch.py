@@ -31,8 +31,17 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OF_INTEREST = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PYTHONPATH", "PYTORCH_CUDA_ALLOC_CONF", "NCCL_DEBUG")
 
 
-def launch(command: Sequence[str], *, directory: Path, name: str = "", quiet: bool = False) -> int:
+def launch(
+    command: Sequence[str],
+    *,
+    directory: Path,
+    name: str = "",
+    quiet: bool = False,
+    asked: Mapping[str, str] | None = None,
+) -> int:
     """Run ``command`` and return its exit code, 128 + n when signal n ended it.
+
+    ``asked`` is what the hooks are asked for beside recording, as environment variables.
 
     Raises:
         CommandError: the command cannot be started (status 127 or 126, as a shell answers).
@@ -58,7 +67,8 @@ def launch(command: Sequence[str], *, directory: Path, name: str = "", quiet: bo
         "environment": {key: os.environ[key] for key in OF_INTEREST if key in os.environ},
     }
     kills = OomKills()
-    process = _start(command, environment(os.environ, run, name, directory, quiet=quiet))
+    environ = {**environment(os.environ, run, name, directory, quiet=quiet), **(asked or {})}
+    process = _start(command, environ)
     watched = spool.write(Event(time.time(), -1, "command", details))
     if not watched:
         say(f"not recording, the job runs all the same; {directory}: {spool.failure}; choose another with --dir")

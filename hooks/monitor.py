@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as optimizers
 from torchvitals.hooks import discovery, sources
 from torchvitals.hooks.exits import exception_details
+from torchvitals.hooks.guard import Action, Decide, Guard, Guarding, of
 from torchvitals.hooks.observer import Observer
 from torchvitals.hooks.recorder import Recorder, numbers
 from torchvitals.hooks.taps import Taps
@@ -78,6 +79,11 @@ class Monitor:
         sources.install(self._taps, self.observer, guard)
         self.observer.exits.install()
 
+    def protect(self, guard: Guard | None, only: list[Optimizer] | None) -> None:
+        """Put ``guard`` behind our own hooks: they must see the gradients that it will not let through."""
+        if guard is not None:
+            self._handles += Guarding(guard, self.observer).install(only)
+
     def tap(self, owner: Any, attribute: str, after: Any) -> None:
         """Run ``after`` behind every call of ``owner.attribute``, under the fuse."""
         self._taps.wrap(owner, attribute, None, self.recorder.fuse.guard("discovery", after))
@@ -117,6 +123,7 @@ def attach(
     *,
     directory: str | Path | None = None,
     overhead: float = 0.01,
+    guard: Guard | Action | Decide | None = None,
 ) -> Monitor:
     """Watch ``model`` (one or several roots) and ``optimizer`` (one or several) of this process.
 
@@ -125,6 +132,8 @@ def attach(
         optimizer: what steps it; ``None`` for inference.
         directory: where runs are written; default ``TORCHVITALS_DIR`` or ``~/.local/state/torchvitals``.
         overhead: share of step time that all hooks together may take.
+        guard: what to do with a step whose gradients are not finite: ``skip``, ``stop``, ``rollback``, a function,
+            or a :class:`~torchvitals.hooks.guard.Guard`; by default nothing is done to the job, ever.
 
     Returns:
         A handle: ``monitor.log(...)``, ``monitor.detach()``, or use it in a ``with``.
@@ -138,6 +147,7 @@ def attach(
     monitor = Monitor(recorder)
     monitor.watch(models, watched)
     monitor.install(only=watched)
+    monitor.protect(of(guard), watched)
     names = [type(module).__name__ for module in models]
     recorder.event("attached", models=names, optimizers=[type(each).__name__ for each in watched])
     return monitor

@@ -13,7 +13,7 @@ import torch
 from torch.nn import Module
 from torch.nn.modules import module as nn_module
 from torch.optim import Optimizer
-from torchvitals.hooks import discovery
+from torchvitals.hooks import discovery, guard
 from torchvitals.hooks.monitor import Monitor
 from torchvitals.hooks.recorder import Recorder
 
@@ -116,6 +116,7 @@ def start() -> Monitor | None:
     observer.met_optimizer = recorder.fuse.guard("discovery", lambda watch: _meet(monitor, watch))
     observer.first_step_over = finder.disarm
     monitor.install()
+    monitor.protect(guard.from_environment(), None)
     monitor.tap(Optimizer, "__init__", finder.optimizer_made)
     monitor.tap(Module, "eval", lambda *_: finder.arm() if not observer.optimizers and not observer.roots else None)
     monitor.tap(torch, "compile", finder.compiled)
