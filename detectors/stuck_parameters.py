@@ -41,6 +41,7 @@ class IdleOptimizer:
         "learning_rate",
         "optimizer_extra_parameters",
         "parameters_without_gradient",
+        "orphaned_parameters",
     )
 
     def __init__(
@@ -61,11 +62,12 @@ class IdleOptimizer:
         self._last = np.zeros(0)
         self._zero = Streak()
         self._extra = Streak()
+        self._lost = Streak()
         self._told: set[tuple[str, int]] = set()
         self._seen = False
 
     def update(self, reading: Reading) -> list[Finding]:
-        return [*self._rates(reading), *self._owners(reading)]
+        return [*self._rates(reading), *self._owners(reading), *self._orphans(reading)]
 
     def _rates(self, reading: Reading) -> list[Finding]:
         rate = reading.values.get("learning_rate")
@@ -103,6 +105,19 @@ class IdleOptimizer:
         return [
             self._finding("stale_parameters", reading.step, rank, self._extra, {"parameters": int(extra[rank])})
             for rank in (known & (count >= self._stale)).nonzero()[0].tolist()
+            if ("stale_parameters", rank) not in self._told
+        ]
+
+    def _orphans(self, reading: Reading) -> list[Finding]:
+        """What no module owns has been in the optimizer from its start: parameters are not put in without one."""
+        lost = reading.values.get("orphaned_parameters")
+        if lost is None:
+            return []
+        known = reading.present["orphaned_parameters"]
+        self._lost.update(0, lost > 0, known)
+        return [
+            self._finding("stale_parameters", reading.step, rank, self._lost, {"parameters": int(lost[rank])})
+            for rank in (known & (lost > 0)).nonzero()[0].tolist()
             if ("stale_parameters", rank) not in self._told
         ]
 

@@ -21,6 +21,7 @@ from torchvitals.hooks.losses import Losses, sum_of
 from torchvitals.hooks.memory import Memory
 from torchvitals.hooks.naming import Naming
 from torchvitals.hooks.optimizers import OptimizerWatch
+from torchvitals.hooks.orphans import tell_orphans
 from torchvitals.hooks.origins import Origins
 from torchvitals.hooks.pending import Pending
 from torchvitals.hooks.recorder import Recorder
@@ -64,6 +65,7 @@ class Observer:
         self._services: dict[int, Service] = {}
         self._by_id: dict[int, OptimizerWatch] = {}
         self._hunt = guard("leaks", self.leaks.step)
+        self._tell_orphans = guard("orphans", tell_orphans)
         self._relate = guard("relations", self.relations.evaluated)
 
     # -- what is watched --------------------------------------------------------------------------
@@ -164,6 +166,7 @@ class Observer:
             if watch.step == 1:
                 self.first_step()
             if watch.step in FACT_STEPS:
+                self._tell_orphans(self)
                 self.recorder.send_facts()
             self._hunt(watch.step)
 

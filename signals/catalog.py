@@ -61,8 +61,13 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("batch_digest", "1", "none", "step", "Digest of the first batch tensor, folded to 52 bits."),
     Signal("parameter_sum", "1", "none", "step", "Sum of the words of all parameters: equal replicas have equal sums."),
     Signal("collectives", "{collective}", "none", "step", "Collectives from the first backward to the step."),
+    Signal("arrival_lateness", "s", "none", "sampled", "How long after half of the ranks it came to a collective."),
     Signal("no_sync_passes", "{pass}", "none", "step", "Backward passes under the wrapper's no_sync (DDP)."),
     Signal("optimizer_extra_parameters", "{parameter}", "none", "step", "Optimizer parameters no live model owns."),
+    Signal(
+        "orphaned_parameters", "{parameter}", "none", "step",
+        "Of those, how many no living module owns, where models train others that no optimizer holds.",
+    ),
     Signal("parameters_without_gradient", "{parameter}", "none", "step", "Trainable parameters whose grad is None."),
     Signal("parameters_not_optimized", "{parameter}", "none", "step", "Trainable parameters no optimizer holds."),
     Signal("gradients_lost", "1", "none", "step", "1 if gradients had come and were gone before the step."),
@@ -119,6 +124,7 @@ SIGNALS: tuple[Signal, ...] = (
         "window",
         "0 for an input, 1 for an output, 2 for an output that is a share between 0 and 1.",
     ),
+    Signal("feature_evaluated", "1", "feature", "window", "1 in a process that has trained: it may evaluate by hand."),
 )
 # fmt: on
 

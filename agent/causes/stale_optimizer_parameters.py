@@ -28,14 +28,19 @@ class StaleOptimizerParameters:
             explanation=(
                 f"{strangers or 'All'} parameters of the optimizer belong to no module that takes part in training: "
                 "the model was copied, moved or changed after the optimizer was built. Its steps change weights "
-                "that nobody uses, and the model in use stays as it is."
+                f"that nobody uses, and {_left_out(case) or 'the model in use'} stays as it is."
             ),
             remedy=(
                 "Build the optimizer after the last change of the model (deepcopy, a new head, a wrapper, loading "
                 "the whole module), or add the new parameters with `optimizer.add_param_group`."
             ),
-            where="optimizer" if strangers else layer_of(first.name) or "optimizer",
+            where=_left_out(case) or ("optimizer" if strangers else layer_of(first.name) or "optimizer"),
         )
+
+
+def _left_out(case: Case) -> str:
+    """The layer that is trained and that no optimizer holds."""
+    return next((layer_of(str(name)) for name in case.facts.get("left_out") or []), "")
 
 
 def _all_without_gradient(case: Case) -> Finding | None:
