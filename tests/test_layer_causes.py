@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from torchvitals.agent.case import Case
+from torchvitals.agent.causes.bad_initialization import BadInitialization
 from torchvitals.agent.causes.dying_relu import DyingRelu
 from torchvitals.agent.causes.frozen_parameters import FrozenParameters
 from torchvitals.agent.causes.learning_rate_zero import LearningRateZero
@@ -14,7 +15,9 @@ from torchvitals.agent.diagnosis import rank_causes
 from torchvitals.agent.history import History, ProfileAt
 from torchvitals.detectors.detector import Finding
 
-CAUSES = (DyingRelu, FrozenParameters, LearningRateZero, SaturatingActivation, StaleOptimizerParameters)
+CAUSES = (
+    BadInitialization, DyingRelu, FrozenParameters, LearningRateZero, SaturatingActivation, StaleOptimizerParameters,
+)  # fmt: skip
 
 
 def finding(kind, name="", first_step=10, value=0.9, **evidence):
@@ -153,3 +156,15 @@ def test_a_zero_gradient_is_no_dead_relu_where_the_relus_were_seen_alive():
 
     assert odds(looked_at(case(zero, activations={"ReLU": 1}), 0.1, 0.3)) < 0
     assert odds(looked_at(case(zero, activations={"ReLU": 1}), 0.1, 1.0)) > 0
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_two_factors_that_start_at_zero_are_told_from_a_gradient_that_died(zero):
+    given = case(finding("vanishing", first_step=0, everywhere=True), activations={"ReLU": 2})
+    entries = ["0.lora_A", "0.lora_B"]
+    weights = np.zeros(2) if zero else np.ones(2)
+    given.history.add_profile("parameter_weight_norm", ProfileAt(0, entries, weights))
+
+    ranked, opinion = best(given)
+
+    assert (ranked.cause, opinion.where) == (("bad_initialization", "0.lora_A") if zero else ("dying_relu", ""))

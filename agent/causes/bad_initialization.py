@@ -1,4 +1,4 @@
-"""Weights drawn so wide (or so oddly) that the first forward pass is already out of range."""
+"""Weights drawn so wide (or so oddly) that the first forward is out of range, or so that none of them can learn."""
 
 from typing import ClassVar
 
@@ -29,6 +29,8 @@ class BadInitialization:
     def weigh(self, case: Case) -> Opinion | None:
         if case.opening.first_step > EARLY:
             return None
+        if blocked := _all_zero(case):
+            return blocked
         layer, largest = _widest_output(case)
         norm = first_value(case, "gradient_norm_unclipped") or first_value(case, "gradient_norm")
         clues = _clues(case, norm, largest)
@@ -44,6 +46,32 @@ class BadInitialization:
             ),
             where=layer if largest > WIDE else "",
         )
+
+
+def _all_zero(case: Case) -> Opinion | None:
+    """No gradient from the first step on, and weights of exactly zero: where two of them follow, neither gets one."""
+    dead = next((f for f in case.of_kind("vanishing") if f.evidence.get("everywhere")), None)
+    profiles = case.history.profiles("parameter_weight_norm", case.opening.rank, case.opening.optimizer)
+    if dead is None or dead.first_step > 1 or not profiles or profiles[0].step > 1:
+        return None
+    zero = np.flatnonzero(profiles[0].values == 0)
+    matrices = [profiles[0].entries[int(i)] for i in zero if not profiles[0].entries[int(i)].endswith("bias")]
+    if not matrices:
+        return None
+    said = f"{len(matrices)} trainable weights are exactly zero and no parameter has a gradient"
+    return Opinion(
+        clues=[Clue(3.5, said)],
+        title=f"Weights start at zero: {matrices[0]} and others get no gradient"[:79],
+        explanation=(
+            f"From the first step on {said}. What is multiplied by zero passes no gradient on: of two factors one may "
+            "start at zero, never both."
+        ),
+        remedy=(
+            "Draw one of each pair at random: in a low-rank adapter A from kaiming_uniform_ and only B at zero, in a "
+            "residual branch only the last layer at zero."
+        ),
+        where=matrices[0],
+    )
 
 
 def _widest_output(case: Case) -> tuple[str, float]:
