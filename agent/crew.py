@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvitals.agent.alignment import Lanes
 from torchvitals.agent.history import History, ProfileAt
+from torchvitals.agent.meetings import LATENESS, Meetings
 from torchvitals.agent.readings import (
     Rows,
     profile_reading,
@@ -16,10 +17,12 @@ from torchvitals.agent.readings import (
 )
 from torchvitals.agent.replicas import SUM, Replicas
 from torchvitals.agent.watch import RecordWatch, Watch
+from torchvitals.detectors.allowance import Allowance
 from torchvitals.detectors.detector import Detector, DetectorAxis, Finding, Reading, Status
 from torchvitals.signals.reader import Entry
 from torchvitals.signals.records import (
     AnyRecord,
+    Arrivals,
     Axis,
     Beat,
     Digest,
@@ -32,6 +35,9 @@ from torchvitals.signals.records import (
     Window,
     unpack_floats,
 )
+
+ARRIVALS = "arrivals"
+"""Who watches these sees steps late, and only those whose collectives are known."""
 
 
 class _Pending(NamedTuple):
@@ -50,10 +56,17 @@ class Crew:
         hello: of the first process of the crew that was seen; a launcher that nobody trained under is a crew too.
         detectors: all detectors that read signals.
         records: the run's detectors of records, shared by its crews.
+        allowance: how many false alarms the detectors may raise.
 
     """
 
-    def __init__(self, hello: Hello, detectors: Sequence[type[Detector]], records: RecordWatch) -> None:
+    def __init__(
+        self,
+        hello: Hello,
+        detectors: Sequence[type[Detector]],
+        records: RecordWatch,
+        allowance: Allowance | None = None,
+    ) -> None:
         self.hello = hello
         self.world_size = 1 if hello.role == "serve" else hello.world_size
         ranks = [hello.rank] if hello.role == "serve" else range(hello.world_size)
@@ -62,10 +75,12 @@ class Crew:
         self._lanes = Lanes(ranks)
         self._classes = detectors
         self._records = records
+        self._allowance = allowance
         self._hellos: dict[int, Hello] = {}
         self._steps: dict[int, Rows[Step]] = {}
         self._replicas: dict[int, Replicas] = {}
         """By optimizer."""
+        self._meetings = Meetings(self.world_size)
         self._watches: dict[tuple[DetectorAxis, int, int, str], Watch] = {}
         self._pending: dict[tuple[int, int, str], _Pending] = {}
         self._reads = sorted({name for cls in detectors if cls.axis == "rank" for name in cls.reads})
@@ -114,6 +129,8 @@ class Crew:
             yield from self._take_profile(rank, record, axis)
         elif isinstance(record, Digest):
             self._take_digest(rank, record, axis)
+        elif isinstance(record, Arrivals):
+            self._meetings.put(rank, record)
         elif isinstance(record, Window) and axis is not None:
             yield from self._take_window(rank, record, axis)
         elif isinstance(record, Requests):
@@ -126,6 +143,7 @@ class Crew:
             self.history.add(str(name), step.step, value, rank, step.optimizer)
         if step.optimizer == 0:
             self.history.last_step[rank] = step.step
+            self._meetings.note_step(rank, self._hellos[rank].host, step)
         self._steps.setdefault(step.optimizer, Rows()).put(step.step, rank, step)
         for key in [k for k in self._pending if k[:2] == (rank, step.optimizer)]:
             if self._pending[key].step < step.step:
@@ -149,8 +167,8 @@ class Crew:
 
     def _take_digest(self, rank: int, digest: Digest, axis: Axis | None) -> None:
         kind, _, number = digest.axis.rpartition(":")
-        if kind != "parameter" or not number.isdecimal():  # of something else than an optimizer's parameters
-            return
+        if kind != "parameter" or digest.kind not in ("parameter", "hyperparameter") or not number.isdecimal():
+            return  # of what ranks need not have alike
         replicas = self._replicas.setdefault(int(number), Replicas(self.world_size))
         replicas.put(rank, digest, axis)
 
@@ -180,6 +198,14 @@ class Crew:
             if replicas is not None:
                 yield from self._compare(optimizer, replicas, [*sums, *replicas.ready(awaited)])
 
+        yield from self._meet(awaited)
+
+    def _meet(self, awaited: Sequence[int] | set[int]) -> Iterator[Finding]:
+        for reading in self._meetings.ready(awaited):
+            for rank in np.flatnonzero(reading.present[LATENESS]).tolist():
+                self.history.add(LATENESS, reading.step, float(reading.values[LATENESS][rank]), rank)
+            yield from self._watch("rank", -1, 0, ARRIVALS, ()).update(reading)
+
     def _compare(self, optimizer: int, replicas: Replicas, readings: list[Reading]) -> Iterator[Finding]:
         for reading in sorted(readings, key=lambda reading: (reading.step, SUM not in reading.values)):
             yield from self._watch("replica", -1, optimizer, "", replicas.columns).update(reading)
@@ -188,8 +214,10 @@ class Crew:
         place = (axis, rank, optimizer, key)
         watch = self._watches.get(place)
         if watch is None or not watch.extends(entries):
-            classes = [cls for cls in self._classes if cls.axis == axis]
-            watch = Watch(classes, rank=None if rank < 0 else rank, optimizer=optimizer)
+            classes = [
+                cls for cls in self._classes if cls.axis == axis and (LATENESS in cls.reads) == (key == ARRIVALS)
+            ]
+            watch = Watch(classes, rank=None if rank < 0 else rank, optimizer=optimizer, allowance=self._allowance)
             self._watches[place] = watch
         watch.entries = list(entries)
         return watch

@@ -62,7 +62,7 @@ LEADS_TO: dict[str, frozenset[str]] = {
     "duplicate_data": frozenset({"overfit", "plateau"}),
     "collective_mismatch": frozenset({"hang", "desync", "crash"}),
     "hang": frozenset({"crash", "slowdown"}),
-    "straggler": frozenset({"slowdown", "hang"}),
+    "straggler": frozenset({"slowdown", "hang", "input_bound"}),
     # memory runs out gradually, then suddenly
     "memory_leak": frozenset({"memory_pressure", "slowdown", "latency", "crash"}),
     "memory_pressure": frozenset({"slowdown", "latency", "crash"}),

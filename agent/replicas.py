@@ -49,7 +49,7 @@ class Replicas:
 
     @property
     def share_work(self) -> bool:
-        """Whether all ranks hold whole copies, and so should have batches of their own; tensor-parallel ranks do not."""
+        """Whether all ranks hold whole copies, and so should have batches of their own (under TP they share)."""
         return all("" in told and set(told) <= {"", ALONE} for (_, told), ranks in self._holders.items() if ranks)
 
     def put(self, rank: int, digest: Digest, axis: Axis | None) -> None:

@@ -23,6 +23,7 @@ from torchvitals.detectors.prediction_drift import PredictionDrift
 from torchvitals.detectors.saturation import Saturation
 from torchvitals.detectors.slowdown import Slowdown
 from torchvitals.detectors.stuck_parameters import IdleOptimizer, UnchangedParameters
+from torchvitals.detectors.straggler import Straggler
 from torchvitals.detectors.thrown_off import ThrownOff
 from torchvitals.detectors.unsynced_backward import UnsyncedBackward
 from torchvitals.detectors.update_ratio import UpdateRatio
@@ -51,6 +52,7 @@ DETECTORS: tuple[type[Detector], ...] = (
     Slowdown,
     ThrownOff,
     UnchangedParameters,
+    Straggler,
     UnclearedGradients,
     UnsyncedBackward,
     UpdateRatio,

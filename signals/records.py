@@ -141,6 +141,24 @@ class Stacks(Record, tag="stacks", frozen=True):
     reason: str
     threads: dict[str, list[str]]
     collectives: list[dict[str, Any]] = []
+    waits: str = ""
+    """Where the main thread waits for another one without a time limit while all others wait as well."""
+    cpu: float = -1.0
+    """CPU seconds per second that the process and its children use while it stands still; -1 is unknown."""
+
+
+class Arrivals(Record, tag="arrivals", frozen=True):
+    """When this rank came to the collectives of one process group, from number ``first`` on.
+
+    ``created`` are nanoseconds since the epoch by this host's clock, int64 little-endian, 0 where the flight
+    recorder had lost one. ``ranks`` are the group's members; empty for all ranks of the world.
+    """
+
+    time: float
+    group: str
+    first: int
+    created: bytes
+    ranks: list[int] = []
 
 
 class Event(Record, tag="event", frozen=True):
@@ -175,7 +193,7 @@ EVENT_KINDS: dict[str, str] = {
     "lost": "Records were dropped, and how many, and why.",
 }
 
-AnyRecord = Hello | Axis | Step | Profile | Digest | Requests | Window | Beat | Stacks | Event
+AnyRecord = Hello | Axis | Step | Profile | Digest | Requests | Window | Beat | Stacks | Arrivals | Event
 
 
 def pack_floats(values: NDArray[Any]) -> bytes:

@@ -35,7 +35,10 @@ from torchvitals.agent.causes.retained_graph import RetainedGraph
 from torchvitals.agent.causes.saturating_activation import SaturatingActivation
 from torchvitals.agent.causes.slow_dataloader import SlowDataloader
 from torchvitals.agent.causes.stale_optimizer_parameters import StaleOptimizerParameters
+from torchvitals.agent.causes.slow_compute_rank import SlowComputeRank
 from torchvitals.agent.causes.train_mode_missing import TrainModeMissing
+from torchvitals.agent.causes.slow_input_rank import SlowInputRank
+from torchvitals.agent.causes.slow_dependency import SlowDependency
 from torchvitals.agent.causes.uninformative_labels import UninformativeLabels
 from torchvitals.agent.causes.unknown import Unknown
 from torchvitals.agent.causes.unsynced_forward import UnsyncedForward
@@ -79,6 +82,9 @@ CAUSES: tuple[type[Cause], ...] = (
     UncaughtException,
     UninformativeLabels,
     Unknown,
+    SlowComputeRank,
     UnsyncedForward,
+    SlowInputRank,
+    SlowDependency,
     WeightsOverwritten,
 )

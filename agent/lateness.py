@@ -1,0 +1,19 @@
+"""What a late rank costs, in words that the causes of it share."""
+
+from torchvitals.detectors.detector import Finding
+
+
+def last_as_a_rule(finding: Finding) -> str:
+    """``rank 2 is the last of 4 to come to 94% of the collectives, 31 ms after half of them``."""
+    evidence = finding.evidence
+    return (
+        f"rank {finding.rank} is the last of {evidence['ranks']} to come to {evidence['last_share']:.0%} of the "
+        f"collectives, {1000 * evidence['late_seconds']:.0f} ms after half of them"
+    )
+
+
+def whole_job(finding: Finding) -> str:
+    """What everybody would gain."""
+    step, late = float(finding.evidence["step_seconds"]), float(finding.evidence["late_seconds"])
+    share = min(late / step, 1.0) if step > 0 else 0.0
+    return f"The others wait meanwhile: that is {share:.0%} of every step of {1000 * step:.0f} ms, on all ranks."

@@ -1,0 +1,184 @@
+"""One rank makes the others wait, step after step."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvitals.detectors.block_statistics import row_median
+from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+from torchvitals.detectors.scalars import grown, scalar
+
+Floats = NDArray[np.float64]
+
+LATENESS = "arrival_lateness"
+PHASES = ("step_seconds", "data_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds")
+STEP = PHASES.index("step_seconds")
+
+
+class Straggler:
+    """The same rank comes last to the collectives in most steps, and late enough to matter.
+
+    Judged by the order in which ranks arrive, never by step time, which is equal on all ranks: whoever waits
+    takes as long as whoever is waited for. ``arrival_lateness`` is how long after half of the ranks a rank came.
+    Uneven but fair work (a long batch now here, now there) makes every rank the last one in its turn. Where
+    more tasks want to run than there are cores, the scheduler chooses whom to keep waiting, for seconds on end:
+    there a rank must be late by much more.
+
+    What makes the rank late is told by its phases against the others': ``input`` (the loader), ``compute``
+    (forward and backward), ``host`` (code between them). Source: lateness from flight-recorder times named the
+    slowed rank in 122 of 122 collectives with two ranks and in 120 of 122 with four, where healthy ones were
+    last in up to 43 % of them, late by 9 ms.
+
+    >>> detector = Straggler()
+    >>> for step in range(300):
+    ...     for finding in detector.update(Reading.of(
+    ...         step, arrival_lateness=[0, 0.03, 0, -0.001], step_seconds=[0.1] * 4,
+    ...         data_seconds=[0.001, 0.029, 0.002, 0.001], forward_seconds=[0.02] * 4,
+    ...         backward_seconds=[0.07, 0.04, 0.07, 0.07])):
+    ...         print("rank", finding.subject, "since", finding.first_step, "certain at", finding.step,
+    ...             finding.evidence["phase"])
+    rank 1 since 0 certain at 103 input
+    """
+
+    kind: ClassVar[str] = "straggler"
+    axis: ClassVar[DetectorAxis] = "rank"
+    reads: ClassVar[tuple[str, ...]] = (LATENESS, *PHASES, "machine_load")
+
+    def __init__(
+        self,
+        *,
+        warm_up: int = 8,  # first steps: caches, autotuning, workers that start
+        window: int = 32,  # steps: by chance one of two equal ranks is last in 24 of them once in 280 windows
+        windows: int = 3,  # in a row, which chance does once in 20 million; a fair turn is over by then
+        last: float = 0.75,  # share of a window's steps in which it is the last
+        share: float = 0.1,  # of the step that the median lateness takes: a job gains that much at most
+        seconds: float = 0.005,  # and this long: below, timers, schedulers and the reading of them speak
+        contended: float = 1.5,  # runnable tasks by core; a job with all its cores busy is at 1
+        contended_share: float = 0.25,  # of the step there: four healthy ranks on two cores reached 0.15
+    ) -> None:
+        self.warm_up, self.window, self.windows = warm_up, window, windows
+        self.last, self.share, self.seconds = last, share, seconds
+        self.contended, self.contended_share = contended, contended_share
+        self._seen = np.zeros(0, dtype=np.int64)
+        """Per rank the steps with an arrival."""
+        self._late = np.full((0, window), np.nan)
+        self._was_last = np.zeros((0, window), dtype=bool)
+        self._excess = np.full((0, window, len(PHASES)), np.nan)
+        """How much longer than the others it took for each phase, in the steps in which it was the last."""
+        self._steps = np.full((0, window), np.nan)
+        self._load = np.zeros(0)
+        self._first = np.zeros(0, dtype=np.int64)
+        """Per rank where the window in progress began."""
+        self._row = np.zeros(0, dtype=np.int64)
+        self._since = np.zeros(0, dtype=np.int64)
+        self._began = -1
+        self._alarmed = np.zeros(0, dtype=bool)
+
+    def __repr__(self) -> str:
+        return f"Straggler(last={self.last}, share={self.share})"
+
+    def update(self, reading: Reading) -> list[Finding]:
+        """Take the arrivals of one step."""
+        late = reading.values.get(LATENESS)
+        if late is None:
+            return []
+        ranks = len(late)
+        self._grow(ranks)
+        here = reading.present[LATENESS] & np.isfinite(late)
+        if here.sum() < 2:
+            return []
+        if self._began < 0:
+            self._began = reading.step
+        self._seen[:ranks][here] += 1
+        here &= self._seen[:ranks] > self.warm_up
+        if here.sum() < 2:
+            return []
+        self._note(reading, np.where(here, late, -np.inf), np.flatnonzero(here))
+        full = np.flatnonzero(here & ((self._seen[:ranks] - self.warm_up) % self.window == 0))
+        return self._judge(reading.step, full) if len(full) else []
+
+    def status(self) -> Status:
+        if self._alarmed.any():
+            return Status("alarm")
+        if not (self._seen > 0).any():
+            return Status("not_checked", "no arrivals at collectives were read: one rank, or no flight recorder")
+        needed = self.warm_up + self.window * self.windows
+        if self._seen.max() < needed:
+            return Status("warming_up", f"{self._seen.max()} of {needed} steps with arrivals")
+        return Status("ok")
+
+    def _note(self, reading: Reading, late: Floats, here: NDArray[np.int64]) -> None:
+        ranks = len(late)
+        slot = (self._seen[here] - self.warm_up - 1) % self.window
+        self._first[here] = np.where(slot == 0, reading.step, self._first[here])
+        self._late[here, slot] = late[here]
+        self._was_last[here, slot] = here == int(late.argmax())
+        phases = np.stack([scalar(reading, name, ranks)[0][here] for name in PHASES], axis=1)
+        # What a step has not done took no time; no clock says more than 30 years.
+        phases = np.where(np.isfinite(phases) & (phases >= 0), np.minimum(phases, 1e9), 0.0)
+        self._steps[here, slot] = phases[:, STEP]
+        self._excess[here, slot] = np.nan
+        last = int(late[here].argmax())
+        others = np.median(np.delete(phases, last, axis=0), axis=0)
+        self._excess[here[last], slot[last]] = phases[last] - others
+        load = scalar(reading, "machine_load", ranks)[0]
+        self._load[here] = np.where(np.isfinite(load[here]), load[here], self._load[here])
+
+    def _judge(self, step: int, full: NDArray[np.int64]) -> list[Finding]:
+        late, usual = row_median(self._late[full]), row_median(self._steps[full])
+        # The scheduler of one busy host keeps all ranks of the job waiting.
+        share = self.contended_share if self._load.max(initial=0.0) > self.contended else self.share
+        slow = (self._was_last[full].mean(axis=1) >= self.last) & (late > self.seconds) & (late > share * usual)
+        self._since[full] = np.where(slow & (self._row[full] == 0), self._first[full], self._since[full])
+        self._row[full] = np.where(slow, self._row[full] + 1, 0)
+        certain = (self._row[full] >= self.windows) & ~self._alarmed[full]
+        self._alarmed[full[certain]] = True
+        return [
+            self._finding(step, int(rank), float(late[i]), float(usual[i]), share)
+            for i, rank in enumerate(full)
+            if certain[i]
+        ]
+
+    def _finding(self, step: int, rank: int, late: float, usual: float, share: float) -> Finding:
+        seen = self._excess[rank][self._was_last[rank]]
+        excess = dict(zip(PHASES, np.median(seen, axis=0).tolist(), strict=True))
+        since = int(self._since[rank])
+        evidence: dict[str, Any] = {
+            "phase": self._phase(excess, late),
+            "late_seconds": late,
+            "step_seconds": usual,
+            "last_share": float(self._was_last[rank].mean()),
+            "data_excess": excess["data_seconds"],
+            "forward_excess": excess["forward_seconds"],
+            "backward_excess": excess["backward_seconds"],
+            "ranks": int((self._seen > 0).sum()),
+        }
+        return Finding(
+            kind=self.kind,
+            severity="warning",
+            first_step=0 if since <= self.window and since <= self._began + self.warm_up else since,
+            step=step,
+            value=late / usual if usual > 0 else 1.0,
+            threshold=share,
+            subject=rank,
+            evidence=evidence,
+        )
+
+    def _phase(self, excess: dict[str, float], late: float) -> str:
+        """What took so long: half of the lateness lies there.
+
+        The late rank waits for nobody, so its backward, where the others wait for it, is the shorter one: what
+        is neither the loader nor the forward nor between them was spent computing in backward.
+        """
+        measured = ("data_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds")
+        between = excess["step_seconds"] - sum(excess[name] for name in measured)
+        if excess["data_seconds"] >= 0.5 * late:
+            return "input"
+        return "host" if between >= 0.5 * late else "compute"
+
+    def _grow(self, ranks: int) -> None:
+        self._seen, self._late = grown(self._seen, ranks), grown(self._late, ranks, np.nan)
+        self._was_last, self._excess = grown(self._was_last, ranks), grown(self._excess, ranks, np.nan)
+        self._steps, self._load = grown(self._steps, ranks, np.nan), grown(self._load, ranks)
+        self._first, self._row = grown(self._first, ranks), grown(self._row, ranks)
+        self._since, self._alarmed = grown(self._since, ranks), grown(self._alarmed, ranks)
