@@ -6,7 +6,7 @@ fixed number per doubling of steps, so that its share of the run falls with its 
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch.optim import Optimizer
 from torchvitals.hooks import digests, generators
+from torchvitals.hooks.budget import Budget
 from torchvitals.hooks.code_facts import describe_code
 from torchvitals.hooks.discovery import Model
 from torchvitals.hooks.environment import describe_environment
 from torchvitals.hooks.nested import tensors
+from torchvitals.hooks.repeats import Repeats
 from torchvitals.hooks.replicas import LARGE_BYTES, SMALL_BYTES, ReplicaDigests
 from torchvitals.signals.records import Axis, Digest, pack_integers
 
@@ -32,6 +34,8 @@ DENSEST, SPARSEST = 16, 1024
 VARIABLE = "TORCHVITALS_EXACT"
 """Set by ``torchvitals run --exact``: digest everything at every step, whatever it costs."""
 AXIS = "generator"
+ALWAYS = 1 << 40
+"""Dense for so many steps: profiles are taken at every one."""
 
 
 def wanted(environ: Mapping[str, str] = os.environ) -> bool:
@@ -74,6 +78,9 @@ class Fingerprints:
         self._loaded: float | None = None
         self._on_device = False
         self._started = False
+        self._repeats = Repeats(recorder)
+        if self.exact:
+            recorder.budget = Budget(1.0, dense=ALWAYS)
 
     def begin(self, models: Sequence[Model], *, sharded: bool) -> None:
         """A step has been made: how large the models are, whether ranks hold copies, and what else there is to tell."""
@@ -93,6 +100,12 @@ class Fingerprints:
             return True
         return self._replicas is not None and self._replicas.due(step)
 
+    def steps_until_due(self, step: int, most: int) -> int:
+        """How many steps from ``step`` on, up to ``most``, nothing is digested; ranks have something at each."""
+        if self.exact or self._replicas is not None:
+            return 0
+        return next((ahead for ahead in range(most) if due(step + ahead)), most)
+
     def before(self, watch: "OptimizerWatch", optimizer: Optimizer) -> None:
         """A step is about to be applied: the initial weights, and where every step is exact its gradients."""
         if watch.calls > 1 and not self.exact:
@@ -102,6 +115,9 @@ class Fingerprints:
             self._weights(optimizer, watch.parameters, BEFORE_FIRST, watch.axis)
         if self.exact:
             self._gradients(watch.parameters, watch.step, watch.axis)
+            if due(watch.step, 1) and watch.index == 0:
+                for root in watch.roots:
+                    self._repeats.look(root.replay, watch.step)
 
     def after(self, watch: "OptimizerWatch", optimizer: Optimizer) -> None:
         """A step has been applied."""
@@ -112,6 +128,15 @@ class Fingerprints:
         self._weights(optimizer, watch.parameters, watch.step, watch.axis)
         if watch.index == 0:
             self._generators(watch.step)
+
+    def close(self, watches: Iterable["OptimizerWatch"]) -> None:
+        """The job ends: write what still waits, and a digest of the weights it ends with."""
+        self.flush(wait=True)
+        for watch in watches:
+            held = [p.detach() for p in watch.parameters]
+            # A device may be gone by now, or in a state in which asking it would hang.
+            if watch.step and all(digests.digestible(_local(p)) and p.device.type == "cpu" for p in held):
+                self._write(watch.step - 1, watch.axis, "final", digests.digest(held))
 
     def _weights(self, optimizer: Optimizer, parameters: Sequence[torch.Tensor], step: int, axis: str) -> None:
         """Digest the ``parameters`` as they are now; what lies on a device is written when it has arrived.
