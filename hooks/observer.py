@@ -66,14 +66,13 @@ class Observer:
         self._services: dict[int, Service] = {}
         self._by_id: dict[int, OptimizerWatch] = {}
         self._hunt = guard("leaks", self.leaks.step)
+        self.arrivals = ArrivalTimes(recorder)
+        self._arrive = guard("arrivals", self.arrivals.step)
+        self._arrived = guard("arrivals", self.arrivals.close)
         self._tell_orphans = guard("orphans", tell_orphans)
         self._relate = guard("relations", self.relations.evaluated)
 
     # -- what is watched --------------------------------------------------------------------------
-        self.arrivals = ArrivalTimes(recorder)
-        self._arrive = guard("arrivals", self.arrivals.step)
-        self._arrived = guard("arrivals", self.arrivals.close)
-        self._close_digests = guard("digests", self.digests.close)
 
     @property
     def sampling(self) -> bool:
@@ -174,52 +173,12 @@ class Observer:
                 self._tell_orphans(self)
                 self.recorder.send_facts()
             self._hunt(watch.step)
+            self._arrive(watch.step)
 
     def first_step(self) -> None:
         """The job trains: describe its optimizers, start the heart beat, look for replicas."""
         optimizers = [optimizer for watch in self.optimizers if (optimizer := watch.optimizer())]
         self.recorder.learn(optimizers=[describe_optimizer(optimizer) for optimizer in optimizers])
-            self._arrive(watch.step)
-
-    def count_next(self, steps: int) -> None:
-        """Only count the next ``steps``, if this job's can be understood from what is read then.
-
-        Digests are taken at the same steps in every run, an overflow of the scaled gradients is no explosion, and
-        a closure has its gradients only when the step is over.
-        """
-        if steps and (self.recorder.facts.get("scaler") or any(watch.repeats for watch in self.optimizers)):
-            steps = 0
-        self.counted.left = self.digests.steps_until_due(self.recorder.step, steps)
-
-    def watch_again(self) -> None:
-        """A number out of the usual range: the step in progress is a watched one from here on."""
-        counted, pending = self.counted, self.pending
-        counted.left = 0
-        pending.backward_passes = counted.backward_passes
-        if counted.backward_passes:
-            pending.losses.append(torch.tensor(counted.loss))
-        counted.clear()
-
-    def take_logged(self) -> dict[str, float]:
-        """What the job logged for a step that is only counted."""
-        logged, self.pending.logged = self.pending.logged, {}
-        return {name: float(value) for name, value in logged.items()}
-
-    def step_counted(self, watch: OptimizerWatch) -> None:
-        """``watch`` has counted a step."""
-        for root in self.roots:
-            root.replay.forget()
-        if self._evaluations:
-            self._end_evaluation()
-        if watch.index == 0:
-            self.recorder.step = watch.step
-            self.counted.left -= 1
-
-    def _end_evaluation(self) -> None:
-        for service in self._services.values():
-            service.flush()
-        self._services.clear()
-        self._evaluations = 0
         self.recorder.learn(**self._unoptimized())
         self.digests.begin(self.naming.models, sharded=self.naming.sharded)
         for what, why in self.unseen.items():
@@ -323,7 +282,7 @@ class Observer:
         for watch in self.optimizers:
             watch.flush()
         self._arrived()
-        self._close_digests(self.optimizers)
+        self.digests.flush(wait=True)
         self._write_last_words()
         for service in self._services.values():
             service.flush()
