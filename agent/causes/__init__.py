@@ -38,7 +38,6 @@ from torchvitals.agent.causes.stale_optimizer_parameters import StaleOptimizerPa
 from torchvitals.agent.causes.slow_compute_rank import SlowComputeRank
 from torchvitals.agent.causes.train_mode_missing import TrainModeMissing
 from torchvitals.agent.causes.slow_input_rank import SlowInputRank
-from torchvitals.agent.causes.slow_dependency import SlowDependency
 from torchvitals.agent.causes.uninformative_labels import UninformativeLabels
 from torchvitals.agent.causes.unknown import Unknown
 from torchvitals.agent.causes.unsynced_forward import UnsyncedForward
@@ -85,6 +84,5 @@ CAUSES: tuple[type[Cause], ...] = (
     SlowComputeRank,
     UnsyncedForward,
     SlowInputRank,
-    SlowDependency,
     WeightsOverwritten,
 )
