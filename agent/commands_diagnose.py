@@ -3,10 +3,13 @@
 import argparse
 from pathlib import Path
 
+from torchvitals.agent import false_alarms
+from torchvitals.agent.config import ConfigError, usual_false_alarms
 from torchvitals.agent.errors import CommandError
 from torchvitals.agent.offline import Report, diagnose_directory
 from torchvitals.agent.report import as_json, as_markdown, reaches
 from torchvitals.agent.run_lookup import LATEST, find_run
+from torchvitals.detectors.allowance import Allowance
 from torchvitals.signals.spool import default_directory
 
 FAILED_ON = 1
@@ -20,6 +23,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--json", action="store_true", help="one JSON object")
     form.add_argument("--markdown", action="store_true", help="for an issue or a chat")
     form.add_argument("--html", type=Path, metavar="FILE", help="one file with plots that opens offline")
+    false_alarms.add_argument(parser)
     parser.add_argument(
         "--fail-on",
         choices=("info", "warning", "error", "critical"),
@@ -28,7 +32,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    report = diagnose_directory(find_run(args.run, args.dir or default_directory()))
+    asked = args.false_alarms_per_month
+    report = diagnose_directory(
+        find_run(args.run, args.dir or default_directory()),
+        allowance=Allowance(asked or _usual_false_alarms()),
+        insist=asked is not None,
+    )
     if not report.ranks and not report.incidents:
         raise CommandError(_nothing(report))
     if args.json:
@@ -44,6 +53,14 @@ def execute(args: argparse.Namespace) -> int:
 
         print_report(report)
     return FAILED_ON if args.fail_on and reaches(report, args.fail_on) else 0
+
+
+def _usual_false_alarms() -> float:
+    """What the agent would be content with."""
+    try:
+        return usual_false_alarms()
+    except ConfigError as error:
+        raise CommandError(str(error)) from error
 
 
 def _nothing(report: Report) -> str:

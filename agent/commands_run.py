@@ -1,8 +1,11 @@
-"""``torchvitals run [--name NAME] [--dir DIR] [--quiet] [--guard ACTION] [--exact] COMMAND...``."""
+"""``torchvitals run [OPTIONS] COMMAND...``: ``--name``, ``--dir``, ``--quiet``, ``--guard``, ``--exact``,
+``--false-alarms-per-month``.
+"""
 
 import argparse
 from pathlib import Path
 
+from torchvitals.agent import false_alarms
 from torchvitals.agent.errors import CommandError
 from torchvitals.agent.launch import clean_name, launch
 from torchvitals.signals.spool import default_directory
@@ -21,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exact", action="store_true", help="digest every step, for torchvitals compare; slower by far more than 1 %%"
     )
+    false_alarms.add_argument(parser)
     parser.add_argument("command", nargs=argparse.REMAINDER, help="the command, as you would type it")
 
 
@@ -32,5 +36,6 @@ def execute(args: argparse.Namespace) -> int:
     asked = {
         **({"TORCHVITALS_GUARD": args.guard} if args.guard else {}),
         **({"TORCHVITALS_EXACT": "1"} if args.exact else {}),
+        **({false_alarms.VARIABLE: f"{args.false_alarms_per_month:g}"} if args.false_alarms_per_month else {}),
     }
     return launch(command, directory=args.dir or default_directory(), name=name, quiet=args.quiet, asked=asked)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from torchvitals.agent.false_alarms import LEAST, MOST
 from torchvitals.detectors.detector import Severity
 from torchvitals.signals.spool import default_directory
 
@@ -78,6 +79,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     """Rows of runs that ended longer ago than this are deleted; 0 keeps everything."""
     rank_series: int = 64
     """Up to this world size /metrics has one series per rank, above it the minimum, median and maximum."""
+    false_alarms_per_month: float = 1.0
+    """Expected in a month of a run, of all statistical detectors together, unless the run was started with a number."""
     memory_limit: str = "1GB"
     """What DuckDB may use."""
     log_format: str = "auto"
@@ -170,6 +173,19 @@ def find_file(environ: Mapping[str, str] = os.environ) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
+def usual_false_alarms(environ: Mapping[str, str] = os.environ) -> float:
+    """``false_alarms_per_month`` alone, for commands that are no agent and need no secrets.
+
+    Raises:
+        ConfigError: the file cannot be read, or the number makes no sense.
+
+    """
+    chosen = find_file(environ)
+    values = (_read_file(chosen) if chosen else {}) | _from_environment(environ)
+    mine = {name: value for name, value in values.items() if name == "false_alarms_per_month"}
+    return _checked(_convert(mine, "settings")).false_alarms_per_month
+
+
 def secret(text: str, environ: Mapping[str, str] = os.environ) -> str:
     """The value behind ``env:NAME`` or ``file:PATH``; other text stands for itself.
 
@@ -248,6 +264,8 @@ def _checked(settings: Settings) -> Settings:
         )
     if not 0 <= settings.port <= 65535:
         raise ConfigError(f"port {settings.port} is not between 0 and 65535")
+    if not LEAST <= settings.false_alarms_per_month <= MOST:
+        raise ConfigError(f"false_alarms_per_month must be between {LEAST:g} and {MOST:g}, 1 by default")
     if settings.log_format not in ("auto", "json", "text"):
         raise ConfigError(f"log_format `{settings.log_format}` is none of auto, json, text")
     for sink in settings.all_sinks:

@@ -5,9 +5,11 @@ from typing import NamedTuple
 
 import msgspec
 from torchvitals.agent.crew import Crew
+from torchvitals.agent.false_alarms import asked_of
 from torchvitals.agent.history import History
 from torchvitals.agent.watch import RecordWatch
 from torchvitals.detectors import DETECTORS, RECORD_DETECTORS
+from torchvitals.detectors.allowance import Allowance
 from torchvitals.detectors.detector import Detector, Finding, RecordDetector, Status
 from torchvitals.signals.reader import Entry
 from torchvitals.signals.records import LAUNCHER_RANK, AnyRecord, Event, Hello, Requests, Step, Window
@@ -58,6 +60,13 @@ class Engine:
 
     ``feed`` and ``finish`` return new findings; the order is a function of the records, not of how the
     processes were interleaved.
+
+    Args:
+        run_id: the run.
+        detectors, record_detectors: who watches.
+        allowance: false alarms they may raise, for a run that was not started with a number of its own.
+        insist: whether ``allowance`` holds in any case.
+
     """
 
     def __init__(
@@ -65,6 +74,9 @@ class Engine:
         run_id: str,
         detectors: Sequence[type[Detector]] = DETECTORS,
         record_detectors: Sequence[type[RecordDetector]] = RECORD_DETECTORS,
+        *,
+        allowance: Allowance | None = None,
+        insist: bool = False,
     ) -> None:
         self.run_id = run_id
         self.processes: dict[tuple[int, int], Process] = {}
@@ -77,6 +89,8 @@ class Engine:
         self._records = RecordWatch(self._record_classes)
         self._crew_of: dict[tuple[int, int], Crew] = {}
         self._launcher_crew: Crew | None = None
+        self._allowance = allowance or Allowance()
+        self._insist = insist
 
     def feed(self, entry: Entry) -> list[Finding]:
         """Take one entry; entries of one process come in order, processes may interleave."""
@@ -110,6 +124,12 @@ class Engine:
         if self.processes:
             found.extend(self._keep(self.newest, self._records.finish(gone)))
         return found
+
+    @property
+    def allowance(self) -> Allowance:
+        """How many false alarms are expected in a month of this run: as it was started, or as this engine was told."""
+        own = None if self._insist else asked_of(self.launcher_events)
+        return self._allowance if own is None else Allowance(own)
 
     @property
     def newest(self) -> Crew:
@@ -167,7 +187,7 @@ class Engine:
             open_crews = [crew for crew in self.crews if self._lacks(crew, hello)]
             if open_crews:
                 return min(open_crews, key=lambda crew: abs(crew.hello.started - hello.started))
-        crew = Crew(hello, self._classes, self._records)
+        crew = Crew(hello, self._classes, self._records, self.allowance)
         self.crews.append(crew)
         return crew
 

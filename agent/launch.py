@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from torchvitals.agent.errors import CommandError
+from torchvitals.agent.false_alarms import VARIABLE
 from torchvitals.agent.oom import OomKills
 from torchvitals.signals.reader import RunReader, SpoolError
 from torchvitals.signals.records import LAUNCHER_RANK, Event, Hello
@@ -28,7 +29,9 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """What shells answer, so that scripts around a command keep working."""
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-OF_INTEREST = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PYTHONPATH", "PYTORCH_CUDA_ALLOC_CONF", "NCCL_DEBUG")
+OF_INTEREST = (
+    "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PYTHONPATH", "PYTORCH_CUDA_ALLOC_CONF", "NCCL_DEBUG", VARIABLE,
+)  # fmt: skip
 
 
 def launch(
@@ -61,13 +64,14 @@ def launch(
         command=" ".join(command),
     )
     spool = SpoolWriter(directory, hello)
+    environ = {**environment(os.environ, run, name, directory, quiet=quiet), **(asked or {})}
+    told = {**os.environ, **(asked or {})}
     details = {
         "command": list(command),
         "cwd": str(Path.cwd()),
-        "environment": {key: os.environ[key] for key in OF_INTEREST if key in os.environ},
+        "environment": {key: told[key] for key in OF_INTEREST if key in told},
     }
     kills = OomKills()
-    environ = {**environment(os.environ, run, name, directory, quiet=quiet), **(asked or {})}
     process = _start(command, environ)
     watched = spool.write(Event(time.time(), -1, "command", details))
     if not watched:

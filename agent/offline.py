@@ -7,6 +7,7 @@ from torchvitals.agent.engine import Engine, NotChecked, Process
 from torchvitals.agent.incident import Incident
 from torchvitals.agent.liveness import Liveness
 from torchvitals.agent.run_state import RunState, merged
+from torchvitals.detectors.allowance import Allowance
 from torchvitals.signals.reader import ProcessReader, RunReader, SpoolError
 from torchvitals.signals.records import LAUNCHER_RANK, Event, Hello
 
@@ -33,18 +34,21 @@ class Report(msgspec.Struct, kw_only=True):
     """For plots: the history behind the incidents."""
 
 
-def diagnose_directory(path: Path, liveness: Liveness | None = None) -> Report:
+def diagnose_directory(
+    path: Path, liveness: Liveness | None = None, *, allowance: Allowance | None = None, insist: bool = False
+) -> Report:
     """Read a run from its beginning to its end and say what was wrong with it.
 
     A process that neither said goodbye nor lives any more was killed; one that lives is still at work, and
-    its run is judged as far as it has come.
+    its run is judged as far as it has come. ``allowance`` is for a run that was started without a number of false
+    alarms of its own, or with ``insist`` for any.
 
     Raises:
         SpoolError: the directory holds no run, or one of another schema version.
 
     """
     reader = RunReader(path)
-    state = RunState(path.resolve().name)
+    state = RunState(path.resolve().name, allowance=allowance, insist=insist)
     state.feed(merged(process.read() for process in reader.processes.values()))
     if not state.engine.processes:
         raise SpoolError(f"{path} holds no readable record of a run; list the runs there are with: torchvitals runs")

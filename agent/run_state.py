@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from torchvitals.agent.diagnosis import Diagnosis
 from torchvitals.agent.engine import Engine, NotChecked
 from torchvitals.agent.incident import Incident
+from torchvitals.detectors.allowance import Allowance
 from torchvitals.detectors.detector import Status
 from torchvitals.signals.reader import Entry
 from torchvitals.signals.records import Hello
@@ -18,8 +19,15 @@ class RunState:
     processes are merged by time as :func:`merged` does; the same live and offline.
     """
 
-    def __init__(self, run_id: str, engine: Engine | None = None) -> None:
-        self.engine = engine or Engine(run_id)
+    def __init__(
+        self,
+        run_id: str,
+        engine: Engine | None = None,
+        *,
+        allowance: Allowance | None = None,
+        insist: bool = False,
+    ) -> None:
+        self.engine = engine or Engine(run_id, allowance=allowance, insist=insist)
         self.diagnosis = Diagnosis(self.engine)
         self.concluded = False
 

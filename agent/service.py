@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -31,6 +32,7 @@ from torchvitals.agent.sinks import make_sink
 from torchvitals.agent.store import Store, StoreError
 from torchvitals.agent.stream import Broadcast
 from torchvitals.agent.vitals import Vitals
+from torchvitals.detectors.allowance import Allowance
 
 log = logging.getLogger("torchvitals.agent")
 
@@ -72,7 +74,7 @@ class Service:
         self.intake = Intake(
             settings.runs_directory,
             self.store,
-            RunState,
+            partial(RunState, allowance=Allowance(settings.false_alarms_per_month)),
             liveness=Liveness(silent_after=settings.lost_after),
             since=settings.since,
             poll_seconds=settings.poll_seconds,

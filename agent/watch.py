@@ -5,6 +5,7 @@ from typing import NamedTuple, TypeVar
 
 import msgspec
 from torchvitals.agent.guard import guarded
+from torchvitals.detectors.allowance import Allowance, Calibrated
 from torchvitals.detectors.detector import Detector, Finding, Reading, RecordDetector, Status
 from torchvitals.signals.records import AnyRecord, Hello
 
@@ -25,6 +26,7 @@ class Watch:
         classes: the detectors of this axis.
         rank: the rank whose stream this is; ``None`` when the axis itself runs over ranks.
         optimizer: index of the optimizer whose steps count here.
+        allowance: how many false alarms they may raise together, in equal shares.
         entries: names of the axis entries, for ``Finding.name``.
 
     """
@@ -36,12 +38,16 @@ class Watch:
         rank: int | None = None,
         optimizer: int = 0,
         entries: Sequence[str] = (),
+        allowance: Allowance | None = None,
     ) -> None:
         self.detectors: list[Detector] = [made for made in (_made(cls) for cls in classes) if made]
         self.retired: list[Retired] = []
         self.entries = list(entries)
         self._rank = rank
         self._optimizer = optimizer
+        calibrated = [detector for detector in self.detectors if isinstance(detector, Calibrated)]
+        for detector in calibrated:
+            detector.allow(Allowance((allowance or Allowance()).per_month, shares=len(calibrated)))
 
     def update(self, reading: Reading) -> list[Finding]:
         """The findings of all detectors, in the order of their list; a detector that raises is retired."""

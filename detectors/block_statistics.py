@@ -3,6 +3,8 @@
 Everything works along the last axis; ``known`` is False where a block said nothing.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
@@ -29,7 +31,7 @@ def masked_variance(values: Floats, known: Mask) -> Floats:
     return np.asarray((centred**2).sum(-1) / np.maximum(count - 1, 1))
 
 
-def row_median(table: Floats) -> Floats:
+def row_median(table: NDArray[np.floating[Any]]) -> Floats:
     """Median of each row over its numbers; NaN where a row has none.
 
     >>> row_median(np.array([[3.0, np.nan, 1.0], [5.0, 9.0, 6.0]])).tolist()
@@ -39,7 +41,7 @@ def row_median(table: Floats) -> Floats:
     count = np.isfinite(ordered).sum(1)
     rows = np.arange(len(table))
     low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, table.shape[1] - 1)
-    return np.asarray(np.where(count > 0, (ordered[rows, low] + ordered[rows, high]) / 2, np.nan))
+    return np.asarray(np.where(count > 0, (ordered[rows, low] + ordered[rows, high]) / 2, np.nan), dtype=np.float64)
 
 
 def memory(values: Floats, known: Mask) -> Floats:
@@ -64,25 +66,15 @@ def memory_from_lag(r: Floats, count: NDArray[np.int64]) -> Floats:
     return (1 + r) / (1 - r)
 
 
-def past_contrasts(values: Floats, known: Mask, length: int) -> tuple[Floats, Floats]:
-    """Standard deviation of mean(next ``length``) - mean(previous ``length``) over the stream, and its degrees.
+def past_contrasts(values: Floats, length: int, before: int) -> tuple[float, float]:
+    """Standard deviation of mean(``length`` blocks) - mean(the ``before`` blocks before them), and its degrees.
 
     Calibrates a jump against the jumps the stream has always made; cycles and memory are in it by construction.
     """
-    filled = np.where(known, values, 0.0)
-    sums = _moving_sum(filled, length)
-    counts = _moving_sum(known.astype(np.float64), length)
-    whole = counts > 0.5 * length
-    means = sums / np.maximum(counts, 1)
-    contrast = means[..., length:] - means[..., :-length]
-    usable = whole[..., length:] & whole[..., :-length]
-    spread = np.sqrt((np.where(usable, contrast, 0.0) ** 2).sum(-1) / np.maximum(usable.sum(-1), 1))
-    return spread, usable.sum(-1) / length
-
-
-def _moving_sum(values: Floats, length: int) -> Floats:
-    total = np.cumsum(np.pad(values, [(0, 0)] * (values.ndim - 1) + [(1, 0)]), axis=-1)
-    return np.asarray(total[..., length:] - total[..., :-length])
+    sums = np.cumsum(np.insert(values, 0, 0.0))
+    after = (sums[before + length :] - sums[before:-length]) / length
+    contrast = after - (sums[before:-length] - sums[: -before - length]) / before
+    return float(np.sqrt((contrast**2).mean())), len(contrast) / length
 
 
 def compressed(series: Floats, past: Floats) -> Floats:
@@ -96,17 +88,6 @@ def compressed(series: Floats, past: Floats) -> Floats:
     if not spread > 0:
         return np.asarray(series - centre)
     return np.asarray(3 * spread * np.arcsinh((series - centre) / (3 * spread)))
-
-
-def noise_of(past: Floats, length: int, sampling: float) -> tuple[float, float, float, float]:
-    """Variance of a block, memory in blocks, usual jump between windows of ``length`` and its degrees of freedom."""
-    known = np.ones((1, len(past)), dtype=bool)
-    variance = max(float(past.var(ddof=1)), sampling)
-    tau = float(memory(past[None], known)[0])
-    if len(past) < 2 * length + 1:
-        return variance, tau, 0.0, 0.0
-    jumps, degrees = past_contrasts(past[None], known, length)
-    return variance, tau, max(float(jumps[0]), float(np.sqrt(sampling * 2 / length))), float(degrees[0])
 
 
 def student_tail(distance: float, spread: float, degrees: float) -> float:

@@ -3,18 +3,31 @@
 from typing import ClassVar
 
 import numpy as np
-from torchvitals.detectors.block_statistics import Floats, Mask, row_median
+from numpy.typing import NDArray
+from torchvitals.detectors.allowance import Allowance, Tail
+from torchvitals.detectors.block_statistics import Floats, row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+from torchvitals.detectors.scalars import grown, scalar
+from torchvitals.detectors.surprise import surprise
+
+Rows = NDArray[np.intp]
+REFERENCE = 48
+"""Blocks of the past that are remembered."""
+NEAR = 16
+"""Of which the newest are the level to compare with: machines change over hours."""
 
 
 class Slowdown:
-    """The median step of each of the newest ``blocks`` blocks is far above all the blocks before.
+    """The median step of each of the newest ``blocks`` blocks is far above the blocks before, and not by chance.
 
-    Medians do not see evaluations and checkpoints. The effect asked for is large on purpose: other jobs on the
-    machine make honest steps twice as long for minutes. Where more than ``contended`` tasks want each core, steps
-    of 6 ms were seen to take 300 ms: that says nothing about the job, and such blocks are passed over. A block must
-    lie above ``factor`` times the median *and* above ``spread`` times the slowest block so far, so that a job with
-    two kinds of steps is not slow.
+    Medians do not see evaluations and checkpoints. Two keys. *Effect*: the median lies above ``factor`` times the
+    usual one *and* above ``spread`` times the slowest block so far, so that a job with two kinds of steps is not slow;
+    it is asked for so much on purpose, as other jobs on the machine make honest steps twice as long for minutes.
+    Where more than ``contended`` tasks want each core, steps of 6 ms were seen to take 300 ms: that says nothing about
+    the job, and such blocks are passed over. *Significance*: after such a past, blocks like these come less often
+    than the allowance lets them (:mod:`~torchvitals.detectors.allowance`). *Continuity*: ``lasting_seconds``.
+
+    A batch of another size is another kind of step: the reference begins anew.
 
     Args:
         block_steps: steps in a block; evaluations every few steps fall below its median.
@@ -26,6 +39,7 @@ class Slowdown:
         least_seconds: a step must take so much longer at least; below, timers and schedulers speak.
         lasting_seconds: and for so long, by the step times themselves: a neighbour's burst is over by then.
         contended: runnable tasks by core; a job with all its cores busy is at 1.
+        resized: items in a batch over those before, or the reverse; the last batch of an epoch is one step.
 
     Steps of 50 ms become 150 ms at step 400:
 
@@ -39,7 +53,7 @@ class Slowdown:
 
     kind: ClassVar[str] = "slowdown"
     axis: ClassVar[DetectorAxis] = "rank"
-    reads: ClassVar[tuple[str, ...]] = ("step_seconds", "machine_load")
+    reads: ClassVar[tuple[str, ...]] = ("step_seconds", "machine_load", "batch_items")
 
     def __init__(
         self,
@@ -53,50 +67,69 @@ class Slowdown:
         least_seconds: float = 0.002,
         lasting_seconds: float = 8.0,
         contended: float = 1.5,
+        resized: float = 1.15,
     ) -> None:
         self.block_steps = block_steps
         self.warm_up = warm_up
         self.least_blocks = least_blocks
         self.blocks = blocks
-        self.factor = factor
-        self.spread = spread
-        self.least_seconds = least_seconds
-        self.lasting_seconds = lasting_seconds
-        self.contended = contended
+        self.factor, self.spread = factor, spread
+        self.least_seconds, self.lasting_seconds = least_seconds, lasting_seconds
+        self.contended, self.resized = contended, resized
+        self.tail = Tail(Allowance())
         self._seen = 0
-        self._steps: list[int] = []
-        self._block = np.full((0, block_steps), np.nan)
-        self._medians = np.full((0, 64), np.nan)
+        self._score = -np.inf
+        """Largest since the tail was last told."""
+        self._steps = np.zeros(block_steps, dtype=np.int64)
+        self._oldest = 0
+        """Place of the oldest of the newest steps."""
+        self._newest = np.full((0, block_steps), np.nan, dtype=np.float32)
+        """Seconds of the newest steps. The blocks of rank i end i steps after those of rank 0: work is spread out."""
+        self._recent = np.full((0, blocks), np.nan, dtype=np.float32)
+        """Medians of the newest blocks, and of those before."""
+        self._medians = np.full((0, REFERENCE), np.nan, dtype=np.float32)
         self._slow = np.zeros(0, dtype=np.int64)
         self._since = np.zeros(0, dtype=np.int64)
         self._lasted = np.zeros(0)
+        self._unlikely = np.zeros(0, dtype=bool)
+        """Whether the slow blocks in progress are more than chance."""
         self._load = np.zeros(0)
         """Newest load of each rank's machine; 0 while nobody told it."""
+        self._items = np.full(0, np.nan)
+        """In a batch of the reference, and for how many steps there have been others."""
+        self._differs = np.zeros(0, dtype=np.int64)
         self._alarmed = np.zeros(0, dtype=bool)
 
     def __repr__(self) -> str:
         return f"Slowdown(factor={self.factor}, blocks={self.blocks})"
 
+    def allow(self, allowance: Allowance) -> None:
+        """Be wrong so often."""
+        self.tail.allowance = allowance
+
     def update(self, reading: Reading) -> list[Finding]:
         """Take one step."""
         if "step_seconds" not in reading.values:
             return []
-        values = np.asarray(reading.values["step_seconds"], np.float64)
-        self._grow(len(values))
-        if "machine_load" in reading.values:
-            load = np.where(reading.present["machine_load"], reading.values["machine_load"], np.nan)
-            self._load[: len(load)] = np.where(np.isfinite(load), load, self._load[: len(load)])
+        self._grow(len(reading.values["step_seconds"]))
+        ranks = len(self._alarmed)
+        values, present = scalar(reading, "step_seconds", ranks)
+        load, told = scalar(reading, "machine_load", ranks)
+        np.copyto(self._load, load, where=told & np.isfinite(load))
+        self._resize(reading)
         self._seen += 1
         if self._seen <= self.warm_up:
             return []
-        usable = reading.present["step_seconds"] & np.isfinite(values) & (values > 0)
-        self._block[: len(values), len(self._steps)] = np.where(usable, np.minimum(values, 1e9), np.nan)
-        self._steps.append(reading.step)
-        if len(self._steps) < self.block_steps:
-            return []
-        findings = self._judge(reading.step)
-        self._steps.clear()
-        self._block.fill(np.nan)
+        place = (self._seen - self.warm_up - 1) % self.block_steps
+        usable = present & np.isfinite(values) & (values > 0)
+        self._newest[:, place] = np.where(usable, np.minimum(values, 1e9), np.nan)
+        self._steps[place] = reading.step
+        self._oldest = (place + 1) % self.block_steps
+        turn = slice(self._oldest, None, self.block_steps)
+        findings = self._judge(reading.step, np.arange(ranks)[turn], turn) if turn.start < ranks else []
+        if place == self.block_steps - 1:
+            self.tail.note(self._score, reading.time)
+            self._score = -np.inf
         return findings
 
     def status(self) -> Status:
@@ -110,26 +143,62 @@ class Slowdown:
             return Status("warming_up", f"{self._seen} of {needed} steps seen")
         return Status("ok")
 
-    def _judge(self, step: int) -> list[Finding]:
-        median = row_median(self._block)
-        usual, slowest = row_median(self._medians), np.fmax.reduce(self._medians, axis=1)
-        reference = np.isfinite(self._medians).sum(1) >= self.least_blocks
-        slow = reference & (median > self.factor * usual) & (median > self.spread * slowest)
-        slow &= (median - usual > self.least_seconds) & (self._load <= self.contended)
-        self._since = np.where(slow & (self._slow == 0), self._steps[0], self._since)
-        self._slow = np.where(slow, self._slow + 1, 0)
-        self._lasted = np.where(slow, self._lasted + self.block_steps * np.nan_to_num(median), 0.0)
-        certain = (self._slow >= self.blocks) & (self._lasted >= self.lasting_seconds) & ~self._alarmed
-        self._alarmed |= certain
-        self._remember(median, ~slow & np.isfinite(median))
+    def _judge(self, step: int, ranks: Rows, turn: slice) -> list[Finding]:
+        """Judge the ranks whose block ends here; ``turn`` selects the same, faster."""
+        median = row_median(self._newest[turn])
+        complete = np.count_nonzero(self._newest[turn] > 0, axis=1) > self.block_steps // 2
+        past = self._medians[turn]
+        usual, slowest = row_median(past), np.fmax.reduce(past, axis=1)
+        slow = complete & (np.count_nonzero(past > 0, axis=1) >= self.least_blocks - self.blocks)
+        slow &= (median > self.factor * usual) & (median > self.spread * slowest)
+        slow &= (median - usual > self.least_seconds) & (self._load[turn] <= self.contended)
+        streak = np.where(slow, self._slow[turn] + 1, 0)
+        self._since[ranks[streak == 1]] = self._steps[self._oldest]
+        self._slow[turn] = streak
+        self._lasted[turn] = np.where(slow, self._lasted[turn] + self.block_steps * np.nan_to_num(median), 0.0)
+        kept = complete & (streak <= self.blocks)  # what has lasted so long is no reference any more
+        self._remember(ranks[kept], median[kept])
+        self._unlikely[ranks[streak < self.blocks]] = False
+        for rank in ranks[(streak == self.blocks) & ~self._alarmed[turn]]:
+            self._unlikely[rank] = self._surprising(int(rank))
+        sure = self._unlikely[turn] & (self._lasted[turn] >= self.lasting_seconds) & ~self._alarmed[turn]
+        self._alarmed[ranks[sure]] = True
         return [
-            self._finding(step, int(rank), float(median[rank]), float(usual[rank])) for rank in np.nonzero(certain)[0]
+            self._finding(step, int(rank), now, before)
+            for rank, now, before in zip(ranks[sure], median[sure].tolist(), usual[sure].tolist(), strict=True)
         ]
 
-    def _remember(self, median: Floats, mine: Mask) -> None:
-        """Slow blocks are not reference; where they stay, the alarm has been given."""
-        self._medians[mine, :-1] = self._medians[mine, 1:]
-        self._medians[mine, -1] = median[mine]
+    def _surprising(self, rank: int) -> bool:
+        """Whether the newest blocks of this rank are too unlikely to be chance."""
+        past = np.log(self._medians[rank][self._medians[rank] > 0], dtype=np.float64)
+        p = surprise(past, np.log(self._recent[rank], dtype=np.float64), near=NEAR)
+        limit = self.tail.limit()
+        score = -float(np.log(np.clip(p * len(self._alarmed), 1e-300, 1.0)))
+        self._score = max(self._score, min(score, limit))
+        return score > limit
+
+    def _remember(self, ranks: Rows, median: Floats) -> None:
+        """Put a block behind the newest, and the oldest of these into the reference."""
+        leaving = ranks[self._recent[ranks, 0] > 0]
+        self._medians[leaving] = np.roll(self._medians[leaving], -1, axis=1)
+        self._medians[leaving, -1] = self._recent[leaving, 0]
+        self._recent[ranks] = np.roll(self._recent[ranks], -1, axis=1)
+        self._recent[ranks, -1] = median
+
+    def _resize(self, reading: Reading) -> None:
+        """Begin the reference anew where batches have had another size for half a block."""
+        items, sent = scalar(reading, "batch_items", len(self._alarmed))
+        known = sent & (items > 0)
+        fresh = known & np.isnan(self._items)
+        np.copyto(self._items, items, where=fresh)
+        ratio = np.divide(items, self._items, out=np.ones_like(items), where=known)
+        differs = (ratio > self.resized) | (ratio < 1 / self.resized)
+        self._differs = np.where(known, np.where(differs, self._differs + 1, 0), self._differs)
+        renewed = np.flatnonzero(self._differs > self.block_steps // 2)
+        self._items[renewed] = items[renewed]
+        self._differs[renewed] = self._slow[renewed] = 0
+        for state in (self._newest, self._recent, self._medians):
+            state[renewed] = np.nan
 
     def _finding(self, step: int, rank: int, now: float, usual: float) -> Finding:
         return Finding(
@@ -144,10 +213,10 @@ class Slowdown:
         )
 
     def _grow(self, count: int) -> None:
-        more = count - len(self._alarmed)
-        if more > 0:
-            self._block = np.pad(self._block, ((0, more), (0, 0)), constant_values=np.nan)
-            self._medians = np.pad(self._medians, ((0, more), (0, 0)), constant_values=np.nan)
-            self._slow, self._since = np.pad(self._slow, (0, more)), np.pad(self._since, (0, more))
-            self._lasted, self._load = np.pad(self._lasted, (0, more)), np.pad(self._load, (0, more))
-            self._alarmed = np.pad(self._alarmed, (0, more))
+        nan = float("nan")
+        self._newest, self._recent = grown(self._newest, count, nan), grown(self._recent, count, nan)
+        self._medians, self._items = grown(self._medians, count, nan), grown(self._items, count, nan)
+        self._slow, self._since = grown(self._slow, count), grown(self._since, count)
+        self._lasted, self._load = grown(self._lasted, count), grown(self._load, count)
+        self._unlikely, self._alarmed = grown(self._unlikely, count), grown(self._alarmed, count)
+        self._differs = grown(self._differs, count)

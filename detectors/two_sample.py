@@ -15,9 +15,12 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors import block_statistics as blocks
+from torchvitals.detectors.allowance import Allowance, Tail
 from torchvitals.detectors.block_statistics import Floats, Mask
+from torchvitals.detectors.class_order import SHARE, ClassOrder
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.reference import MEAN, MISSING, SCALE, ZERO, Anchor, Ring, View
+from torchvitals.detectors.surprise import LEAST_INDEPENDENT, surprise
 
 STATISTICS = ("mean", "scale", "missing", "zero")
 KEPT_BLOCKS = 64
@@ -25,14 +28,12 @@ ANCHOR_BLOCKS = 32
 """Blocks of the frozen reference. A ramp that begins inside it looks like memory and hides itself: with 64 none of
 three ramps of 5 standard deviations from block 25 to 125 was found, with 32 all are, at equal false alarms on
 streams with memory (correlation 0.5 to 0.98 between blocks) and on cycles."""
-ROWS_KNOW = 8.0
-"""Degrees of freedom are this many times the blocks' when the rows explain the noise; a block has 16 rows or more."""
+NEEDED = 6
+"""The first of ``reads``: without them there is nothing to compare."""
 LARGEST_LOG = 100.0
 MOST_ROWS = 1e6
 HOPELESS = 2.5
 """Half of what the false discovery rate asks of a normal tail; compression of heavy tails earns the other half."""
-SHARE = 2.0
-"""Value of ``feature_role`` for outputs between 0 and 1."""
 
 
 class Contrast(NamedTuple):
@@ -50,14 +51,12 @@ class TwoSampleDetector:
         windows: lengths of the newest window, in blocks: short for jumps, long for small shifts.
         reference_blocks: blocks before the window that it is centred on.
         least_blocks: a reference must hold this many known blocks; below, no test has any power.
-        least_independent: and this many independent ones, memory considered.
         floor: smallest shift of the mean, in standard deviations of single values. Below 0.6 nine
             in ten values are where they were, and daily cycles begin.
         scale_floor: smallest change of log(standard deviation); 0.4 is a factor 1.5.
         missing_floor, zero_floor: smallest change of the share of missing values and of exact zeros.
         share_floor: outputs between 0 and 1 must move at least so far in absolute terms.
         gradual_factor: multiplies the floors against the frozen reference.
-        q: false discovery rate per block. A test is made at every block, and cycles are not noise, so it is small.
         sampling_excess: variance of block means over what their rows explain, up to which rows count as independent.
 
     """
@@ -71,6 +70,7 @@ class TwoSampleDetector:
         "feature_zero",
         "feature_rows",
         "feature_role",
+        "feature_evaluated",
     )
     watches_outputs: ClassVar[bool]
 
@@ -80,35 +80,37 @@ class TwoSampleDetector:
         windows: tuple[int, ...] = (4, 8, 16),
         reference_blocks: int = 16,
         least_blocks: int = 8,
-        least_independent: float = 5.0,
         floor: float = 0.6,
         scale_floor: float = 0.4,
         missing_floor: float = 0.05,
         zero_floor: float = 0.2,
         share_floor: float = 0.03,
         gradual_factor: float = 3.0,
-        q: float = 1e-6,
         sampling_excess: float = 1.5,
     ) -> None:
         self.windows = windows
         self.reference_blocks = reference_blocks
         self.least_blocks = least_blocks
-        self.least_independent = least_independent
         self.floors = np.array([floor, scale_floor, missing_floor, zero_floor])[:, None]
         self.share_floor = share_floor
         self.gradual_factor = gradual_factor
-        self.q = q
+        self.tail = Tail(Allowance())
         self.sampling_excess = sampling_excess
         self._ring = Ring(KEPT_BLOCKS)
         self._anchor = Anchor(ANCHOR_BLOCKS, gap=max(windows))
+        self._order = ClassOrder(blocks=KEPT_BLOCKS)
         self._alarmed = np.zeros(0, dtype=bool)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(windows={self.windows}, q={self.q})"
+        return f"{type(self).__name__}(windows={self.windows}, floors={self.floors[:, 0].tolist()})"
+
+    def allow(self, allowance: Allowance) -> None:
+        """Be wrong so often."""
+        self.tail.allowance = allowance
 
     def update(self, reading: Reading) -> list[Finding]:
         """Take one block."""
-        if any(name not in reading.values for name in self.reads):
+        if any(name not in reading.values for name in self.reads[:NEEDED]):
             return []
         self._take(reading)
         active = np.flatnonzero(self._ring.seen & ~self._alarmed)
@@ -118,6 +120,9 @@ class TwoSampleDetector:
         self._anchor.take(view, active)
         contrasts = [self._against_before(view, length) for length in self.windows if self._is_long_enough(length)]
         contrasts.append(self._against_start(view, active))
+        contrasts = self._confirmed(contrasts, reading.time)
+        if self._is_evaluation(reading):
+            return []
         return [
             self._finding(reading.step, int(subject), place, contrasts, len(active))
             for place, subject in enumerate(active)
@@ -140,6 +145,7 @@ class TwoSampleDetector:
         mine = (role > 0) if self.watches_outputs else (role == 0)
         rows = np.where(mine & reading.present["feature_mean"], reading.values["feature_rows"], 0.0)
         values = np.stack([np.asarray(reading.values[name], np.float64) for name in self.reads[:4]])
+        self._order.add(values[MEAN], role)
         self._ring.add(reading.step, values, np.clip(np.nan_to_num(rows, nan=0.0, posinf=0.0), 0, MOST_ROWS), role)
         grown = len(role) - len(self._alarmed)
         if grown > 0:
@@ -159,8 +165,15 @@ class TwoSampleDetector:
         contrast = contrast._replace(moved=contrast.moved & (contrast.distance >= HOPELESS * error))
         for statistic, subject in zip(*np.nonzero(contrast.moved & (count >= self.least_blocks)), strict=True):
             at = (statistic, subject)
-            contrast.p[at] = self._surprise(past[at][known[at]], view.values[at], length, view.sampling[at])
-        return self._confirmed(contrast, self.q)
+            recent = view.values[at][-length:]
+            contrast.p[at] = surprise(
+                past[at][known[at]],
+                recent[np.isfinite(recent)],
+                near=self.reference_blocks,
+                sampling=view.sampling[at],
+                sampling_excess=self.sampling_excess,
+            )
+        return contrast
 
     def _against_start(self, view: View, active: NDArray[np.int64]) -> Contrast:
         """The newest blocks against the frozen first blocks of the run."""
@@ -168,28 +181,12 @@ class TwoSampleDetector:
         level, variance, tau, count = self._anchor.summary(active)
         contrast = self._effect(view, level, length, self.floors * self.gradual_factor)
         independent = count / tau
-        enough = (count >= self.least_blocks) & (independent >= self.least_independent)
+        enough = (count >= self.least_blocks) & (independent >= LEAST_INDEPENDENT)
         noise = np.maximum(variance, view.sampling)
         shrink = np.minimum(tau / length, 1.0) + np.minimum(tau / np.maximum(count, 1), 1.0)
         degrees = np.where(contrast.moved & enough, independent - 1, 0.0)
         p = blocks.tail_probability(contrast.distance, np.sqrt(noise * shrink), degrees)
-        return self._confirmed(contrast._replace(p=p), self.q)
-
-    def _surprise(self, past: Floats, recent: Floats, length: int, sampling: float) -> float:
-        """Chance of such a window after such a past, for one series; 1 where the past is too short to say."""
-        series = blocks.compressed(np.append(past, recent[-length:]), past)
-        before, after = series[: len(past)], series[len(past) :]
-        after = after[np.isfinite(after)]
-        distance = abs(after.mean() - before[-self.reference_blocks :].mean())
-        noise, tau, jumps, degrees = blocks.noise_of(before, length, sampling)
-        independent = len(before) / tau
-        count = min(len(before), self.reference_blocks)
-        spread = np.sqrt(noise * (min(tau / length, 1.0) + min(tau / count, 1.0)))
-        # No more noise than the number of rows explains: then it is known from rows, not from a few blocks.
-        degrees_of_rows = ROWS_KNOW if noise <= self.sampling_excess * sampling else 1.0
-        options = [(spread, degrees_of_rows * (independent - 1))] if independent >= self.least_independent else []
-        options += [(jumps, degrees)] if degrees >= self.least_independent else []
-        return min((blocks.student_tail(distance, *option) for option in options), default=1.0)
+        return contrast._replace(p=p)
 
     def _effect(self, view: View, level: Floats, length: int, floors: Floats) -> Contrast:
         """How far the window has moved, and whether steadily and far enough; ``p`` is still 1."""
@@ -210,8 +207,22 @@ class TwoSampleDetector:
         steady &= self._matters(view, distance)
         return Contrast(steady, distance, np.ones_like(distance))
 
-    def _confirmed(self, contrast: Contrast, q: float) -> Contrast:
-        return contrast._replace(moved=contrast.moved & blocks.benjamini_hochberg(contrast.p, q))
+    def _confirmed(self, contrasts: list[Contrast], time: float) -> list[Contrast]:
+        """Those that are more than chance: false discoveries at the allowed rate, until the run's own past is known."""
+        entries = contrasts[0].p.shape[-1]
+        limit = self.tail.limit()
+        likeliest = min(float(c.p[c.moved].min(initial=1.0)) for c in contrasts)
+        score = -np.log(max(likeliest * entries, 1e-300)) if likeliest < 1 else -np.inf
+        self.tail.note(min(score, limit), time)
+        if self.tail.known:
+            return [c._replace(moved=c.moved & (c.p * entries < np.exp(-limit))) for c in contrasts]
+        q = self.tail.chance()  # for each contrast: they overlap, and small p are a tenth as frequent as they say
+        return [c._replace(moved=c.moved & blocks.benjamini_hochberg(c.p, q)) for c in contrasts]
+
+    def _is_evaluation(self, reading: Reading) -> bool:
+        """Whether a process that has trained goes through a data set, class after class: that is no traffic."""
+        trained = reading.values.get("feature_evaluated")
+        return trained is not None and bool((trained > 0).any()) and self._order.is_sorted()
 
     def _matters(self, view: View, distance: Floats) -> Mask:
         """Shares of a whole must move by ``share_floor`` at all; other entries have their own scale."""
@@ -225,7 +236,7 @@ class TwoSampleDetector:
     def _finding(self, step: int, subject: int, place: int, contrasts: list[Contrast], watched: int) -> Finding:
         self._alarmed[subject] = True
         view = self._ring.view(np.array([subject]))
-        contrast, statistic = _clearest(contrasts, place, self.floors)
+        contrast, statistic = _clearest(contrasts, place)
         onset = self._ring.onset(view, statistic)
         effect = float(contrast.distance[statistic, place] / view.unit[statistic, 0])
         moved = {STATISTICS[i] for c in contrasts for i in np.flatnonzero(c.moved[:, place])}
@@ -249,10 +260,10 @@ class TwoSampleDetector:
         )
 
 
-def _clearest(contrasts: list[Contrast], place: int, floors: Floats) -> tuple[Contrast, int]:
+def _clearest(contrasts: list[Contrast], place: int) -> tuple[Contrast, int]:
     """The contrast and statistic that speak loudest; missing values first, because they explain the others."""
     for statistic in (MISSING, MEAN, SCALE, ZERO):
         moved = [c for c in contrasts if c.moved[statistic, place]]
         if moved:
-            return max(moved, key=lambda c: float(c.distance[statistic, place] / floors[statistic, 0])), statistic
+            return max(moved, key=lambda c: float(c.distance[statistic, place])), statistic
     raise AssertionError("called for a subject that did not move")

@@ -94,6 +94,8 @@ class Service:
         if entries != self._entries:
             self._entries = entries
             self._write(Axis(self._axis, "feature", entries))
+        if self._trains:
+            values["feature_evaluated"] = np.ones(len(entries), np.float32)
         packed = {name: pack_floats(value) for name, value in values.items()}
         record = Window(self.requests - requests, self._recorder.clock(), self._axis, requests, items, packed)
         self._write(record)

@@ -1,0 +1,53 @@
+"""How unlikely the newest blocks of a stream are after its past: the significance key of the statistical detectors."""
+
+import numpy as np
+from torchvitals.detectors import block_statistics as blocks
+from torchvitals.detectors.block_statistics import Floats
+
+LEAST_INDEPENDENT = 5.0
+"""Independent blocks, memory considered; below, no test has any power."""
+ENOUGH = 12.0
+"""Independent blocks from which their variance can be trusted; with fewer a stream is judged by the jumps it makes."""
+FORGETFUL = 2.0
+"""Blocks that one independent block is worth, up to which a short past may be trusted as well."""
+ROWS_KNOW = 8.0
+"""Degrees of freedom are this many times the blocks' when the rows explain the noise; a block has 16 rows or more."""
+
+
+def surprise(past: Floats, recent: Floats, *, near: int, sampling: float = 0.0, sampling_excess: float = 1.5) -> float:
+    """Chance that the mean of ``recent`` lies so far from that of the last ``near`` blocks of ``past``, two-sided.
+
+    Measured on 40,000 pasts of 60 blocks each, 4 recent and 16 near: asked for 1 %, white noise gives 0.6 %, AR(1)
+    between the blocks 0.3 % (0.5), 0.7 % (0.9), 0.8 % (0.97), a random walk 0.6 %; asked for 0.1 %, 0.01 to 0.04 %.
+    Without memory corrections the last three would be 20 to 60 %. What is left is for ``allowance.Tail``.
+
+    Args:
+        past: block figures, finite, oldest first.
+        recent: the newest ones.
+        near: blocks of the past that make the level before.
+        sampling: variance that a block has by the number of its rows alone, where that is known.
+        sampling_excess: variance of blocks over it, up to which rows count as independent.
+
+    >>> past = np.sin(np.arange(48.0))
+    >>> surprise(past, past[:4], near=16) > 0.1, surprise(past, past[:4] + 9, near=16) < 1e-4
+    (True, True)
+    """
+    length = len(recent)
+    series = blocks.compressed(np.append(past, recent), past)
+    before, after = series[: len(past)], series[len(past) :]
+    near = min(near, len(past))
+    distance = abs(float(after.mean() - before[-near:].mean()))
+    noise = max(float(before.var(ddof=1)), sampling)
+    tau = float(blocks.memory(before[None], np.ones((1, len(before)), dtype=bool))[0])
+    independent = len(before) / tau
+    forgetful = independent >= ENOUGH or tau <= FORGETFUL
+    if not forgetful and len(before) >= near + (1 + LEAST_INDEPENDENT) * length:
+        jumps, degrees = blocks.past_contrasts(before, length, near)
+        jumps = max(jumps, float(np.sqrt(sampling * (1 / length + 1 / near))))
+        return blocks.student_tail(distance, jumps, degrees)
+    if independent < LEAST_INDEPENDENT:
+        return 1.0
+    spread = float(np.sqrt(noise * (min(tau / length, 1.0) + min(tau / near, 1.0))))
+    # No more noise than the number of rows explains: then it is known from rows, not from a few blocks.
+    known = ROWS_KNOW if noise <= sampling_excess * sampling else 1.0
+    return blocks.student_tail(distance, spread, known * (independent - 1))
