@@ -1,4 +1,4 @@
-"""``torchvitals compare RUN_A RUN_B``: the first bit in which two runs differ, why, and what they cost."""
+"""``torchvitals compare RUN_A RUN_B | RUN --replay``: the first bit in which runs differ, why, and what they cost."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,10 @@ DIFFERENT = 1
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="RUN_A", help="a run, its name, or a directory")
-    parser.add_argument("b", metavar="RUN_B", help="another one")
+    parser.add_argument("b", metavar="RUN_B", nargs="?", help="another one")
+    parser.add_argument(
+        "--replay", action="store_true", help="instead of RUN_B: run RUN_A's command again, with all that it writes"
+    )
     parser.add_argument("--dir", type=Path, default=None, help="where runs are recorded (TORCHVITALS_DIR)")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object")
@@ -27,7 +30,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     directory = args.dir or default_directory()
-    path_a, path_b = find_run(args.a, directory), find_run(args.b, directory)
+    path_a = find_run(args.a, directory)
+    path_b = _other(args, path_a, directory)
     if path_a.resolve() == path_b.resolve():
         raise CommandError(
             f"{args.a} and {args.b} are the same run, {path_a.name}; list the runs with: torchvitals runs"
@@ -51,3 +55,17 @@ def execute(args: argparse.Namespace) -> int:
 
         print_comparison(comparison)
     return DIFFERENT if args.fail_on_divergence and comparison.verdict != "equal" else 0
+
+
+def _other(args: argparse.Namespace, path_a: Path, directory: Path) -> Path:
+    """The run to compare with: the one that was named, or a new one."""
+    if args.replay == bool(args.b):
+        raise CommandError(
+            "compare with what? Give two runs (torchvitals compare RUN_A RUN_B), or one and --replay, which runs its "
+            "command again"
+        )
+    if not args.replay:
+        return find_run(args.b, directory)
+    from torchvitals.agent.compare.replay import replay
+
+    return replay(path_a, directory)

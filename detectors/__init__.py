@@ -16,6 +16,7 @@ from torchvitals.detectors.lost_progress import LostProgress
 from torchvitals.detectors.memory_leak import MemoryLeak
 from torchvitals.detectors.memory_pressure import MemoryPressure
 from torchvitals.detectors.miswired import BrokenRelation, WrongMode
+from torchvitals.detectors.nondeterminism import Nondeterminism
 from torchvitals.detectors.nonfinite import NonFinite
 from torchvitals.detectors.overfit import Overfit
 from torchvitals.detectors.plateau import Plateau
@@ -64,4 +65,5 @@ RECORD_DETECTORS: tuple[type[RecordDetector], ...] = (
     BrokenRelation,
     Crash,
     Hang,
+    Nondeterminism,
 )

@@ -14,6 +14,7 @@ from torchvitals.hooks.weight_sums import WeightSums
 from torchvitals.signals.records import Axis, Profile, pack_floats
 
 if TYPE_CHECKING:
+    from torchvitals.hooks.forwards import RootWatch
     from torchvitals.hooks.observer import Observer
 
 NAMELESS = "parameter[{}]"
@@ -217,6 +218,11 @@ class OptimizerWatch:
         packed = {name: pack_floats(value) for name, value in values.items()}
         self._recorder.write(Profile(self.step, self._recorder.clock(), self.axis, packed, self.index))
         self._recorder.budget.done("sample", self.step, self._sample_cost + time.perf_counter() - began, self.index)
+
+    @property
+    def roots(self) -> "list[RootWatch]":
+        """The root modules of this process."""
+        return self._observer.roots
 
     def declare(self) -> None:
         """Name the entries of the parameter axis, once, before a record refers to it."""

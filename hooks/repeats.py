@@ -10,7 +10,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _COLLECTIVE = ("c10d", "_c10d_functional", "_c10d_functional_autograd")
 _UNINITIALISED = ("empty", "new_empty", "resize")
 """Operations whose results hold whatever the memory held."""
+_OVERWRITES = {"fill_", "zero_", "copy_", "bernoulli_", "uniform_", "normal_", "random_", "exponential_"}
 _TOLD = re.compile(r"^(\S+) does not have a deterministic implementation")
 _JOB_ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, ArithmeticError, AssertionError)
 
@@ -59,17 +60,21 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's 
         self.lines: dict[int, Line] = {}
         """Autograd node → line of the forward operation that made it."""
         self._deadline = deadline
+        self._raw: set[int] = set()
+        """Storages that nothing has been written to, or not wholly."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func.namespace in _COLLECTIVE:
             raise CollectiveError(str(func))
         self.late = self.late or time.monotonic() > self._deadline
-        name = func._schema.name.split("::")[1]
-        if self.late or name.startswith(_UNINITIALISED):
+        if self.late:
             return func(*args, **kwargs)
-        inputs = _digests((args, kwargs))
+        name = func._schema.name.split("::")[1]
+        given = [(_storage(t), t) for t in tensors((args, kwargs))]
+        inputs = self._digests(t for key, t in given if key not in self._raw)
         result = func(*args, **kwargs)
+        self._note_memory(name, {key for key, _ in given}, result)
         frame = next(user_frames(sys._getframe(1)), None)
         node = torch._C._current_autograd_node() if torch._C._current_graph_task_id() != -1 else None
         line = line_of(frame) if frame is not None and node is None else Line()
@@ -77,8 +82,22 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's 
             self.lines[int(torch.autograd._get_sequence_nr()) - 1] = line  # type: ignore[attr-defined]
         number = -1 if node is None else int(node._sequence_nr())
         draws = torch.Tag.nondeterministic_seeded in func.tags
-        self.done.append(Done(str(func), inputs, _digests(result), line, number, draws))
+        outputs = self._digests(t for t in tensors(result) if _storage(t) not in self._raw)
+        self.done.append(Done(str(func), inputs, outputs, line, number, draws))
         return result
+
+    def _note_memory(self, name: str, given: set[int], result: Any) -> None:
+        """Keep track of memory that holds whatever was there: it may be given to operations that overwrite it."""
+        for tensor in tensors(result):
+            key = _storage(tensor)
+            if name.startswith(_UNINITIALISED):
+                self._raw.add(key)
+            elif key not in given or (name in _OVERWRITES and tensor.nbytes >= tensor.untyped_storage().nbytes()):
+                self._raw.discard(key)
+
+    def _digests(self, found: Iterable[torch.Tensor]) -> tuple[int, ...]:
+        readable = [t.detach() for t in found if digests.digestible(t)]
+        return tuple(digests.digest(readable).tolist()) if readable else ()
 
 
 class Repeats:
@@ -192,6 +211,5 @@ def _warning_of_unordered() -> Iterator[list[warnings.WarningMessage]]:
             torch.use_deterministic_algorithms(before, warn_only=only)
 
 
-def _digests(value: Any) -> tuple[int, ...]:
-    found = [t.detach() for t in tensors(value) if digests.digestible(t)]
-    return tuple(digests.digest(found).tolist()) if found else ()
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr() if tensor.layout is torch.strided else id(tensor)

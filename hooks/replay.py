@@ -84,6 +84,11 @@ class Replay:
         """Arguments of the last forward of this step."""
         return (self._calls[-1].args, self._calls[-1].kwargs) if self._calls else None
 
+    def newest(self) -> tuple[Module, Call] | None:
+        """The root and its last forward of this step."""
+        module = self._module()
+        return (module, self._calls[-1]) if self._calls and module is not None else None
+
     def forget(self) -> None:
         """Let go of all inputs and gradients."""
         self._calls.clear()

@@ -180,6 +180,7 @@ EVENT_KINDS: dict[str, str] = {
     "origin": "Replay named the first operation that made a non-finite value; see hooks/replay.py.",
     "relation": "A relation of sound training loops is broken: which `relation`, and where; see hooks/relations.py.",
     "holder": "The leak hunt named what keeps objects alive; see hooks/leaks.py.",
+    "repeat": "A step was run again on the same inputs; the first operation that gave other bits: hooks/repeats.py.",
     "guard": "The guard that the job asked for skipped, stopped or rolled back a step that was not finite.",
     "eval": "An evaluation or a checkpoint interrupted training.",
     "exception": "An uncaught exception: type, message, frames as `file:line function`.",

@@ -26,6 +26,7 @@ from torchvitals.agent.causes.missing_normalization import MissingNormalization
 from torchvitals.agent.causes.missing_step import MissingStep
 from torchvitals.agent.causes.missing_zero_grad import MissingZeroGrad
 from torchvitals.agent.causes.no_sync_left_on import NoSyncLeftOn
+from torchvitals.agent.causes.nondeterministic_operation import NondeterministicOperation
 from torchvitals.agent.causes.numerical_domain_error import NumericalDomainError
 from torchvitals.agent.causes.out_of_memory_kill import OutOfMemoryKill
 from torchvitals.agent.causes.overfitting import Overfitting
@@ -40,6 +41,7 @@ from torchvitals.agent.causes.train_mode_missing import TrainModeMissing
 from torchvitals.agent.causes.slow_input_rank import SlowInputRank
 from torchvitals.agent.causes.uninformative_labels import UninformativeLabels
 from torchvitals.agent.causes.unknown import Unknown
+from torchvitals.agent.causes.unseeded_generator import UnseededGenerator
 from torchvitals.agent.causes.unsynced_forward import UnsyncedForward
 from torchvitals.agent.causes.weights_overwritten import WeightsOverwritten
 
@@ -68,6 +70,7 @@ CAUSES: tuple[type[Cause], ...] = (
     MissingStep,
     MissingZeroGrad,
     NoSyncLeftOn,
+    NondeterministicOperation,
     NumericalDomainError,
     OutOfMemoryKill,
     Overfitting,
@@ -82,6 +85,7 @@ CAUSES: tuple[type[Cause], ...] = (
     UninformativeLabels,
     Unknown,
     SlowComputeRank,
+    UnseededGenerator,
     UnsyncedForward,
     SlowInputRank,
     WeightsOverwritten,
