@@ -66,6 +66,7 @@ class Observer:
         self._services: dict[int, Service] = {}
         self._by_id: dict[int, OptimizerWatch] = {}
         self._hunt = guard("leaks", self.leaks.step)
+        self._close_digests = guard("digests", self.digests.close)
         self.arrivals = ArrivalTimes(recorder)
         self._arrive = guard("arrivals", self.arrivals.step)
         self._arrived = guard("arrivals", self.arrivals.close)
@@ -282,7 +283,7 @@ class Observer:
         for watch in self.optimizers:
             watch.flush()
         self._arrived()
-        self.digests.flush(wait=True)
+        self._close_digests(self.optimizers)
         self._write_last_words()
         for service in self._services.values():
             service.flush()

@@ -8,8 +8,9 @@ import msgspec
 import numpy as np
 from torchvitals.agent.compare.fact_differences import FactDifference, fact_differences, same_model, untold
 from torchvitals.agent.compare.first_difference import BEFORE_FIRST, Agreement, compare_ranks
-from torchvitals.agent.compare.reasons import Scene, pair, rank_reasons, scene
+from torchvitals.agent.compare.reasons import pair, rank_reasons
 from torchvitals.agent.compare.recorded import Rank, Recorded, load
+from torchvitals.agent.compare.scene import Scene, scene
 from torchvitals.agent.engine import NotChecked
 from torchvitals.agent.incident import Incident
 

@@ -9,53 +9,16 @@ import math
 from collections.abc import Callable, Sequence
 
 import msgspec
-import numpy as np
 from torchvitals.agent.case import Clue
-from torchvitals.agent.compare.fact_differences import FactDifference, Group
-from torchvitals.agent.compare.first_difference import BEFORE_FIRST, Agreement, Difference
-from torchvitals.agent.compare.recorded import Rank, Recorded
+from torchvitals.agent.compare.fact_differences import FactDifference
+from torchvitals.agent.compare.first_difference import BEFORE_FIRST, Difference
+from torchvitals.agent.compare.recorded import Recorded
+from torchvitals.agent.compare.scene import Scene, last_batch
 from torchvitals.agent.incident import RankedCause
 
 LIKELY = 0.01
 FEW = 4
 """More differences than this are counted, not listed."""
-
-
-class Generator(msgspec.Struct, frozen=True):
-    """One random generator in both runs: where its states first differ, and whether anybody draws from it."""
-
-    name: str
-    step: int
-    used: bool
-
-
-class Scene(msgspec.Struct, kw_only=True):
-    """What a reason may look at."""
-
-    a: Recorded
-    b: Recorded
-    agreement: Agreement
-    first: Difference
-    facts: list[FactDifference]
-    generators: list[Generator]
-    batch: int | None
-    """First step whose batches differ, of those both recorded."""
-    batches: int
-    """Batches both recorded up to the first difference."""
-
-    def of(self, *groups: Group) -> list[FactDifference]:
-        """The differing facts of some groups."""
-        return [fact for fact in self.facts if fact.group in groups]
-
-    @property
-    def drawn(self) -> list[Generator]:
-        """The generators in use that stood elsewhere no later than the first difference."""
-        return [g for g in self.generators if g.used and g.step <= self.first.step]
-
-    @property
-    def data_differ(self) -> bool:
-        """Whether other batches came first."""
-        return self.batch is not None and self.batch <= self.first.step
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -64,23 +27,6 @@ class Reason(msgspec.Struct, frozen=True):
     word: str
     remedy: str
     weigh: Callable[[Scene], list[Clue]]
-
-
-def scene(a: Recorded, b: Recorded, agreement: Agreement, facts: list[FactDifference]) -> Scene:
-    """Gather what the reasons look at.
-
-    Raises:
-        ValueError: nothing differs.
-
-    """
-    if agreement.first is None:
-        raise ValueError("equal runs need no reason")
-    mine, theirs = a.ranks[agreement.rank], b.ranks[agreement.rank]
-    batch, batches = _first_batch(mine, theirs, agreement.first.step)
-    return Scene(
-        a=a, b=b, agreement=agreement, first=agreement.first, facts=facts,
-        generators=_generators(mine, theirs), batch=batch, batches=batches,
-    )  # fmt: skip
 
 
 def rank_reasons(seen: Scene) -> list[tuple[RankedCause, str]]:
@@ -211,7 +157,7 @@ def _nondeterministic_operation(seen: Scene) -> list[Clue]:
     clues = [Clue(2.5, _excluded(seen))]
     if seen.batches:
         clues.append(
-            Clue(1.0, f"{seen.batches} batches up to then were equal, the last ones of step {_last_batch(seen)}")
+            Clue(1.0, f"{seen.batches} batches up to then were equal, the last ones of step {last_batch(seen)}")
         )
     flags = seen.a.first.facts.get("flags", {})
     threads = flags.get("threads", 0)
@@ -325,31 +271,3 @@ def _ranked(word: str, share: float, clues: Sequence[Clue]) -> RankedCause:
         evidence=[clue.text for clue in ordered if clue.weight > 0],
         against=[clue.text for clue in ordered if clue.weight < 0],
     )
-
-
-def _first_batch(a: Rank, b: Rank, step: int) -> tuple[int | None, int]:
-    a_steps, a_values = a.series("batch_digest")
-    b_steps, b_values = b.series("batch_digest")
-    common, left, right = np.intersect1d(a_steps, b_steps, assume_unique=True, return_indices=True)
-    other = common[a_values[left] != b_values[right]]
-    return (int(other[0]) if len(other) else None), int((common <= step).sum())
-
-
-def _last_batch(seen: Scene) -> int:
-    rank = seen.a.ranks[seen.agreement.rank]
-    steps = np.intersect1d(rank.series("batch_digest")[0], seen.b.ranks[seen.agreement.rank].series("batch_digest")[0])
-    return int(steps[steps <= seen.first.step][-1])
-
-
-def _generators(a: Rank, b: Rank) -> list[Generator]:
-    key = ("generator", "generator")
-    mine, theirs = a.digests.get(key, {}), b.digests.get(key, {})
-    names = a.entries.get("generator", [])
-    common = sorted(mine.keys() & theirs.keys())
-    found = []
-    for index, name in enumerate(names):
-        differing = [step for step in common if mine[step][index] != theirs[step][index]]
-        if differing:
-            used = any(len({int(run[step][index]) for step in run}) > 1 for run in (mine, theirs))
-            found.append(Generator(name, differing[0], used))
-    return found
