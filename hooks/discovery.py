@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch.nn import Module
+from torch.optim import Optimizer
 
 WRAPPERS = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel", "OptimizedModule")
 NAME_PREFIXES = ("module.", "_orig_mod.", "_fsdp_wrapped_module.")
@@ -54,6 +55,15 @@ def unwrap(module: Module) -> Model:
             break
         inner = following
     return Model(module, inner, wrappers)
+
+
+def real_optimizer(optimizer: Optimizer) -> Optimizer:
+    """The optimizer that steps inside the wrappers of Accelerate, Fabric and Lightning, whose hooks never run."""
+    seen = set()
+    while isinstance(inside := getattr(optimizer, "optimizer", None), Optimizer) and id(inside) not in seen:
+        seen.add(id(inside))
+        optimizer = inside
+    return optimizer
 
 
 def sharing(model: Model) -> list[Module]:

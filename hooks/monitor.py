@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch.nn import Module
@@ -11,7 +11,8 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as optimizers
 from torchvitals.hooks import discovery, sources
 from torchvitals.hooks.exits import exception_details
-from torchvitals.hooks.guard import Action, Decide, Guard, Guarding, of
+from torchvitals.hooks.guard import Action, Decide, Guard, of
+from torchvitals.hooks.guarding import Guarding
 from torchvitals.hooks.observer import Observer
 from torchvitals.hooks.recorder import Recorder, numbers
 from torchvitals.hooks.taps import Taps
@@ -30,28 +31,37 @@ class Monitor:
     ...     optimizer.step()
     """
 
+    everywhere: ClassVar["Monitor | None"] = None
+    """The monitor that watches every optimizer of this process, as under ``torchvitals run``: one speaks for all."""
+
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.observer = Observer(recorder)
         self._taps = Taps()
         self._handles: list[RemovableHandle] = []
+        self._refused: set[str] = set()
 
     @property
     def run(self) -> str:
         """The id of the run this process writes into."""
         return self.recorder.open().path.parent.name
 
-    def log(self, **values: Any) -> None:
+    def log(self, /, **values: Any) -> None:
         """Add numbers that cannot be seen to the step in progress: ``monitor.log(loss=loss, reward=12.5)``.
 
-        Tensors of one element are read when the step is written. ``loss`` replaces the one that was seen.
+        Tensors of one element are read when the step is written, others are left out, which the report will say.
+        ``loss`` replaces the one that was seen. What no step follows is written with the last one.
         """
         pending = self.observer.pending.logged
         for name, value in values.items():
-            if isinstance(value, torch.Tensor):
-                pending[name] = value.detach()
-            else:
+            if not isinstance(value, torch.Tensor):
                 pending.update(numbers({name: value}))
+            elif value.numel() == 1 and not value.is_complex():
+                pending[name] = value.detach()
+            elif name not in self._refused:
+                self._refused.add(name)
+                why = f"monitor.log was given a {value.dtype} of shape {tuple(value.shape)}; log one number of it"
+                self.recorder.not_checked(name, why)
 
     def watch(self, models: Sequence[Module], watched: Iterable[Optimizer]) -> None:
         """Watch these and nothing else."""
@@ -68,6 +78,7 @@ class Monitor:
         after = guard("step", self.observer.after_step)
         # An optimizer's hook must return None, and guard returns what the probe returned: None.
         if only is None:
+            Monitor.everywhere = self
             self._handles = [
                 optimizers.register_optimizer_step_pre_hook(before),
                 optimizers.register_optimizer_step_post_hook(after),
@@ -93,10 +104,14 @@ class Monitor:
 
         ``failed`` says that the job was broken off, which the record of its end will tell.
         """
+        if Monitor.everywhere is self:
+            Monitor.everywhere = None
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self._taps.remove()
+        if self.observer.first_step_over is not None:
+            self.observer.first_step_over()
         self.observer.exits.remove()
         self.observer.detach()
         self.observer.close()
@@ -115,6 +130,24 @@ class Monitor:
         if isinstance(error, Exception):
             self.recorder.event("exception", **exception_details(error, trace))
         self.detach(failed=failed)
+
+
+class Guest(Monitor):
+    """What ``attach`` returns where the whole process is watched already: it adds to that run and ends nothing.
+
+    Args:
+        host: the monitor of the process.
+    """
+
+    def __init__(self, host: Monitor) -> None:
+        self.recorder, self.observer = host.recorder, host.observer
+        self._refused: set[str] = set()
+
+    def detach(self, *, failed: bool = False) -> None:
+        """The process goes on being watched; how it ends, its own monitor will tell."""
+
+    def __exit__(self, *_error: object) -> None:
+        """An exception is told when nobody has caught it."""
 
 
 def attach(
@@ -136,13 +169,20 @@ def attach(
             or a :class:`~torchvitals.hooks.guard.Guard`; by default nothing is done to the job, ever.
 
     Returns:
-        A handle: ``monitor.log(...)``, ``monitor.detach()``, or use it in a ``with``.
+        A handle: ``monitor.log(...)``, ``monitor.detach()``, or use it in a ``with``. Under ``torchvitals run``
+        it belongs to that run, whose directory and overhead hold, so that nothing is counted twice.
 
     Raises:
         TypeError: ``model`` or ``optimizer`` is something else; the message says what was given.
     """
     models = _several(model, Module, "model", "a torch.nn.Module")
     watched = _several(optimizer, Optimizer, "optimizer", "a torch.optim.Optimizer") if optimizer is not None else []
+    watched = [discovery.real_optimizer(each) for each in watched]
+    if Monitor.everywhere is not None:
+        guest = Guest(Monitor.everywhere)
+        guest.watch(models, watched)
+        Monitor.everywhere.protect(of(guard), watched)
+        return guest
     recorder = Recorder(Path(directory) if directory else None, overhead=overhead, role="train" if watched else "serve")
     monitor = Monitor(recorder)
     monitor.watch(models, watched)

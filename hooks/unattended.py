@@ -4,7 +4,6 @@ Nothing is known yet: no model, no optimizer. Optimizers are met at their first 
 called on the way there; a process that only answers requests is met at its first forward.
 """
 
-import logging
 import os
 import weakref
 from typing import Any
@@ -16,10 +15,6 @@ from torch.optim import Optimizer
 from torchvitals.hooks import discovery, guard
 from torchvitals.hooks.monitor import Monitor
 from torchvitals.hooks.recorder import Recorder
-
-log = logging.getLogger("torchvitals")
-
-_monitor: Monitor | None = None
 
 
 class RootFinder:
@@ -104,12 +99,13 @@ class _eager_only:  # noqa: N801 (a function with state that dynamo must see thr
             self._found(module, args)
 
 
-def start() -> Monitor | None:
-    """Watch this process, once; ``None`` in a process that only launches others."""
-    global _monitor  # noqa: PLW0603 (one process, one monitor)
-    if _monitor is not None:
-        return _monitor
-    recorder = Recorder(overhead=float(os.environ.get("TORCHVITALS_OVERHEAD", "0.01")))
+def start() -> Monitor:
+    """Watch this process, once."""
+    return Monitor.everywhere or watch_process(Recorder(overhead=float(os.environ.get("TORCHVITALS_OVERHEAD", "0.01"))))
+
+
+def watch_process(recorder: Recorder) -> Monitor:
+    """Watch whatever this process trains or serves from now on, until the monitor is detached."""
     monitor = Monitor(recorder)
     finder = RootFinder(monitor)
     observer = monitor.observer
@@ -121,7 +117,6 @@ def start() -> Monitor | None:
     monitor.tap(Module, "eval", lambda *_: finder.arm() if not observer.optimizers and not observer.roots else None)
     monitor.tap(torch, "compile", finder.compiled)
     finder.arm()
-    _monitor = monitor
     return monitor
 
 
