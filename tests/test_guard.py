@@ -266,6 +266,27 @@ def test_gradients_that_overflow_only_as_a_norm_are_let_through(tmp_path: Path) 
     assert not events(tmp_path, "guard")
 
 
+def test_a_gradient_that_only_the_guard_looks_at_is_an_incident_at_its_step(tmp_path: Path) -> None:
+    """Far from the input and deep in a run of short steps, of which the monitor counts most."""
+    model = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with attach(model, optimizer, directory=tmp_path, guard="skip"):
+        for index, x in enumerate(batches(300, bad=())):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), x[:, :3].argmax(1)).backward()
+            if index == 250:
+                model[2].weight.grad[1, 1] = NAN  # type: ignore[index,union-attr]
+            optimizer.step()
+
+    (event,) = events(tmp_path, "guard")
+    assert (event.details["at"], event.details["parameters"]) == (250, ["2.weight"])
+    (run,) = tmp_path.iterdir()
+    (incident,) = diagnose_directory(run).incidents
+    assert (incident.kind, incident.first_step, incident.severity) == ("nonfinite", 250, "error")
+    assert "left the step out" in incident.explanation
+    assert bool(torch.isfinite(model[2].weight).all())
+
+
 DDP = """
 import torch, torch.distributed as dist
 from torch import nn
