@@ -119,6 +119,8 @@ def follows(cause: Finding, effect: Finding) -> bool:
         return False
     if effect.kind == "crash" and not _crash_fits(cause, effect):
         return False
+    if effect.kind == "plateau":  # dated to the first loss, whatever has happened since
+        return cause.first_step <= effect.step
     mutual = cause.kind in LEADS_TO.get(effect.kind, frozenset())
     if effect.first_step < cause.first_step - (0 if mutual else EARLY_STEPS):
         return False

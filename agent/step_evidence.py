@@ -9,6 +9,9 @@ from torchvitals.agent.history import Series
 LOOK_BACK = 40
 """Steps before an onset in which its cause is looked for; a compounding schedule needs most of them."""
 
+MOST_OPTIMIZERS = 8
+"""Nobody trains more nets against each other."""
+
 RAW = 50.0
 """Largest input that is no longer a matter of taste: 10^6 standardised values stay below 6, pixels reach 255."""
 
@@ -34,9 +37,31 @@ def scalars(case: Case, name: str) -> Series:
 
 def leap(case: Case, name: str, *, back: int = LOOK_BACK, least: float = 3.0) -> Leap | None:
     """Where a signal went at least ``least`` times beyond all its past, within ``back`` steps before the onset."""
-    series, onset = scalars(case, name), case.opening.first_step
+    return _leap(scalars(case, name), case.opening.first_step, back, least)
+
+
+def leap_elsewhere(case: Case, name: str) -> Leap | None:
+    """The same of another optimizer: in an adversarial pair what one does wrong shows in the other's loss as well.
+
+    Each optimizer counts steps of its own; they are taken to run side by side.
+    """
+    own = case.history.series("learning_rate", case.opening.rank, case.opening.optimizer)
+    for optimizer in range(MOST_OPTIMIZERS):
+        series = case.history.series(name, case.opening.rank, optimizer)
+        if optimizer == case.opening.optimizer or not len(series.steps) or not len(own.steps):
+            continue
+        pace = (int(series.steps[-1]) + 1) / (int(own.steps[-1]) + 1)
+        if found := _leap(series, round(case.opening.first_step * pace), LOOK_BACK, 3.0):
+            return found
+    return None
+
+
+def _leap(series: Series, onset: int, back: int, least: float) -> Leap | None:
     early = (series.steps < onset - back) | (series.steps == series.steps.min(initial=0))
-    near = (series.steps >= onset - back) & (series.steps <= onset + 1) & ~early
+    # where not every step is looked at, the next one that is tells what held at the onset
+    looked = series.steps[series.steps >= onset]
+    last = max(onset + 1, int(looked[0])) if len(looked) else onset + 1
+    near = (series.steps >= onset - back) & (series.steps <= last) & ~early
     past = np.abs(series.values[early & np.isfinite(series.values)])
     if not near.any() or not len(past):
         return None

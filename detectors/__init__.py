@@ -29,6 +29,7 @@ from torchvitals.detectors.thrown_off import ThrownOff
 from torchvitals.detectors.unsynced_backward import UnsyncedBackward
 from torchvitals.detectors.update_ratio import UpdateRatio
 from torchvitals.detectors.vanishing import VanishingGradient, ZeroGradient
+from torchvitals.detectors.wild_start import WildStart
 
 DETECTORS: tuple[type[Detector], ...] = (
     DeadReluByGradient,
@@ -66,4 +67,5 @@ RECORD_DETECTORS: tuple[type[RecordDetector], ...] = (
     Crash,
     Hang,
     Nondeterminism,
+    WildStart,
 )

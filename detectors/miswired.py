@@ -17,12 +17,16 @@ PLACES = ("line", "parameter", "optimizer")
 """Details of a broken relation that say where, the best first."""
 
 
+FROM_THE_START = ("squashed_twice", "never_stepped", "cloned_workers")
+"""Relations of how the code is put together: what is found at step 200 was so at step 0."""
+
+
 class BrokenRelation:
     """A relation that the hooks have looked at and found broken: each tells itself, once per run and kind of relation.
 
     ``squashed_twice`` (a softmax under a cross-entropy), ``dropout_in_evaluation``, ``never_stepped`` (an optimizer
-    whose parameters get gradients), ``frozen_moves`` (a step changed what requires no gradient). They are exact, so
-    there is nothing to set.
+    whose parameters get gradients), ``frozen_moves`` (a step changed what requires no gradient), ``cloned_workers``
+    (workers of a loader whose batches are equal). They are exact, so there is nothing to set.
 
     >>> detector, hello = BrokenRelation(), Hello(run="r", rank=0, world_size=1, pid=7)
     >>> event = Event(9.5, 3, "relation", {"relation": "squashed_twice", "line": "train.py:31", "inner": "softmax"})
@@ -52,7 +56,7 @@ class BrokenRelation:
             Finding(
                 kind=self.kind,
                 severity="warning",
-                first_step=0 if relation in ("squashed_twice", "never_stepped") else record.step,
+                first_step=0 if relation in FROM_THE_START else record.step,
                 step=record.step,
                 value=float(record.details.get("parameters", 1)),
                 threshold=0.0,
@@ -84,7 +88,8 @@ class WrongMode:
 
     Args:
         established: steps in training mode before.
-        patience: steps in evaluation mode in a row.
+        patience: steps that training must have gone on for in evaluation mode,
+        samples: as seen in so many of them; where steps are short not each is looked at.
         burst: forwards without gradients between two steps that are an evaluation.
         bursts: of them, before it is certain.
         share: of the steps that may have such forwards.
@@ -106,11 +111,12 @@ class WrongMode:
         *,
         established: int = 10,  # more than a dry run
         patience: int = 20,  # alternating phases (a probe, a frozen teacher) change sooner
+        samples: int = 5,
         burst: int = 5,
         bursts: int = 2,
         share: float = 0.1,  # evaluating more often than every tenth step is no evaluation
     ) -> None:
-        self.established, self.patience = established, patience
+        self.established, self.patience, self.samples = established, patience, samples
         self.burst, self.bursts, self.share = burst, bursts, share
         self._trained = np.zeros(0, dtype=np.int64)
         self._steps = np.zeros(0, dtype=np.int64)
@@ -144,9 +150,11 @@ class WrongMode:
         wrong = sent & (passes > 0) & ~in_training & (self._trained >= self.established)
         self._trained += in_training
         count = self._streak.update(reading.step, wrong, stepped)
+        many = np.flatnonzero(count >= self.samples).tolist()
+        long = [rank for rank in many if reading.step - self._streak.onset(rank) >= self.patience - 1]
         return [
             self._finding("left_in_evaluation_mode", reading.step, rank, self._streak.onset(rank), float(count[rank]))
-            for rank in np.flatnonzero(count >= self.patience).tolist()
+            for rank in long
             if ("left_in_evaluation_mode", rank) not in self._told
         ]
 

@@ -39,9 +39,9 @@ def on_host(tensor: torch.Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def cleared(parameters: Iterable[torch.Tensor]) -> bool | None:
-    """Whether a gradient of ``parameters`` is cleared: gone, or all zero. ``None``: not to be told without waiting."""
-    answer: bool | None = False
+def cleared(parameters: Sequence[torch.Tensor]) -> bool | None:
+    """Whether a gradient of ``parameters`` is cleared: gone, or all zero. ``None``: nobody can tell without waiting."""
+    answer: bool | None = False if parameters else None
     for parameter in parameters:
         if parameter.grad is None:
             return True

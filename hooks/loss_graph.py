@@ -1,5 +1,6 @@
 """What the loss is made of, read off its graph before backward frees it: a softmax under a softmax."""
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from types import FrameType
@@ -10,7 +11,9 @@ from torchvitals.hooks.operation_line import nearest, operation_line
 
 MOST_NODES = 64
 """Nodes looked at: sums, means and scales of losses, not the model."""
-_SUMMING = ("Add", "Sub", "Mul", "Div", "Mean", "Sum", "Neg", "Stack", "NllLoss", "ToCopy", "Squeeze", "View")
+_SUMMING = (
+    "Add", "Sub", "Mul", "Div", "Mean", "Sum", "Neg", "Stack", "NllLoss", "NllLoss2D", "ToCopy", "Squeeze", "View",
+)  # fmt: skip
 _SHAPING = (
     "View", "UnsafeView", "Reshape", "ReshapeAlias", "Transpose", "T", "Permute", "Squeeze", "Unsqueeze", "ToCopy",
     "Clone", "Slice", "Expand", "Alias",
@@ -34,6 +37,22 @@ def squashed_twice(loss: torch.Tensor, frames: list[FrameType]) -> dict[str, Any
         if applied and fed_by in forbidden:
             line = operation_line(spelled, frames)
             return {"outer": applied, "inner": fed_by.lower(), "line": str(line if line.file else nearest(frames))}
+    return None
+
+
+def start_of_classifier(loss: torch.Tensor) -> dict[str, float] | None:
+    """The first cross-entropy in the graph of ``loss``: its classes, what guessing costs, and what it is."""
+    for node in _loss_nodes(loss):
+        scores, target = getattr(node, "_saved_self", None), getattr(node, "_saved_target", None)
+        if _word(node) not in ("NllLoss", "NllLoss2D") or scores is None or target is None or scores.dim() < 2:
+            continue
+        classes = scores.shape[1]
+        if scores.device.type != "cpu" or classes < 2:
+            return None
+        with torch.no_grad():
+            left_out = (node._saved_ignore_index + (1 << 63)) % (1 << 64) - (1 << 63)  # kept without its sign
+            value = torch.nn.functional.nll_loss(scores.float(), target, ignore_index=left_out)
+        return {"classes": float(classes), "chance": math.log(classes), "loss": float(value)}
     return None
 
 

@@ -18,19 +18,25 @@ class Modes:
     """
 
     def __init__(self) -> None:
+        self._step = -1
+        self._run = 0
+        """Such forwards since the last step."""
         self._depends: weakref.WeakKeyDictionary[Module, bool] = weakref.WeakKeyDictionary()
 
-    def called(self, module: Module | None, output: Any, scalars: dict[str, float]) -> None:
-        """``module`` was called without gradients, or in evaluation mode; add to ``scalars`` what does not fit."""
+    def called(self, module: Module | None, output: Any, scalars: dict[str, float], step: int) -> None:
+        """``module`` was called without gradients, or in evaluation mode, before ``step``: note what does not fit."""
         if module is None:
             return
+        if step != self._step:
+            self._step, self._run = step, 0
         name = ""
         if module.training:
             name = TRAIN_MODE_EVALUATIONS
         elif torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors(output)):
             name = EVAL_MODE_PASSES
         if name and self._depends_on_mode(module):
-            scalars[name] = scalars.get(name, 0.0) + 1.0
+            self._run += 1
+            scalars[name] = max(scalars.get(name, 0.0), float(self._run))
 
     def _depends_on_mode(self, module: Module) -> bool:
         known = self._depends.get(module)

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import Module
 from torch.optim import Optimizer
+from torch.utils.data import dataloader
 from torchvitals.hooks.dropout_in_evaluation import DropoutInEvaluation
-from torchvitals.hooks.loss_graph import squashed_twice
+from torchvitals.hooks.loss_graph import squashed_twice, start_of_classifier
 from torchvitals.hooks.modes import Modes
 from torchvitals.hooks.source import user_frames
+from torchvitals.hooks.worker_batches import WorkerBatches
+from torchvitals.hooks.writes import Writes
 
 if TYPE_CHECKING:
     from torchvitals.hooks.observer import Observer
@@ -42,8 +45,9 @@ class Relations:
         self._kept: tuple[torch.Tensor, torch.Tensor, int] | None = None
         self._heard: dict[int, bool] = {}
         """Optimizer → whether its parameters had gradients when the newest backward pass ended."""
-        self._versions: dict[int, dict[int, int]] = {}
-        """Optimizer → how often its trip-wire's weights had been written to when it had stepped."""
+        self._writes = Writes()
+        self._began = False
+        self._workers = WorkerBatches()
         self.modes = Modes()
         self.dropout = DropoutInEvaluation(lambda line: self._tell("dropout_in_evaluation", line=line))
 
@@ -57,6 +61,8 @@ class Relations:
         taps.wrap(torch.autograd, "backward", guard("relations", begins), ended)
         made = guard("relations", lambda _result, args, _kwargs: self._made.add(args[0]))
         taps.wrap(Optimizer, "__init__", None, made)
+        loaded = guard("relations", lambda result, args, _kwargs: self.loaded(args[0], result))
+        taps.wrap(dataloader._BaseDataLoaderIter, "__next__", None, loaded)
 
     def loss_seen(self, loss: Any) -> None:
         """``backward`` of ``loss`` is about to run: its graph is whole."""
@@ -65,9 +71,20 @@ class Relations:
         self._graphs_left -= 1
         if found := squashed_twice(loss, list(user_frames())):
             self._tell("squashed_twice", **found)
+        if not self._began:
+            self._began = True
+            if start := start_of_classifier(loss):
+                self._observer.recorder.event("first_loss", **start)
+
+    def loaded(self, iterator: Any, batch: Any) -> None:
+        """A data loader has answered."""
+        if found := self._workers.loaded(iterator, batch):
+            self._tell("cloned_workers", **found)
 
     def backward_ended(self) -> None:
-        """Gradients have arrived: note for which optimizers."""
+        """Gradients have arrived: note for which optimizers, in steps that are looked at closely."""
+        if not self._observer.sampling:
+            return
         for watch in self._observer.optimizers:
             self._heard[watch.index] = any(parameter.grad is not None for parameter in watch.tripwire)
 
@@ -79,17 +96,15 @@ class Relations:
     def evaluated(self, module: Module | None, output: Any) -> None:
         """It has answered."""
         self.dropout.leave()
-        self.modes.called(module, output, self._observer.pending.scalars)
+        self.modes.called(module, output, self._observer.pending.scalars, self._observer.recorder.step)
 
     def before(self, watch: "OptimizerWatch") -> None:
         """``watch`` is about to step."""
         scalars = self._observer.pending.scalars
         if self._heard.pop(watch.index, False) and all(parameter.grad is None for parameter in watch.tripwire):
             scalars["gradients_lost"] = 1.0
-        before, now = self._versions.get(watch.index, {}), _versions(watch.tripwire)
-        written = sum(before.get(key, version) != version for key, version in now.items())
-        if written:
-            scalars["weights_overwritten"] = written / len(now)
+        if share := self._writes.before(watch):
+            scalars["weights_overwritten"] = share
         if watch.sampled:
             self._keep_frozen(watch.parameters)
         if watch.index == 0 and watch.step == SETTLED_STEP:
@@ -97,7 +112,7 @@ class Relations:
 
     def after(self, watch: "OptimizerWatch") -> None:
         """It has stepped."""
-        self._versions[watch.index] = _versions(watch.tripwire)
+        self._writes.after(watch)
         if self._kept is not None:
             self._compare_frozen()
 
@@ -136,11 +151,6 @@ class Relations:
         if relation not in self._told:
             self._told.add(relation)
             self._observer.recorder.event("relation", relation=relation, **details)
-
-
-def _versions(parameters: Sequence[torch.Tensor]) -> dict[int, int]:
-    """How often each has been written to in place; writing through ``.data`` is not counted."""
-    return {id(parameter): parameter._version for parameter in parameters}
 
 
 def _held(optimizer: Optimizer) -> Iterator[torch.Tensor]:

@@ -23,7 +23,8 @@ def tell(birth: Birth, scene: Scene, *, phase: str, why: str) -> Origin:
 
     Keys beyond the plain ones: ``value`` (``nan``, ``inf``, ``-inf``), ``dtype`` and ``shape`` of the first
     non-finite result, ``node`` (autograd's name, backward only), ``forward_operation`` (which created it),
-    ``columns`` (of a bad batch) and ``parameter`` (the first non-finite one).
+    ``columns`` and ``outside`` (of a bad batch: whether it is in a target, which the model does not get), and
+    ``parameter`` (the first non-finite one).
     """
     bad_parameter = next((name for name, p in scene.parameters.items() if kind_of(p.detach())), "")
     from_batch = birth.source == "batch"
@@ -50,6 +51,8 @@ def tell(birth: Birth, scene: Scene, *, phase: str, why: str) -> Origin:
     }
     if from_batch:
         origin["operation"] = "batch"
+        # what the model was called with is finite: it is in a tensor that only the loss has seen
+        origin["outside"] = scene.batch is not None and _batch_finite(scene.batch)
     return origin
 
 

@@ -178,6 +178,7 @@ EVENT_KINDS: dict[str, str] = {
     "not_checked": "Something cannot be seen; details hold `what` and `why`.",
     "fuse": "A probe failed inside and was removed; details hold its name and the error.",
     "origin": "Replay named the first operation that made a non-finite value; see hooks/replay.py.",
+    "first_loss": "What a classifier's first loss is, worked out from its graph: `loss`, `classes`, `chance`.",
     "relation": "A relation of sound training loops is broken: which `relation`, and where; see hooks/relations.py.",
     "holder": "The leak hunt named what keeps objects alive; see hooks/leaks.py.",
     "repeat": "A step was run again on the same inputs; the first operation that gave other bits: hooks/repeats.py.",

@@ -35,6 +35,7 @@ from torchvitals.agent.causes.rank_local_update import RankLocalUpdate
 from torchvitals.agent.causes.retained_graph import RetainedGraph
 from torchvitals.agent.causes.saturating_activation import SaturatingActivation
 from torchvitals.agent.causes.slow_dataloader import SlowDataloader
+from torchvitals.agent.causes.slow_dependency import SlowDependency
 from torchvitals.agent.causes.stale_optimizer_parameters import StaleOptimizerParameters
 from torchvitals.agent.causes.slow_compute_rank import SlowComputeRank
 from torchvitals.agent.causes.train_mode_missing import TrainModeMissing
@@ -79,6 +80,7 @@ CAUSES: tuple[type[Cause], ...] = (
     RetainedGraph,
     SaturatingActivation,
     SlowDataloader,
+    SlowDependency,
     StaleOptimizerParameters,
     TrainModeMissing,
     UncaughtException,

@@ -34,7 +34,8 @@ class BadBatch:
 def _of_values(case: Case, found: dict[str, Any]) -> list[Clue]:
     clues = []
     if found.get("batch_finite") is False or found.get("operation") == "batch":
-        clues.append(Clue(4.0, "the replay found non-finite values in the batch itself"))
+        where = "a target, which the model does not get" if found.get("outside") else "the batch itself"
+        clues.append(Clue(4.0, f"the replay found non-finite values in {where}"))
     elif found.get("batch_finite") and case.opening.kind == "nonfinite":
         outlying = bool(_of_size(case))  # finite, and for all that not like the others
         clues.append(Clue(-0.5 if outlying else -3.0, "the replay found the batch finite"))
@@ -72,9 +73,10 @@ def _place(found: dict[str, Any]) -> str:
     if found.get("operation") != "batch" and found.get("batch_finite") is not False:
         return ""
     columns, rows = found.get("columns") or [], found.get("batch_rows") or []
+    what = "target" if found.get("outside") else "input"
     if len(columns) == 1:
-        return f"input column {columns[0]}"
-    return f"input row {rows[0]}" if len(rows) == 1 else "input"
+        return f"{what} column {columns[0]}"
+    return f"{what} row {rows[0]}" if len(rows) == 1 else what
 
 
 def _which(found: dict[str, Any]) -> str:

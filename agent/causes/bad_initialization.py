@@ -94,6 +94,11 @@ def _clues(case: Case, norm: float | None, largest: float) -> list[Clue]:
         clues.append(Clue(-2.0, f"the first gradient was ordinary ({norm:.3g})"))
     if largest > WIDE:
         clues.append(Clue(2.0, f"a module put out {largest:.3g}"))
+    wild = next((f for f in case.of_kind("explosion") if f.evidence.get("signal") == "first_loss"), None)
+    if wild:
+        classes, chance = wild.evidence["classes"], wild.evidence["chance"]
+        said = f"the first loss is {wild.value:.3g}, and guessing among {classes:.0f} classes costs {chance:.2g}"
+        clues.append(Clue(3.0, said))
     raw = raw_input(case)
     if clues and raw:
         clues.append(Clue(-3.0, f"the inputs are {raw:.3g} large themselves"))

@@ -1,9 +1,11 @@
-"""Every rank draws the same random numbers where each should draw its own: the same batches, many times over."""
+"""Ranks or loader workers draw the same random numbers where each should draw its own: the same batches again."""
 
 from typing import Any, ClassVar
 
+from torchvitals.agent.broken_relation import broken
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.ranks import ranks_text
+from torchvitals.detectors.detector import Finding
 
 SPLITS = ("DistributedSampler", "DistributedBatchSampler", "BatchSamplerShard")
 """Samplers that give each rank a part of its own."""
@@ -12,13 +14,15 @@ DRAWS = ("RandomSampler", "WeightedRandomSampler", "SubsetRandomSampler")
 
 
 class DuplicatedAugmentationSeed:
-    """The batches of several ranks are equal, and the loader's sampler says how that can be."""
+    """The batches of several ranks, or of a loader's workers, are equal, and the sampler says how that can be."""
 
     word: ClassVar[str] = "duplicated_augmentation_seed"
-    explains: ClassVar[tuple[str, ...]] = ("duplicate_data",)
+    explains: ClassVar[tuple[str, ...]] = ("duplicate_data", "miswired")
     prior: ClassVar[float] = 0.0
 
     def weigh(self, case: Case) -> Opinion | None:
+        if workers := broken(case, "cloned_workers"):
+            return _of_workers(workers)
         found = case.of_kind("duplicate_data")
         if not found:
             return None
@@ -40,6 +44,24 @@ class DuplicatedAugmentationSeed:
                 "augmentation drawn at random, seed with the rank in it, for example `torch.manual_seed(seed + rank)`."
             ),
         )
+
+
+def _of_workers(finding: Finding) -> Opinion:
+    workers, batches, distinct = (int(finding.evidence.get(key, 0)) for key in ("workers", "batches", "distinct"))
+    return Opinion(
+        clues=[Clue(4.0, f"of {batches} batches of {workers} loader workers only {distinct} were different")],
+        title=f"All {workers} loader workers give the same batches",
+        explanation=(
+            f"Of the first {batches} batches only {distinct} were different: each worker process has a copy of one "
+            "random generator, so all of them draw the same samples. The job learns from a part of its data, "
+            f"{workers} times over."
+        ),
+        remedy=(
+            "Seed the dataset's own generator in each worker: `worker_init_fn`, or `torch.utils.data.get_worker_info()"
+            ".seed` where it is made. A generator kept in the dataset or its class is copied as it stands."
+        ),
+        where="data loader",
+    )
 
 
 def _sampler(loader: dict[str, Any]) -> list[Clue]:

@@ -2,8 +2,11 @@
 
 from typing import Any, ClassVar
 
+import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.causes.learning_rate_zero import NEGLIGIBLE
 from torchvitals.agent.layer_names import layer_of
+from torchvitals.agent.step_evidence import scalars
 from torchvitals.detectors.detector import Finding
 
 
@@ -50,8 +53,12 @@ def _clues(finding: Finding, frozen: int) -> list[Clue]:
 
 def _against(case: Case, relations: dict[str, Finding]) -> list[Clue]:
     clues = []
+    rates = scalars(case, "learning_rate")
+    since = rates.values[rates.steps >= case.opening.first_step]
     if "learning_rate_zero" in relations:
         clues.append(Clue(-4.0, "the learning rate is zero"))
+    elif len(since) and np.median(since) <= NEGLIGIBLE:
+        clues.append(Clue(-3.0, f"the learning rate is {np.median(since):.1e}, too small for any weight to move"))
     if "stale_parameters" in relations:
         clues.append(Clue(-3.0, "the optimizer holds parameters that no model uses"))
     small = [f for f in case.of_kind("update_ratio") if f.evidence.get("side") == "low"]

@@ -3,7 +3,16 @@
 from typing import ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.step_evidence import Leap, at_onset, first_value, leap, never_cleared, raw_input, scalars
+from torchvitals.agent.step_evidence import (
+    Leap,
+    at_onset,
+    first_value,
+    leap,
+    leap_elsewhere,
+    never_cleared,
+    raw_input,
+    scalars,
+)
 
 ADAPTIVE = ("Adam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Lion", "Lamb", "Adafactor", "Muon")
 HIGH = {"adaptive": 1e-2, "plain": 0.5}
@@ -34,7 +43,7 @@ class LearningRateTooHigh:
         rate = at_onset(case, "learning_rate")
         if not rate:
             return None
-        jump = leap(case, "learning_rate")
+        jump = leap(case, "learning_rate") or leap_elsewhere(case, "learning_rate")
         began = jump.step if jump else case.opening.first_step
         return Opinion(
             clues=[*_of_rate(case, rate, jump), *_of_start(case), *_of_others(case)],
@@ -77,6 +86,8 @@ def _of_start(case: Case) -> list[Clue]:
     norm = first_value(case, "gradient_norm_unclipped") or first_value(case, "gradient_norm")
     if opening.kind == "nonfinite" and opening.first_step == 0:
         return [Clue(-4.0, "it was not finite before the first update")]
+    if opening.evidence.get("signal") == "first_loss":
+        return [Clue(-4.0, f"the loss was {opening.value:.3g} before the first update already")]
     clues = [Clue(1.5, f"it began at step {opening.first_step}, with the first updates")]
     if norm is not None and norm < 100:
         clues.append(Clue(1.0, f"the gradient was ordinary ({norm:.3g}) before the first update"))

@@ -19,17 +19,18 @@ class MisplacedZeroGrad:
     def weigh(self, case: Case) -> Opinion | None:
         opening = case.opening
         lost = case.history.series("gradients_lost", None, opening.optimizer)
-        steps = case.history.series("learning_rate", None, opening.optimizer).steps
+        steps = case.history.series("sampling_interval", None, opening.optimizer).steps  # those looked at closely
         since = int(np.count_nonzero(steps >= opening.first_step))
         count = int(np.count_nonzero(lost.steps >= opening.first_step))
         if not count or count < MOST * since:
             return None
+        seen = f"{count} of {since} steps that were looked at"
         return Opinion(
-            clues=[Clue(5.0, f"in {count} of {since} steps gradients had arrived and were gone before the step")],
+            clues=[Clue(5.0, f"in {seen} gradients had arrived and were gone before the step")],
             title="Gradients are cleared between backward() and step()",
             explanation=(
-                f"In {count} of {since} steps backward() left gradients and the optimizer found none: zero_grad() is "
-                "called in between, so no step changes anything."
+                f"In {seen} backward() left gradients and the optimizer found none: zero_grad() is called in between, "
+                "so no step changes anything."
             ),
             remedy="Move optimizer.zero_grad() in front of backward(), or behind step().",
             where="optimizer",

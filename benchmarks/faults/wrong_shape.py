@@ -9,6 +9,6 @@ optimizer = task.optimizer()
 for step, (inputs, targets) in enumerate(task.batches(200)):
     batch = inputs[..., :-1] if step == 130 else inputs
     optimizer.zero_grad()
-    loss = task.loss(task.model(batch), targets)  # FAULT
+    loss = task.loss(task.model(batch), targets)
     loss.backward()
     optimizer.step()

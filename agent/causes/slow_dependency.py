@@ -1,0 +1,58 @@
+"""Something outside the model and the loader takes the time: a tracking call, a write to storage, a lock."""
+
+from typing import ClassVar
+
+import numpy as np
+from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.history import Series
+
+PHASES = ("data_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds")
+MOST = 0.6
+"""Share of the added time that must lie outside all phases."""
+
+
+class SlowDependency:
+    """Speaks from where the added time of each step went: into no phase that belongs to training."""
+
+    word: ClassVar[str] = "slow_dependency"
+    explains: ClassVar[tuple[str, ...]] = ("slowdown",)
+    prior: ClassVar[float] = 0.0
+
+    def weigh(self, case: Case) -> Opinion | None:
+        found = case.of_kind("slowdown")
+        if not found:
+            return None
+        onset = found[0].first_step
+        total = _added(case.history.series("step_seconds", found[0].rank), onset)
+        inside = sum(_added(case.history.series(phase, found[0].rank), onset) for phase in PHASES)
+        if not total > 0:
+            return None
+        share = 1 - inside / total
+        if share < MOST:
+            return None
+        milliseconds = 1e3 * (total - inside)
+        return Opinion(
+            clues=[
+                Clue(
+                    3.0, f"{share:.0%} of the added time of a step ({milliseconds:.3g} ms) lies in no phase of training"
+                )
+            ],
+            title=f"{milliseconds:.3g} ms a step outside the model since step {onset}"[:79],
+            explanation=(
+                f"Since step {onset} each step takes {1e3 * total:.3g} ms longer, and {share:.0%} of that is neither "
+                "loader, forward, backward nor optimizer: the loop's own code waits for something."
+            ),
+            remedy=(
+                "Look at what the loop calls between the steps: logging to a service, writing checkpoints, metrics, "
+                "locks. Do it less often, in the background, or with a time limit."
+            ),
+        )
+
+
+def _added(series: Series, onset: int) -> float:
+    """By how much the median grew at ``onset``; 0 where the phase was not seen."""
+    finite = np.isfinite(series.values)
+    before, after = series.values[finite & (series.steps < onset)], series.values[finite & (series.steps >= onset)]
+    if not len(after):
+        return 0.0
+    return float(np.median(after)) - (float(np.median(before)) if len(before) else 0.0)

@@ -1,0 +1,235 @@
+"""Relations of sound training loops: each broken one is told with its cause, and its healthy twin is silent."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss, pad
+from torchvitals.agent.offline import diagnose_directory
+from torchvitals.hooks import attach
+from torchvitals.hooks.loss_graph import squashed_twice, start_of_classifier
+from torchvitals.hooks.modes import Modes
+from torchvitals.hooks.worker_batches import WorkerBatches
+
+STEPS = 120
+
+
+def net(dropout=0.1):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 4))
+
+
+def batch():
+    inputs = torch.randn(16, 8)
+    return inputs, inputs[:, :4].argmax(1)
+
+
+def told(directory, model, train, optimizer=None):
+    """(kind, cause, place) of every incident of a training; ``train(model, optimizer, step)`` is one step."""
+    optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=0.05)
+    with attach(model, optimizer, directory=directory, overhead=1.0):
+        for step in range(STEPS):
+            train(model, optimizer, step)
+    (run,) = [path for path in directory.iterdir() if path.is_dir()]
+    return [(i.kind, i.cause, i.where) for i in diagnose_directory(run).incidents]
+
+
+def learn(model, optimizer, _step=0, loss=cross_entropy):
+    inputs, labels = batch()
+    optimizer.zero_grad()
+    loss(model(inputs), labels).backward()
+    optimizer.step()
+
+
+def evaluate(model, forwards=6):
+    with torch.no_grad():
+        for _ in range(forwards):
+            model(torch.randn(16, 8))
+
+
+def test_a_softmax_under_a_softmax(tmp_path):
+    model = nn.Sequential(net(), nn.Softmax(-1))
+
+    (incident,) = told(tmp_path, model, learn)
+
+    assert incident[:2] == ("miswired", "double_softmax")
+    assert incident[2].startswith("tests/test_miswired.py:") or "test_miswired.py:" in incident[2]
+
+
+def test_training_goes_on_in_evaluation_mode(tmp_path):
+    def train(model, optimizer, step):
+        learn(model, optimizer)
+        if step == 40:
+            model.eval()
+            evaluate(model)
+
+    assert told(tmp_path, net(), train) == [("miswired", "train_mode_missing", "")]
+
+
+def test_evaluations_in_training_mode(tmp_path):
+    def train(model, optimizer, step):
+        learn(model, optimizer)
+        if step % 30 == 29:
+            evaluate(model)
+
+    assert told(tmp_path, net(), train) == [("miswired", "eval_mode_missing", "")]
+
+
+class Careless(nn.Module):
+    """Drops in evaluation mode, too, unless it is told not to."""
+
+    def __init__(self, heeds):
+        super().__init__()
+        self.inner, self.heeds = net(0.0), heeds
+
+    def forward(self, rows):
+        return nn.functional.dropout(self.inner(rows), 0.2, training=self.training or not self.heeds)
+
+
+@pytest.mark.parametrize("heeds", [True, False])
+def test_a_functional_dropout_that_ignores_the_mode(tmp_path, heeds):
+    def train(model, optimizer, step):
+        model.train()
+        learn(model, optimizer)
+        if step % 30 == 29:
+            evaluate(model.eval())
+
+    found = told(tmp_path, Careless(heeds), train)
+
+    assert [incident[:2] for incident in found] == ([] if heeds else [("miswired", "eval_mode_missing")])
+    assert heeds or "test_miswired.py:" in found[0][2]
+
+
+@pytest.mark.parametrize("keeps_gradients", [True, False])
+def test_frozen_parameters_that_move(tmp_path, keeps_gradients):
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+
+    def train(model, optimizer, step):
+        if step == 50:
+            model[0].requires_grad_(requires_grad=False)
+        inputs, labels = batch()
+        optimizer.zero_grad(set_to_none=not keeps_gradients)
+        cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+
+    found = told(tmp_path, model, train, optimizer)
+
+    assert found == ([("miswired", "frozen_but_updated", "0")] if keeps_gradients else [])
+
+
+def test_gradients_cleared_before_the_step(tmp_path):
+    def train(model, optimizer, _step):
+        inputs, labels = batch()
+        cross_entropy(model(inputs), labels).backward()
+        optimizer.zero_grad()
+        optimizer.step()
+
+    assert told(tmp_path, net(), train) == [("stuck_parameters", "misplaced_zero_grad", "optimizer")]
+
+
+def test_a_loss_of_nothing(tmp_path):
+    def train(model, optimizer, _step):
+        learn(model, optimizer, loss=lambda scores, labels: cross_entropy(scores * torch.zeros(16, 1), labels))
+
+    assert [incident[:2] for incident in told(tmp_path, net(), train)] == [("vanishing", "constant_loss")]
+
+
+def easy():
+    """Two classes that one weight tells apart: learnt within tens of steps."""
+    inputs = torch.randn(16, 8)
+    return inputs + 4 * pad((labels := inputs[:, :1].gt(0).long()).float() - 0.5, (0, 7)), labels[:, 0]
+
+
+@pytest.mark.parametrize("what", ["drawn anew", "swapped and back", "one layer"])
+def test_weights_written_to_between_two_steps(tmp_path, what):
+    def train(model, optimizer, step):
+        if step == 90 and what == "drawn anew":
+            for layer in (model[0], model[3]):
+                layer.reset_parameters()
+        if step in (60, 90) and what == "swapped and back":
+            model.load_state_dict(copy.deepcopy(model.state_dict()))
+        if step == 90 and what == "one layer":
+            with torch.no_grad():
+                model[3].bias.sub_(0.1)
+        inputs, labels = easy()
+        optimizer.zero_grad()
+        cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+
+    found = told(tmp_path, net(0.0), train)
+
+    expected = [("lost_progress", "weights_overwritten", "parameters")] if what == "drawn anew" else []
+    assert found == expected
+
+
+def test_what_a_wild_net_begins_with(tmp_path):
+    model = net()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(100)
+
+    assert [incident[:2] for incident in told(tmp_path, model, learn)] == [("explosion", "bad_initialization")]
+
+
+def test_the_other_net_of_a_pair_is_no_evaluation(tmp_path):
+    teacher = net()
+
+    def train(model, optimizer, _step):
+        inputs, _ = batch()
+        with torch.no_grad():
+            goal = teacher(inputs)
+            again = model(inputs)
+        optimizer.zero_grad()
+        mse_loss(model(inputs), (goal + again) / 2).backward()
+        optimizer.step()
+
+    assert told(tmp_path, net(), train) == []
+
+
+def test_losses_that_squash_once():
+    scores = torch.randn(6, 4, requires_grad=True)
+    labels = torch.arange(6) % 4
+    plain = cross_entropy(scores, labels) + 0.1 * scores.softmax(-1).square().mean()
+    attention = cross_entropy(scores.softmax(-1) @ torch.randn(4, 4), labels)
+
+    assert squashed_twice(plain, []) is None
+    assert squashed_twice(attention, []) is None
+    assert squashed_twice(3 * cross_entropy(scores.softmax(-1).reshape(6, 4), labels) / 2, [])["inner"] == "softmax"
+    assert squashed_twice(binary_cross_entropy_with_logits(scores.sigmoid(), scores.detach()), [])["outer"]
+
+
+def test_the_first_loss_is_worked_out_whatever_its_scale():
+    scores = torch.zeros(6, 4, requires_grad=True)
+    labels = torch.arange(6) % 4
+
+    found = start_of_classifier(1000 * cross_entropy(scores, labels, reduction="sum"))
+
+    assert found["loss"] == pytest.approx(found["chance"])
+
+
+def test_modes_count_only_models_on_which_they_have_a_say():
+    modes, scalars = Modes(), {}
+
+    modes.called(net(0.0), torch.zeros(1), scalars, 0)
+    assert scalars == {}
+    for _ in range(3):
+        modes.called(net(), torch.zeros(1), scalars, 0)
+    modes.called(net(), torch.zeros(1), scalars, 1)
+    assert scalars == {"train_mode_evaluations": 3.0}
+
+
+class Loader:
+    _num_workers = 2
+
+
+@pytest.mark.parametrize(("equal", "told_of"), [(True, True), (False, False)])
+def test_workers_that_draw_the_same_samples(equal, told_of):
+    batches, loader, found = WorkerBatches(), Loader(), []
+
+    for number in range(16):
+        rows = torch.full((4, 3), float(number // 2 if equal else number))
+        found.append(batches.loaded(loader, [rows, torch.zeros(4)]))
+
+    assert any(found) is told_of
