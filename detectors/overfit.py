@@ -10,11 +10,11 @@ from torchvitals.detectors.scalars import Floats, Mask, scalar, subjects_of
 class Overfit:
     """The validation loss has turned and keeps rising while the training loss keeps falling.
 
-    An evaluation is a step that sends ``validation_loss`` (``monitor.log(validation_loss=...)``); the training loss
-    beside it is the mean of the steps since the one before. Evaluations are noisy, and the best of many is a lucky
-    one, so medians of three are compared. Three keys: ``patience`` of them in a row lie above the lowest by more than
-    ``worse``; they rise by ``rising`` meanwhile; and the training loss has fallen below ``falling`` of what it was
-    at the lowest. The onset is the best evaluation.
+    An evaluation is a step that sends ``validation_loss`` (logged, or found in the job: hooks/validation.py); the
+    training loss beside it is the mean of the steps since the one before. Evaluations are noisy, and the best of many
+    is a lucky one, so medians of three are compared. Three keys: ``patience`` of them in a row lie above the lowest
+    by more than ``worse``; they rise by ``rising`` meanwhile; and the training loss has fallen below ``falling`` of
+    what it was at the lowest. The onset is the best evaluation.
 
     A validation loss of zero or less has no scale and is left alone.
 
@@ -67,7 +67,7 @@ class Overfit:
 
     def status(self) -> Status:
         if not self.seen.any():
-            return Status("not_checked", "no `validation_loss` was logged: monitor.log(validation_loss=...)")
+            return Status("not_checked", "no validation loss was logged or found: monitor.log(validation_loss=...)")
         if self.fired.any():
             return Status("alarm")
         missing = self.patience + 2 - int(self.seen.max())

@@ -28,6 +28,7 @@ from torchvitals.hooks.pending import Pending
 from torchvitals.hooks.recorder import Recorder
 from torchvitals.hooks.relations import Relations
 from torchvitals.hooks.serving import QUIET_WHERE_TRAINED, Service
+from torchvitals.hooks.validation import ValidationLoss, tell_validation
 from torchvitals.signals.records import Event
 
 LAUNCHERS = ("torch.distributed.run", "accelerate.commands.launch", "deepspeed.launcher.runner")
@@ -61,6 +62,7 @@ class Observer:
         self.losses = Losses(self)
         self.origins = Origins(self)
         self.relations = Relations(self)
+        self.validation = ValidationLoss()
         self.beat = Heartbeat(recorder, collectives=self.collectives)
         self.exits = Exits(self._leaving, lambda: recorder.step, ending=guard("abandoned", self.origins.of_abandoned))
         self._services: dict[int, Service] = {}
@@ -71,6 +73,8 @@ class Observer:
         self._arrive = guard("arrivals", self.arrivals.step)
         self._arrived = guard("arrivals", self.arrivals.close)
         self._tell_orphans = guard("orphans", tell_orphans)
+        self._validates = guard("validation", self.validation.evaluated)
+        self._tell_validation = guard("validation", tell_validation)
         self._relate = guard("relations", self.relations.evaluated)
 
     # -- what is watched --------------------------------------------------------------------------
@@ -137,6 +141,8 @@ class Observer:
 
     def before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Optimizer pre-hook."""
+        if self._evaluations:
+            self._tell_validation(self)
         self.watch_optimizer(optimizer).before(optimizer, args, kwargs)
 
     def after_step(self, optimizer: Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
@@ -245,6 +251,7 @@ class Observer:
         """A root was called without gradients, or in evaluation mode: an evaluation, or a request."""
         self.interrupted = True
         self._relate(root.module(), output)
+        self._validates(root.module(), output)
         fed = self.pending.loader_batches > 0
         if self.will_train:
             # Nothing is kept of an evaluation, a teacher or a policy at play: there is one in every step of some jobs.

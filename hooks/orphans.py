@@ -18,7 +18,7 @@ NAMED = 8
 class Orphans(NamedTuple):
     """What the optimizers hold and no module owns, and what took its place."""
 
-    count: int
+    number: int
     left_out: list[str]
     """Names of trainable parameters in the trained models that no optimizer holds."""
 
@@ -28,7 +28,7 @@ def tell_orphans(observer: "Observer") -> None:
     held = [parameter for watch in observer.optimizers for parameter in watch.parameters]
     trained = [m for root in observer.roots if root.training_calls and (m := root.module()) is not None]
     if found := orphans(held, trained):
-        observer.pending.scalars["orphaned_parameters"] = float(found.count)
+        observer.pending.scalars["orphaned_parameters"] = float(found.number)
         observer.recorder.learn(left_out=found.left_out[:NAMED])
 
 

@@ -27,7 +27,11 @@ class Signal(msgspec.Struct, frozen=True):
 SIGNALS: tuple[Signal, ...] = (
     # every optimizer step
     Signal("loss", "1", "none", "step", "What the job minimises, unscaled; summed over one step's backward roots."),
-    Signal("validation_loss", "1", "none", "step", "What the job logged with `monitor.log(validation_loss=...)`."),
+    Signal(
+        "validation_loss", "1", "none", "step",
+        "Mean loss of the last evaluation: as logged by `monitor.log(validation_loss=...)`, as the model returned it, "
+        "or as a variable of the job like `val_loss` holds it.",
+    ),
     Signal("learning_rate", "1", "none", "step", "The largest learning rate of the optimizer's groups."),
     Signal("gradient_norm", "1", "none", "step", "Global 2-norm of the gradients the optimizer is about to apply."),
     Signal("gradient_norm_unclipped", "1", "none", "step", "The same before clipping; present when the job clips."),
