@@ -140,6 +140,7 @@ class Diagnosis:
             explanation=" ".join(filter(None, (opinion.explanation, guard_note(case, root)))),
             remedy=opinion.remedy,
             findings=findings,
+            stacks=next((f.evidence["groups"] for f in findings if f.evidence.get("groups")), []),
             links=links(root, findings),
         )
 

@@ -39,6 +39,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     explanation: str
     remedy: str
     findings: list[Finding] = []
+    stacks: list[dict[str, Any]] = []
+    """Of a hang: ranks that do the same, the largest group first: ranks, doing, where, waits, frames."""
     links: dict[str, Any] = {}
     """For plots: the signals, ranks and step range worth looking at."""
 

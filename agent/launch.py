@@ -21,6 +21,7 @@ from typing import Any
 from torchvitals.agent.errors import CommandError
 from torchvitals.agent.false_alarms import VARIABLE
 from torchvitals.agent.oom import OomKills
+from torchvitals.agent.watchman import Watchman
 from torchvitals.signals.reader import RunReader, SpoolError
 from torchvitals.signals.records import LAUNCHER_RANK, Event, Hello
 from torchvitals.signals.spool import SpoolWriter
@@ -76,12 +77,16 @@ def launch(
     watched = spool.write(Event(time.time(), -1, "command", details))
     if not watched:
         say(f"not recording, the job runs all the same; {directory}: {spool.failure}; choose another with --dir")
-    code, stopped_by = _wait(process)
+    watchman = Watchman(directory / run, spool.write)
+    if watched:
+        watchman.start()
+    code = _wait(process, watchman.asked)
+    watchman.stop()
     ended = {
         "code": code,
         "signal": -code if code < 0 else None,
         "oom_kills": kills.since(),
-        "stopped_by": stopped_by,
+        "stopped_by": next(iter(watchman.asked), None),
     }
     spool.write(Event(time.time(), -1, "command_exit", ended))
     spool.close()
@@ -185,12 +190,11 @@ def _start(command: Sequence[str], environ: Mapping[str, str]) -> "subprocess.Po
         ) from None
 
 
-def _wait(process: "subprocess.Popen[bytes]") -> tuple[int, int | None]:
-    """Wait for the command, handing on the signals that were meant for it.
+def _wait(process: "subprocess.Popen[bytes]", asked: list[int]) -> int:
+    """Wait for the command, handing on the signals that were meant for it, and return its code.
 
-    Returns its code and the first signal by which somebody asked it to end; ``None`` when nobody did.
+    The signals by which somebody asks it to end are noted in ``asked``.
     """
-    asked: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
         del frame
@@ -206,7 +210,7 @@ def _wait(process: "subprocess.Popen[bytes]") -> tuple[int, int | None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    return code, next(iter(asked), None)
+    return code
 
 
 def _has_terminal() -> bool:

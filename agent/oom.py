@@ -1,4 +1,4 @@
-"""How often the kernel killed for memory in this control group: the one witness of a silent death."""
+"""How often the kernel killed for memory in a control group: the one witness of a silent death."""
 
 from pathlib import Path
 
@@ -7,16 +7,17 @@ FILES = ("memory.events", "memory.oom_control")
 
 
 class OomKills:
-    """Counts kills since it was made.
+    """Counts kills since it was made, in the control group that the process is in now.
 
     Args:
         proc, cgroups: where the kernel's file systems are mounted.
+        pid: whose control group; it is looked up once, so it may be asked after the process is gone.
 
     """
 
-    def __init__(self, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> None:
-        self._proc = proc
+    def __init__(self, proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup"), pid: str = "self") -> None:
         self._cgroups = cgroups
+        self._places = self._find(proc / pid / "cgroup")
         self._before = self._read()
 
     def since(self) -> int | None:
@@ -25,7 +26,7 @@ class OomKills:
         return None if now is None or self._before is None else now - self._before
 
     def _read(self) -> int | None:
-        for place in self._places():
+        for place in self._places:
             for file in FILES:
                 try:
                     lines = (place / file).read_text().splitlines()
@@ -36,9 +37,9 @@ class OomKills:
                         return int(line.split()[1])
         return None
 
-    def _places(self) -> list[Path]:
+    def _find(self, groups: Path) -> list[Path]:
         try:
-            lines = (self._proc / "self" / "cgroup").read_text().splitlines()
+            lines = groups.read_text().splitlines()
         except OSError:
             lines = []
         places = []

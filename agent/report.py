@@ -44,6 +44,7 @@ def incident_object(incident: Incident) -> dict[str, Any]:
         "title": incident.title,
         "explanation": incident.explanation,
         "remedy": incident.remedy,
+        "stacks": incident.stacks,
     }
 
 

@@ -4,78 +4,25 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torchvitals.detectors.detector import Finding, Status
-from torchvitals.detectors.job_frames import innermost_own
+from torchvitals.detectors.ending import Ending, earliest, known_at, place_of, same_exception
+from torchvitals.detectors.pulse import WORKING
 from torchvitals.signals.records import LAUNCHER_RANK, AnyRecord, Beat, Event, Hello, Step
 
-INTERRUPTS = frozenset({"KeyboardInterrupt"})
-VICTIM_WORDS = (
-    "connection closed by peer", "connection reset by peer", "broken pipe", "remote process exited",
-    "connection was likely closed", "socket timeout", "timed out waiting", "connection refused",
-    "application timeout caused pair closure", "watchdog caught collective",
-)  # fmt: skip
-"""What torch says on a rank whose peer has died: gloo, TCPStore and NCCL wordings."""
-SUPERVISORS = frozenset({"ChildFailedError", "ProcessRaisedException", "ProcessExitedException"})
-"""With these a parent (torchrun, ``mp.spawn``) reports how its children ended."""
 USAGE = 2
 """Exit code for wrong arguments (argparse, getopt, bash)."""
 SIGINT, SIGKILL, SIGTERM = 2, 9, 15
 NAMES = {"SIGINT": SIGINT, "SIGKILL": SIGKILL, "SIGTERM": SIGTERM, "SIGABRT": 6, "SIGSEGV": 11, "SIGBUS": 7}
 
 
-class Ending:
-    """One process and how it ended, as far as it said."""
-
-    def __init__(self, hello: Hello) -> None:
-        self.hello = hello
-        self.seen = hello.started
-        self.step = 0
-        self.exception: Event | None = None
-        self.exit: Event | None = None
-        self.gone = False
-
-    @property
-    def code(self) -> int:
-        """The exit code it told; 0 when it told none."""
-        return int(self.exit.details.get("code") or 0) if self.exit else 0
-
-    @property
-    def failed(self) -> bool:
-        """Whether it said that it failed."""
-        return self.exception is not None or self.code != 0
-
-    @property
-    def supervisor(self) -> bool:
-        """Whether it only reports the death of its children."""
-        return self.exception is not None and self.exception.details.get("type") in SUPERVISORS
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether somebody stopped it on purpose."""
-        kind = self.exception.details.get("type") if self.exception else ""
-        return kind in INTERRUPTS or self.code == 128 + SIGINT
-
-    @property
-    def time(self) -> float:
-        """When it failed; of one that said nothing, when it was last heard."""
-        told = self.exception or self.exit
-        return told.time if told else self.seen
-
-    @property
-    def victim(self) -> bool:
-        """Whether its exception is what a rank meets whose peer has died."""
-        if self.exception is None:
-            return False
-        message = f"{self.exception.details.get('message', '')} {self.exception.details.get('cause', '')}".lower()
-        return any(word in message for word in VICTIM_WORDS)
-
-
 class Crash:
     """An uncaught exception, an exit code that is not 0, or a process that is gone without a word.
 
-    One finding per incarnation: the first rank by time that is not merely the victim of another's death. An exception
-    is told as soon as all ranks have ended or ``settle`` seconds of later records have come; what died without a word
-    when the run is over. Ctrl-C, ``sys.exit(0)`` and a launcher that ended with 0 are no crash; a run that was told to
-    end (SIGTERM) is one of severity ``info``.
+    One finding per incarnation: the first rank by time that is not merely the victim of another's death; none is named
+    where several raise the same exception in the same place. An exception is told as soon as all ranks have ended or
+    ``settle`` seconds of later records have come; so is a rank that is gone without a word when its peers, the kernel
+    or its supervisor bear witness that it was not meant to go, and otherwise when the run is over. Ctrl-C,
+    ``sys.exit(0)`` and a launcher that ended with 0 are no crash; a run that was told to end (SIGTERM) is one of
+    severity ``info``.
 
     torchrun's own rule (earliest time stamp) is right for exceptions; it has no file for SIGKILL and ``sys.exit(3)``.
 
@@ -93,24 +40,28 @@ class Crash:
     def __init__(
         self,
         *,
-        settle: float = 2.0,  # seconds; the others notice a dead peer within a second
+        settle: float = 1.2,  # seconds; the others notice a dead peer within a second
         tie: float = 1.5,  # seconds between beats and a little: deaths without a word closer than this have no order
     ) -> None:
         self.settle, self.tie = settle, tie
         self.processes: dict[tuple[int, int, int], Ending] = {}
         self.command: Event | None = None
+        self.asked = False
+        """Whether somebody asked the command to end."""
+        self.children: dict[int, int] = {}
+        """Process → exit code, negative for a signal, as a supervisor saw it, the first that failed first."""
         self.told: set[int] = set()
         """Incarnations whose crash was told."""
 
     def observe(self, hello: Hello, record: AnyRecord) -> list[Finding]:
         if hello.rank == LAUNCHER_RANK:
-            if isinstance(record, Event) and record.kind == "command_exit":
-                self.command = record
-            return []
+            return self._launcher(record)
         ending = self._ending(hello)
         ending.seen = max(ending.seen, getattr(record, "time", 0.0))
         if isinstance(record, Step | Beat):
             ending.step = max(ending.step, record.step + isinstance(record, Step))
+        if isinstance(record, Beat) and ending.place != (record.step, record.activity, record.phase):
+            ending.place, ending.since = (record.step, record.activity, record.phase), record.time
         elif isinstance(record, Event):
             self._note(ending, record)
         return self._tell(hello.incarnation, ending.seen)
@@ -131,6 +82,22 @@ class Crash:
             return Status("not_checked", "no process has said anything")
         return Status("alarm" if self.told else "ok")
 
+    def _launcher(self, record: AnyRecord) -> list[Finding]:
+        if isinstance(record, Event) and record.kind == "command_exit":
+            self.command = record
+        elif isinstance(record, Event) and record.kind == "asked_to_end":
+            self.asked = True
+        elif isinstance(record, Event) and record.kind == "children":
+            for child in record.details.get("children", ()):
+                self.children[child["pid"]] = child["code"]
+        elif isinstance(record, Event) and record.kind == "process_gone":
+            for (_, rank, pid), ending in self.processes.items():
+                if (rank, pid) == (record.details.get("rank"), record.details.get("pid")):
+                    ending.vanished = record
+        incarnations = sorted({key[0] for key in self.processes})
+        now = float(getattr(record, "time", 0.0))
+        return [finding for incarnation in incarnations for finding in self._tell(incarnation, now)]
+
     def _ending(self, hello: Hello) -> Ending:
         key = (hello.incarnation, hello.rank, hello.pid)
         if key not in self.processes:
@@ -149,31 +116,50 @@ class Crash:
 
     def _tell(self, incarnation: int, now: float) -> list[Finding]:
         """The crash of a world whose failing ranks have spoken, once no earlier one can be expected."""
+        if incarnation in self.told:
+            return []
         endings = self._of(incarnation)
         failed = [ending for ending in endings if ending.failed]
-        if incarnation in self.told or not failed or any(ending.interrupted for ending in failed):
+        lost = [] if self.asked else [ending for ending in endings if ending.lost]
+        if not (failed or lost) or any(ending.interrupted for ending in failed):
             return []
         world = max(ending.hello.world_size for ending in endings)
-        all_ended = sum(ending.exit is not None for ending in endings) >= world
-        settled = now > min(ending.time for ending in failed) + self.settle
+        all_ended = sum(ending.over for ending in endings) >= world
+        settled = now > min(known_at(ending) for ending in (*failed, *lost)) + self.settle
         if not (all_ended or settled):
             return []
-        guilty = [ending for ending in failed if not ending.victim]
-        if not guilty and not all_ended:
-            return []  # their peer died without a word: only the end of the run tells who is missing
-        return [self._finding(incarnation, min(guilty or failed, key=lambda ending: ending.time))]
+        root = earliest([ending for ending in failed if not ending.victim], lost)
+        if root is None or (root.lost and not self._witnessed(root, endings, now)):
+            return []  # a peer may have died without a word: the end of the run tells who is missing
+        alike = [ending for ending in failed if same_exception(root, ending)]
+        return [self._finding(incarnation, root, alone=len(alike) < 2, lost=lost)]
+
+    def _witnessed(self, lost: Ending, endings: Sequence[Ending], now: float) -> bool:
+        """Whether anything says that a process that is gone was not meant to go."""
+        assert lost.vanished is not None  # noqa: S101 (asked by the caller)
+        if lost.vanished.details.get("oom_kills") or self.children.get(lost.hello.pid):
+            return True
+        if any(ending.victim for ending in endings):
+            return True
+        left = [ending for ending in endings if not ending.over]
+        return bool(left) and all(
+            ending.place[2] in WORKING and now - max(ending.since, lost.vanished.time) > self.settle for ending in left
+        )
 
     def _conclude(self, incarnation: int) -> list[Finding]:
         endings = self._of(incarnation)
         failed = [ending for ending in endings if ending.failed]
         if incarnation in self.told or any(ending.interrupted for ending in failed) or self._stopped_by_hand():
             return []
-        guilty = [ending for ending in failed if not ending.victim]
-        if guilty:
-            return [self._finding(incarnation, min(guilty, key=lambda ending: ending.time))]
         lost = sorted((e for e in endings if e.gone and e.exit is None), key=lambda ending: ending.time)
+        seen = [] if self.asked else [ending for ending in lost if ending.lost]
+        root = earliest([ending for ending in failed if not ending.victim], seen)
+        if root is not None and not root.lost:
+            alike = [ending for ending in failed if same_exception(root, ending)]
+            return [self._finding(incarnation, root, alone=len(alike) < 2)]
+        lost.sort(key=lambda ending: ending is not root)
         if lost and (failed or not self._command_well()):
-            alone = len(lost) == 1 or lost[1].time - lost[0].time > self.tie
+            alone = len(lost) == 1 or abs(lost[1].time - lost[0].time) > self.tie or self._first_child(lost[0])
             return [self._finding(incarnation, lost[0], alone=alone, lost=lost)]
         if failed:
             return [self._finding(incarnation, min(failed, key=lambda ending: ending.time))]
@@ -181,6 +167,10 @@ class Crash:
         if last and self._command_failed():
             return [self._finding(incarnation, max(endings, key=lambda ending: ending.seen), alone=len(endings) == 1)]
         return []
+
+    def _first_child(self, ending: Ending) -> bool:
+        """Whether the supervisor names this one as the first that failed."""
+        return next(iter(self.children), None) == ending.hello.pid
 
     def _signal(self) -> int | None:
         """The signal that ended the command, or by which somebody asked it to end, as a number."""
@@ -220,7 +210,7 @@ class Crash:
             value=float(root.code or evidence["exit_code"] or 1),
             threshold=0.0,
             rank=root.hello.rank if alone else None,
-            name=_place(root),
+            name=place_of(root),
             evidence=evidence,
         )
 
@@ -228,15 +218,20 @@ class Crash:
         command = self.command.details if self.command else {}
         said = root.exception.details if root.exception else {}
         others = [e for e in self._of(incarnation) if e is not root]
+        child = self.children.get(root.hello.pid)
+        counted = root.vanished.details.get("oom_kills") if root.vanished else None
         return {
             "type": said.get("type", ""),
             "message": str(said.get("message", ""))[:1000],
             "cause": said.get("cause", ""),
             "frames": list(said.get("frames", ()))[-12:],
-            "exit_code": root.code if root.exit else command.get("code"),
-            "signal": None if root.failed else self._signal(),
-            "oom_kills": command.get("oom_kills"),
-            "gone": root.exit is None and root.gone,
+            "pid": root.hello.pid,
+            "victim": root.victim,
+            "steps": {e.hello.rank: e.step for e in self._of(incarnation)},
+            "exit_code": root.code if root.exit else command.get("code") if child is None else child,
+            "signal": None if root.failed else self._signal() if child is None else -child if child < 0 else None,
+            "oom_kills": command.get("oom_kills") if counted is None else counted,
+            "gone": root.exit is None and (root.gone or root.lost),
             "victims": sorted(e.hello.rank for e in others if e.victim),
             "left_well": sorted(e.hello.rank for e in others if e.exit is not None and not e.failed),
             "lost": sorted(e.hello.rank for e in lost),
@@ -261,12 +256,3 @@ class Crash:
                 "untrained": True,
             },
         )
-
-
-def _place(root: Ending) -> str:
-    """``file:line`` of the job's own innermost frame, of the exception or of the ``sys.exit``."""
-    if root.exception is not None:
-        frames = [str(frame) for frame in root.exception.details.get("frames", ())]
-        return innermost_own(frames) or (frames[-1].rpartition(" ")[0].rpartition("/")[2] if frames else "")
-    line = str(root.exit.details.get("line", "")) if root.exit else ""
-    return innermost_own([line]) if line else ""

@@ -3,80 +3,16 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from torchvitals.detectors import stack_groups
 from torchvitals.detectors.detector import Finding, Status
-from torchvitals.detectors.job_frames import (
-    compiles,
-    innermost_own,
-    main_thread,
-    stands_in_own_code,
-    waits_in_collective,
-)
-from torchvitals.signals.records import AnyRecord, Beat, Event, Hello, Stacks
+from torchvitals.detectors.job_frames import compiles, innermost_own, waits_in_collective
+from torchvitals.detectors.pulse import AT_REST, WORKING, Ear, Pulse
+from torchvitals.signals.records import LAUNCHER_RANK, AnyRecord, Beat, Event, Hello, Stacks, Step
 
-WORKING = frozenset({"data", "forward", "backward", "optimizer"})
-"""Phases in which standing still is wrong; in all others (``idle``, ``eval``, ``init``) a job may be busy unseen."""
-
-
-class Pulse:
-    """One rank, as its beats tell: where it is, since when, and how long it has ever stood still in a phase."""
-
-    def __init__(self, beat: Beat) -> None:
-        self.first_step = beat.step
-        self.ended = False
-        self.left_well = False
-        self.blocked = False
-        """Two looks in a row found it on one and the same line of the job's own code."""
-        self.compiled = False
-        self.usual = 0.0
-        """Seconds per step, the mean of the last few beats."""
-        self.longest: dict[str, float] = {}
-        self.stacks: list[str] = []
-        self.collectives: list[dict[str, Any]] = []
-        self.beat = beat
-        self.since = beat.monotonic
-        self._stepped = beat.monotonic
-
-    @property
-    def still(self) -> float:
-        """Seconds without any movement."""
-        return self.beat.monotonic - self.since
-
-    @property
-    def issued(self) -> int:
-        """Collectives so far, over all groups."""
-        return sum(self.beat.sequences.values())
-
-    def take(self, beat: Beat) -> bool:
-        """Whether the rank has moved since its last beat."""
-        last = self.beat
-        if beat.step > last.step:
-            seconds = (beat.monotonic - self._stepped) / (beat.step - last.step)
-            self.usual = seconds if not self.usual else 0.7 * self.usual + 0.3 * seconds
-            self._stepped = beat.monotonic
-        moved = (beat.step, beat.activity, beat.sequences) != (last.step, last.activity, last.sequences)
-        if moved or beat.phase != last.phase:
-            self.longest[last.phase] = max(self.longest.get(last.phase, 0.0), beat.monotonic - self.since)
-            self._place(beat)
-            return True
-        self.beat = beat
-        return False
-
-    def look(self, stacks: Stacks) -> None:
-        """Take what its threads were doing; those of one stall only come without any movement in between."""
-        frames = main_thread(stacks.threads)
-        if frames:
-            self.blocked = frames[-1:] == self.stacks[-1:] and stands_in_own_code(frames)
-            self.stacks = frames
-        self.collectives = stacks.collectives or self.collectives
-
-    def waits(self) -> bool:
-        """Whether it is known to wait for the others."""
-        return waits_in_collective(self.stacks) or self.beat.phase == "backward"
-
-    def _place(self, beat: Beat) -> None:
-        self.beat = beat
-        self.since = beat.monotonic
-        self.stacks, self.collectives, self.blocked = [], [], False
+LISTENERS = 2
+"""Ranks besides the launcher by whose beats the silence of the others is measured; two, since one may be silent."""
+DEVICE_WAIT = "D"
+STOPPED = ("T", "t")
 
 
 class World:
@@ -84,7 +20,23 @@ class World:
 
     def __init__(self) -> None:
         self.ranks: dict[int, Pulse] = {}
+        self.hosts: dict[int, str] = {}
+        self.pids: dict[int, int] = {}
+        self.ears: dict[int, Ear] = {}
         self.told = False
+        self.size = 1
+
+    @property
+    def living(self) -> dict[int, Pulse]:
+        """The ranks that have not ended."""
+        return {rank: pulse for rank, pulse in self.ranks.items() if not pulse.ended}
+
+    def hear(self, who: int, monotonic: float) -> None:
+        """``who`` speaks; a few are listened to for the sake of time."""
+        if who not in self.ears and (who == LAUNCHER_RANK or len(self.ears) <= LISTENERS):
+            self.ears[who] = Ear()
+        if who in self.ears:
+            self.ears[who].hear(monotonic)
 
 
 class Hang:
@@ -94,8 +46,11 @@ class Hang:
     longer than its limit: ``least`` seconds, ``factor`` times its usual step or ``seen`` times the longest stop it
     made in this phase before, whichever is longest; ``busy`` seconds in phases where a job may work unseen
     (evaluation, checkpoint, its own code between steps), under a compiler, and before its first step; of these only
-    ``blocked`` seconds where it stays on one line of its own code (a sleep, a lock, a read that no library hides)
-    while another rank waits for it. While one rank moves, however slowly, the others wait and nothing is wrong.
+    ``blocked`` seconds where it stays on one line of its own code (a sleep, a read that no library hides) while
+    another rank waits for it, and no more than elsewhere where it waits for a thread and none of its threads and
+    processes does anything. While one rank moves, however slowly, the others wait and nothing is wrong.
+
+    A rank that does not even beat is silent: stopped, or held by native code that keeps the interpreter's lock.
 
     The culprit is the rank that issued fewest collectives, the one whose beats have stopped, or the one that is not
     waiting; where the ranks are all alike there is none to name. Measured: named in 2 s on 2 and 4 gloo ranks.
@@ -106,37 +61,48 @@ class Hang:
     ...     beat = Beat(second, second, step, "data" if second >= 9 else "forward", {}, 0, step)
     ...     for finding in detector.observe(hello, beat):
     ...         print("hang at step", finding.step, "certain after", finding.value, "s in", finding.evidence["phases"])
-    hang at step 9 certain after 6.0 s in {0: 'data'}
+    hang at step 9 certain after 5.0 s in {0: 'data'}
     """
 
     kind: ClassVar[str] = "hang"
-    records: ClassVar[tuple[type, ...]] = (Beat, Stacks, Event)
+    records: ClassVar[tuple[type, ...]] = (Step, Beat, Stacks, Event)
 
     def __init__(
         self,
         *,
-        least: float = 5.0,  # seconds; a flush, a page-in or a slow batch is over by then
-        factor: float = 5.0,  # of the usual step, as NVRx has it
+        least: float = 3.8,  # seconds; the beat that shows a stop comes up to one later: told within five
+        factor: float = 4.7,  # of the usual step; NVRx has 5 times, of which the beats take their share
         seen: float = 1.5,  # of the longest stop in this phase so far: an epoch's first batch comes again
         busy: float = 600.0,  # seconds; a checkpoint or a compilation of ten minutes is still one
         blocked: float = 20.0,  # seconds on one line of its own code while others wait; libraries' lines may take long
-        silent: float = 15.0,  # seconds without a beat; wide enough for host clocks that differ by some
+        loading: float = 120.0,  # seconds for the first batch of an epoch: shuffling, opening shards, starting workers
+        starting: float = 60.0,  # seconds in which no rank does anything but wait for the others before its first step
+        silent: float = 15.0,  # seconds without a beat, of a rank that nobody can see from outside
     ) -> None:
         self.least, self.factor, self.seen = least, factor, seen
         self.busy, self.blocked, self.silent = busy, blocked, silent
+        self.loading, self.starting = loading, starting
         self.worlds: dict[int, World] = {}
 
     def observe(self, hello: Hello, record: AnyRecord) -> list[Finding]:
-        if hello.role != "train" or hello.rank < 0:
+        if hello.rank == LAUNCHER_RANK:
+            return self._launcher(record)
+        if hello.role != "train":
             return []
         world = self.worlds.setdefault(hello.incarnation, World())
+        world.size = max(world.size, hello.world_size)
+        world.hosts[hello.rank], world.pids[hello.rank] = hello.host, hello.pid
         pulse = world.ranks.get(hello.rank)
+        if isinstance(record, Step):
+            if pulse is not None and not record.optimizer:
+                pulse.done = record.step + 1
+            return []
         if isinstance(record, Beat):
             return self._beat(world, hello.rank, pulse, record)
         if pulse is not None and isinstance(record, Stacks):
             pulse.look(record)
         elif pulse is not None and isinstance(record, Event):
-            _note(pulse, record)
+            pulse.note(record)
         return []
 
     def finish(self, gone: Sequence[Hello]) -> list[Finding]:
@@ -149,7 +115,7 @@ class Hang:
         for world in self.worlds.values():
             pulses = {rank: pulse for rank, pulse in world.ranks.items() if not pulse.left_well}
             if not world.told and any(pulse.blocked for pulse in pulses.values()):
-                found += self._judge(world, pulses, [], blocked=self.least)
+                found += self._judge(world, pulses, {}, blocked=self.least)
         return found
 
     def status(self) -> Status:
@@ -157,92 +123,140 @@ class Hang:
             return Status("not_checked", "no beats were recorded")
         return Status("alarm" if any(world.told for world in self.worlds.values()) else "ok")
 
-    def limit(self, pulse: Pulse, blocked: float | None = None) -> float:
+    def limit(self, pulse: Pulse, blocked: float | None = None, *, waiting: bool = False) -> float:
         """Seconds after which this rank stands still for too long.
 
-        ``blocked`` is the limit, if any, for a rank that stays on one line of its own code between steps.
+        ``blocked`` is the limit, if any, for a rank that stays on one line of its own code between steps;
+        ``waiting`` says that every rank waits for others.
         """
         phase = pulse.beat.phase
         limit = max(self.least, self.factor * pulse.usual, self.seen * pulse.longest.get(phase, 0.0))
-        started = pulse.beat.step > pulse.first_step or pulse.beat.step > 1
-        working = phase in WORKING or waits_in_collective(pulse.stacks)
-        compiling = pulse.compiled or compiles(pulse.stacks)
-        if not started or compiling:
+        if compiles(pulse.stacks) or (pulse.compiled and not pulse.stacks):
             return max(limit, self.busy)
-        if working:
+        if not pulse.started:
+            return max(limit, self.starting if waiting else self.busy)
+        if phase in WORKING or waits_in_collective(pulse.stacks) or pulse.deadlocked:
             return limit
+        if phase == "load":
+            return max(limit, self.loading)
         patience = blocked if pulse.blocked and phase == "idle" else None
         return max(limit, self.busy if patience is None else patience)
 
-    def _beat(self, world: World, rank: int, pulse: Pulse | None, beat: Beat) -> list[Finding]:
-        if pulse is None:
-            world.ranks[rank] = Pulse(beat)
+    def _launcher(self, record: AnyRecord) -> list[Finding]:
+        if isinstance(record, Event):
+            self._seen_from_outside(record)
+        if not isinstance(record, Beat):
             return []
-        if pulse.take(beat):
+        found = []
+        for world in self.worlds.values():
+            world.hear(LAUNCHER_RANK, record.monotonic)
+            if not world.told and any(self._is_silent(world, pulse) for pulse in world.living.values()):
+                found += self._look_round(world)
+        return found
+
+    def _seen_from_outside(self, event: Event) -> None:
+        rank, pid = event.details.get("rank"), event.details.get("pid")
+        for world in self.worlds.values():
+            pulse = world.ranks.get(rank) if world.pids.get(rank) == pid else None  # type: ignore[arg-type]
+            if pulse is None:
+                continue
+            if event.kind == "unheard":
+                pulse.unheard = event.details
+            elif event.kind == "process_gone":
+                pulse.failed |= not pulse.ended
+                pulse.ended = True
+
+    def _beat(self, world: World, rank: int, pulse: Pulse | None, beat: Beat) -> list[Finding]:
+        world.hear(rank, beat.monotonic)
+        if pulse is None:
+            world.ranks[rank] = Pulse(beat, world.ears)
+            return []
+        if pulse.take(beat, world.ears):
             world.told = False
             return []
-        if world.told:
-            return []
-        living = {r: p for r, p in world.ranks.items() if not p.ended}
-        now = max(p.beat.time for p in living.values()) if living else 0.0
-        silent = sorted(r for r, p in living.items() if now - p.beat.time > self.silent)
-        heard = {r: p for r, p in living.items() if r not in silent}
+        return [] if world.told else self._look_round(world)
+
+    def _is_silent(self, world: World, pulse: Pulse) -> bool:
+        """Whether it has not beaten for too long, given where it was and what the launcher saw of it."""
+        silence = pulse.silence(world.ears)
+        state, cpu = pulse.unheard.get("state"), pulse.unheard.get("cpu_seconds")
+        if state is None:
+            return silence > self.silent
+        at_rest = cpu is not None and cpu < AT_REST * max(1.0, pulse.unheard.get("seconds") or 0.0)
+        if state in STOPPED or (at_rest and state != DEVICE_WAIT) or pulse.beat.phase in WORKING:
+            return silence > max(self.least, self.factor * pulse.usual)
+        return silence > self.blocked
+
+    def _look_round(self, world: World) -> list[Finding]:
+        silent = {rank: pulse for rank, pulse in world.living.items() if self._is_silent(world, pulse)}
+        heard = {rank: pulse for rank, pulse in world.living.items() if rank not in silent}
         return self._judge(world, heard, silent, blocked=self.blocked)
 
-    def _judge(self, world: World, heard: dict[int, Pulse], silent: list[int], blocked: float) -> list[Finding]:
+    def _judge(self, world: World, heard: dict[int, Pulse], silent: dict[int, Pulse], blocked: float) -> list[Finding]:
+        if any(pulse.failed for pulse in world.ranks.values()):
+            return []
         awaited = any(pulse.waits() for pulse in heard.values())
-        limits = {rank: self.limit(pulse, blocked if awaited else None) for rank, pulse in heard.items()}
-        if not all(p.still > limits[rank] for rank, p in heard.items()) or not _wrong(heard.values()):
+        waiting = all(waits_in_collective(pulse.stacks) for pulse in heard.values())
+        limits = {r: self.limit(p, blocked if awaited else None, waiting=waiting) for r, p in heard.items()}
+        if not all(p.still > limits[rank] for rank, p in heard.items()):
+            return []
+        if not (silent or _wrong(heard.values())):
             return []
         world.told = True
         return [self._finding(world, heard, silent)]
 
-    def _finding(self, world: World, heard: dict[int, Pulse], silent: list[int]) -> Finding:
-        culprits, why = _culprits(world, heard, silent)
-        waiting = min(heard.values(), key=lambda pulse: pulse.still)
-        stacks = {rank: pulse.stacks[-8:] for rank, pulse in sorted(heard.items()) if pulse.stacks}
-        shown = culprits[0] if culprits and culprits[0] in stacks else min(stacks, default=-1)
+    def _finding(self, world: World, heard: dict[int, Pulse], silent: dict[int, Pulse]) -> Finding:
+        culprits, why = _culprits(world, heard, list(silent))
+        everybody = {**heard, **silent}
+        waiting = min(heard.values() or silent.values(), key=lambda pulse: pulse.still)
+        stacks = {rank: pulse.stacks for rank, pulse in sorted(everybody.items()) if pulse.stacks}
+        ranks = {rank: stack_groups.doing(pulse) for rank, pulse in heard.items()}
+        ranks |= {rank: stack_groups.silence(p.silence(world.ears), p.unheard) for rank, p in silent.items()}
+        groups = stack_groups.grouped(ranks, stacks)
+        shown = culprits[0] if culprits else min(stacks, default=-1)
         return Finding(
             kind=self.kind,
             severity="critical",
-            first_step=min(pulse.beat.step for pulse in heard.values()),
-            step=max(pulse.beat.step for pulse in heard.values()),
-            value=float(waiting.still),
-            threshold=self.limit(waiting, self.blocked),
+            first_step=min(pulse.step for pulse in everybody.values()),
+            step=max(pulse.step for pulse in everybody.values()),
+            value=float(max([waiting.still, *(pulse.silence(world.ears) for pulse in silent.values())])),
+            threshold=self.limit(waiting, self.blocked) if heard else self.least,
             rank=culprits[0] if len(culprits) == 1 else None,
-            name=innermost_own(stacks.get(shown, [])),
+            name=(ranks[shown].where if shown in ranks else "") or innermost_own(stacks.get(shown, [])),
             evidence={
-                "phases": {rank: pulse.beat.phase for rank, pulse in sorted(heard.items())},
-                "issued": {rank: pulse.issued for rank, pulse in sorted(heard.items())},
-                "silent": silent,
+                "phases": {rank: pulse.beat.phase for rank, pulse in sorted(everybody.items())},
+                "issued": {rank: pulse.issued for rank, pulse in sorted(everybody.items())},
+                "steps": {rank: pulse.step for rank, pulse in sorted(world.ranks.items())},
+                "silent": sorted(silent),
+                "unheard": {rank: pulse.unheard for rank, pulse in sorted(silent.items()) if pulse.unheard},
                 "ended": sorted(rank for rank, pulse in world.ranks.items() if pulse.ended),
+                "absent": sorted(set(range(world.size)) - set(world.ranks))[:64],
                 "culprits": culprits,
                 "why": why,
-                "stacks": stacks,
+                "groups": groups,
+                "sentence": stack_groups.sentence(ranks, groups),
+                "stacks": {rank: frames[-8:] for rank, frames in stacks.items()},
+                "deadlocked": sorted(rank for rank, pulse in heard.items() if pulse.deadlocked),
                 "collectives": {rank: pulse.collectives for rank, pulse in sorted(heard.items()) if pulse.collectives},
             },
         )
 
 
-def _note(pulse: Pulse, event: Event) -> None:
-    if event.kind == "exit":
-        pulse.left_well = not pulse.ended and not event.details.get("code")
-    if event.kind == "exit" or (event.kind == "exception" and "thread" not in event.details):
-        pulse.ended = True
-    elif event.kind == "facts":
-        models = event.details.get("models") or []
-        pulse.compiled |= any(isinstance(model, dict) and bool(model.get("compiled")) for model in models)
-
-
 def _wrong(pulses: Any) -> bool:
     """Whether one of them stands where it should not: a job that is at rest everywhere has just finished its work."""
-    return any(pulse.beat.phase in WORKING or waits_in_collective(pulse.stacks) for pulse in pulses)
+    return any(
+        pulse.beat.phase in (*WORKING, "load") or waits_in_collective(pulse.stacks) or pulse.deadlocked
+        for pulse in pulses
+    )
 
 
 def _culprits(world: World, heard: dict[int, Pulse], silent: list[int]) -> tuple[list[int], str]:
     """The ranks that hold up the others, and how that is known; nobody when all are alike."""
     if silent:
-        return silent, "its beats have stopped: frozen, stopped or dead"
+        return sorted(silent), "its beats have stopped: frozen, stopped or dead"
+    absent = sorted(set(range(world.size)) - set(world.ranks))
+    if absent and all(not pulse.started for pulse in heard.values()):
+        return absent, "has not come to the job's process group"
     if len(world.ranks) < 2:
         return sorted(heard), "the only rank"
     fewest = min(pulse.issued for pulse in heard.values())

@@ -4,7 +4,12 @@ from collections.abc import Sequence
 
 FOREIGN = ("/site-packages/", "/dist-packages/", "/lib/python", "<frozen", "<string>")
 """Where frames are not the job's own code."""
-COLLECTIVE = ("distributed_c10d.py", "/distributed/nn/functional.py", "/nn/parallel/distributed.py")
+COLLECTIVE = (
+    "distributed_c10d.py",
+    "/distributed/rendezvous.py",
+    "/distributed/nn/functional.py",
+    "/nn/parallel/distributed.py",
+)
 COMPILING = ("/torch/_dynamo/", "/torch/_inductor/", "/torch/_functorch/", "/triton/")
 
 
@@ -18,6 +23,16 @@ def innermost_own(frames: Sequence[str]) -> str:
         if not any(mark in frame for mark in FOREIGN):
             return frame.rpartition(" ")[0].rpartition("/")[2]
     return ""
+
+
+def own_function(frames: Sequence[str]) -> str:
+    """The function of the innermost frame of the job's own code; empty when there is none.
+
+    >>> own_function(["/job/data.py:88 collate", "/usr/lib/python3.11/queue.py:171 get"])
+    'collate'
+    """
+    own = (frame for frame in reversed(frames) if not any(mark in frame for mark in FOREIGN))
+    return next(own, "").rpartition(" ")[2]
 
 
 def stands_in_own_code(frames: Sequence[str]) -> bool:

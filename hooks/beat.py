@@ -15,10 +15,14 @@ from types import FrameType
 from typing import Protocol
 
 from torchvitals.hooks.collectives import Collectives
+from torchvitals.hooks.standstill import Effort, deadlocked
+from torchvitals.hooks.worker_stacks import WorkerStacks
 from torchvitals.signals.records import Beat, Record, Stacks
 
 DEEPEST = 60
 """Frames kept of a stack, the innermost ones."""
+OURS = str(Path(__file__).parent) + os.sep
+"""Our wrappers stand in the stacks of whoever waits inside the call they wrap."""
 
 
 class Job(Protocol):
@@ -51,7 +55,11 @@ def python_stacks(frames: Mapping[int, FrameType], skip: int | None = None) -> d
         name = names.get(ident, f"thread {ident}")
         if name in stacks:
             name = f"{name} {ident}"
-        lines = [f"{f.f_code.co_filename}:{line} {f.f_code.co_name}" for f, line in traceback.walk_stack(frame)]
+        lines = [
+            f"{f.f_code.co_filename}:{line} {f.f_code.co_name}"
+            for f, line in traceback.walk_stack(frame)
+            if not f.f_code.co_filename.startswith(OURS)
+        ]
         stacks[name] = lines[:DEEPEST][::-1]
     return stacks
 
@@ -64,8 +72,9 @@ class Heartbeat:
         collectives: the counters of the process groups. Their newest collectives are asked for once per stall,
             in a thread of its own.
         interval: seconds between beats.
+        workers: the stacks of loader workers, asked for with the collectives.
         patience: standing still for less long than this many seconds is nobody's business: a checkpoint, a flush.
-            A second less than the hang detector's, so that the evidence is there when it decides.
+            A beat less than the hang detector's, so that the evidence is there when it decides.
         factor: nor is less than this many times the usual step.
         stacks_per_stall: the first says where, the second, ``patience`` later, whether anything moves.
         stacks_in_all: a job that stalls again and again (evaluation) is known by then.
@@ -77,8 +86,9 @@ class Heartbeat:
         job: Job,
         *,
         collectives: Collectives | None = None,
+        workers: WorkerStacks | None = None,
         interval: float = 1.0,
-        patience: float = 4.0,
+        patience: float = 2.8,
         factor: float = 4.0,
         stacks_per_stall: int = 2,
         stacks_in_all: int = 20,
@@ -87,6 +97,8 @@ class Heartbeat:
     ) -> None:
         self._job = job
         self._collectives = collectives or Collectives()
+        self.workers = workers or WorkerStacks()
+        self._effort = Effort()
         self._interval = interval
         self._patience = patience
         self._factor = factor
@@ -136,7 +148,9 @@ class Heartbeat:
             self._learn(now, step)
         if (step, activity) != (self._step, self._activity):
             self._step, self._activity, self._moved, self._shown = step, activity, now, 0
+            self._effort.moved()
             return
+        self._effort.still(now)
         still = now - self._moved
         limit = self.limit() * (self._shown + 1)
         if still > limit and self._shown < self._stacks_per_stall and self._stacks_left > 0:
@@ -156,11 +170,17 @@ class Heartbeat:
         self._stepped = now
 
     def _show(self, step: int, reason: str) -> None:
-        stacks = python_stacks(sys._current_frames(), skip=threading.get_ident())
-        self._job.write(Stacks(self._clock(), step, reason, stacks))
+        frames = sys._current_frames()
+        stacks, waits = python_stacks(frames, skip=threading.get_ident()), deadlocked(frames)
+        effort = self._effort.share(self._monotonic())
+        self._job.write(
+            Stacks(self._clock(), step, reason, stacks, waits=waits, cpu=-1.0 if effort is None else effort)
+        )
         if self._shown == 1:
-            threading.Thread(target=self._tell_collectives, args=(step,), name="torchvitals-fr", daemon=True).start()
+            threading.Thread(target=self._tell_others, args=(step,), name="torchvitals-fr", daemon=True).start()
 
-    def _tell_collectives(self, step: int) -> None:
-        if last := self._collectives.last():
-            self._job.write(Stacks(self._clock(), step, "newest collectives", {}, last))
+    def _tell_others(self, step: int) -> None:
+        """What may take a moment: the flight recorder, and the stacks of loader workers."""
+        last, workers = self._collectives.last(), self.workers.ask()
+        if last or workers:
+            self._job.write(Stacks(self._clock(), step, "newest collectives and workers", workers, last))

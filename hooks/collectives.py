@@ -11,7 +11,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-LAST_ENTRIES = 4
+LAST_ENTRIES = 8
 """How many of the newest entries of each group :meth:`Collectives.last` reports."""
 
 

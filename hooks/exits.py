@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn, TextIO
 
+from torchvitals.hooks import supervisors
 from torchvitals.signals.records import Event
 
 MOST_FRAMES = 60
@@ -25,8 +26,6 @@ LONGEST_MESSAGE = 4000
 OURS = str(Path(__file__).parent) + os.sep
 """Our wrappers stand in tracebacks of what went wrong inside the call they wrap."""
 QUOTED_FRAME = re.compile(r'^ +File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
-SUPERVISORS = ("torch.distributed.elastic", "torch.multiprocessing.spawn")
-"""Where the exceptions are defined by which a parent reports how its children ended: theirs to tell, not its own."""
 
 
 def exception_details(error: BaseException, trace: TracebackType | None = None) -> dict[str, Any]:
@@ -136,8 +135,10 @@ class Exits:
         self._disarm()
 
     def _uncaught(self, kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-        if kind.__module__.startswith(SUPERVISORS):
+        if supervisors.is_report(kind):
             self._supervisor = True
+            if self._ours():
+                supervisors.report(error, Event(self._clock(), -1, "children"))
         elif self._ours():
             self._raised = True
             self._ending(_innermost(trace))

@@ -28,6 +28,7 @@ from torchvitals.hooks.pending import Pending
 from torchvitals.hooks.recorder import Recorder
 from torchvitals.hooks.relations import Relations
 from torchvitals.hooks.serving import QUIET_WHERE_TRAINED, Service
+from torchvitals.hooks.worker_stacks import WorkerStacks
 from torchvitals.hooks.validation import ValidationLoss, tell_validation
 from torchvitals.signals.records import Event
 
@@ -63,7 +64,7 @@ class Observer:
         self.origins = Origins(self)
         self.relations = Relations(self)
         self.validation = ValidationLoss()
-        self.beat = Heartbeat(recorder, collectives=self.collectives)
+        self.beat = Heartbeat(recorder, collectives=self.collectives, workers=WorkerStacks())
         self.exits = Exits(self._leaving, lambda: recorder.step, ending=guard("abandoned", self.origins.of_abandoned))
         self._services: dict[int, Service] = {}
         self._by_id: dict[int, OptimizerWatch] = {}

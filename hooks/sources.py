@@ -86,10 +86,10 @@ def _tap_loader(taps: Taps, observer: Observer, guard: Guard) -> None:
         return
     began = 0.0
 
-    def waits(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+    def waits(args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         nonlocal began
         began = time.perf_counter()
-        observer.recorder.phase = "data"
+        observer.recorder.phase = "data" if getattr(args[0], "_num_yielded", 1) else "load"  # the first of an epoch
 
     def arrived(result: Any, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         ended = isinstance(result, StopIteration)
@@ -97,6 +97,10 @@ def _tap_loader(taps: Taps, observer: Observer, guard: Guard) -> None:
         if not ended:
             observer.digests.loaded(result, observer.recorder.step)
 
+    def made(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+        observer.beat.workers.arm()  # before it forks
+
+    taps.wrap(iterator_class, "__init__", guard("loader", made))
     taps.wrap(iterator_class, "__next__", guard("loader", waits), guard("loader", arrived))
 
 

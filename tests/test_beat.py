@@ -83,7 +83,7 @@ def test_stacks_are_written_twice_per_stall_then_no_more(still):
     seconds(3, steps_per_second=2)
     job.phase = "backward"
 
-    seconds(4)
+    seconds(2)
     assert job.of(Stacks) == []
     seconds(1)
     assert len(job.of(Stacks)) == 1

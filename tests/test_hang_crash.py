@@ -308,10 +308,18 @@ class TestCrash:
     def test_the_first_rank_by_time_is_the_root_and_there_is_one_finding(self):
         run = Run(4)
         for rank, time in ((3, 10.4), (0, 10.3), (2, 10.2), (1, 10.6)):
-            run.tell(rank, exception(time), leave(time + 0.1, 1))
+            run.tell(rank, exception(time, kind=f"Error{rank}"), leave(time + 0.1, 1))
         (finding,) = run.finish()
 
         assert finding.rank == 2
+
+    def test_an_exception_that_all_ranks_raise_alike_is_nobodys(self):
+        run = Run(4)
+        for rank, time in ((3, 10.4), (0, 10.3), (2, 10.2), (1, 10.6)):
+            run.tell(rank, exception(time), leave(time + 0.1, 1))
+        (finding,) = run.finish()
+
+        assert (finding.rank, finding.name) == (None, "train.py:12")
 
     def test_the_victim_of_a_lost_connection_is_not_the_root(self):
         run = Run().tell(0, exception(10.0, kind="RuntimeError", message=CLOSED), leave(10.0, 1))

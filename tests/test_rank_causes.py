@@ -190,7 +190,7 @@ def test_a_hang_of_different_collectives():
     cause, _, opinion = best(case(hang(**evidence)))
 
     assert cause == "collective_mismatch"
-    assert "collective 9 is gloo:all_reduce of [[1]] on rank 0" in opinion.explanation
+    assert "Collective 9 is gloo:all_reduce of [[1]] on rank 0" in opinion.explanation
 
 
 def test_a_hang_behind_a_rank_that_has_ended():

@@ -16,6 +16,7 @@ from torchvitals.agent.causes.feature_shift import FeatureShift
 from torchvitals.agent.causes.fp16_overflow import Fp16Overflow
 from torchvitals.agent.causes.frozen_but_updated import FrozenButUpdated
 from torchvitals.agent.causes.frozen_parameters import FrozenParameters
+from torchvitals.agent.causes.frozen_process import FrozenProcess
 from torchvitals.agent.causes.growing_cache import GrowingCache
 from torchvitals.agent.causes.label_shift import LabelShift
 from torchvitals.agent.causes.learning_rate_too_high import LearningRateTooHigh
@@ -37,6 +38,7 @@ from torchvitals.agent.causes.saturating_activation import SaturatingActivation
 from torchvitals.agent.causes.slow_dataloader import SlowDataloader
 from torchvitals.agent.causes.slow_dependency import SlowDependency
 from torchvitals.agent.causes.stale_optimizer_parameters import StaleOptimizerParameters
+from torchvitals.agent.causes.stuck_code import StuckCode
 from torchvitals.agent.causes.slow_compute_rank import SlowComputeRank
 from torchvitals.agent.causes.train_mode_missing import TrainModeMissing
 from torchvitals.agent.causes.slow_input_rank import SlowInputRank
@@ -61,6 +63,7 @@ CAUSES: tuple[type[Cause], ...] = (
     Fp16Overflow,
     FrozenButUpdated,
     FrozenParameters,
+    FrozenProcess,
     GrowingCache,
     LabelShift,
     LearningRateTooHigh,
@@ -82,6 +85,7 @@ CAUSES: tuple[type[Cause], ...] = (
     SlowDataloader,
     SlowDependency,
     StaleOptimizerParameters,
+    StuckCode,
     TrainModeMissing,
     UncaughtException,
     UninformativeLabels,

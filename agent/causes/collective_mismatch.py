@@ -1,55 +1,142 @@
 """Ranks wait in collectives that are not the same one, or one of them never issued it."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.exit_codes import ended
 from torchvitals.agent.ranks import ranks_text
+from torchvitals.detectors.detector import Finding
+
+SIGABRT = 6
+REMEDY = (
+    "Have every rank run the same collectives in the same order: no `all_reduce`, `barrier` or "
+    "synchronised forward inside `if rank == 0`, and equal numbers of batches on all ranks "
+    "(`drop_last=True`, or `Join`)."
+)
+RECORDS_WEIGHT = 6.0
+"""Dumps of the flight recorder show the collectives themselves, of all ranks and in order."""
 
 
 class CollectiveMismatch:
-    """Read from sequence numbers, and from the newest entries of each rank's flight recorder."""
+    """Read from sequence numbers, from the newest entries of each rank's flight recorder, and from dumps of it."""
 
     word: ClassVar[str] = "collective_mismatch"
-    explains: ClassVar[tuple[str, ...]] = ("hang",)
+    explains: ClassVar[tuple[str, ...]] = ("hang", "crash", "collective_mismatch")
     prior: ClassVar[float] = 0.0
 
     def weigh(self, case: Case) -> Opinion | None:
-        hangs = case.of_kind("hang")
-        if not hangs or case.world_size < 2:
+        if case.world_size < 2 and not case.events_of("flight_records"):
             return None
-        evidence = hangs[0].evidence
-        issued = {int(rank): int(count) for rank, count in dict(evidence.get("issued", {})).items()}
-        clash = _clash(dict(evidence.get("collectives", {})))
-        behind = sorted(rank for rank, count in issued.items() if count < max(issued.values()))
-        ended = list(evidence.get("ended", ()))
-        if not (clash or behind or ended):
-            return None
-        clues = []
-        if clash:
-            clues.append(Clue(4.0, clash))
-        if behind:
-            told = ", ".join(f"rank {rank}: {count}" for rank, count in sorted(issued.items())[:8])
-            clues.append(Clue(2.0, f"the ranks issued different numbers of collectives ({told})"))
-        if ended:
-            clues.append(Clue(2.0, f"{ranks_text(ended)} has ended while the others still wait for it"))
-        working = [rank for rank in behind if dict(evidence.get("phases", {})).get(rank) == "data"]
-        if working:
-            clues.append(Clue(-2.0, f"{ranks_text(working)} waits for data and may still issue its collective"))
-        who = ranks_text(behind or ended) if behind or ended else "the ranks"
-        what = "issued another collective than its peers" if clash else "did not join the others' collective"
+        hangs, crashes = case.of_kind("hang"), case.of_kind("crash")
+        opinion = _of_hang(hangs[0]) if hangs else _of_crash(case, crashes[0]) if crashes else None
+        return _with_records(case, opinion)
+
+
+def _of_hang(finding: Finding) -> Opinion | None:
+    evidence = finding.evidence
+    issued = {int(rank): int(count) for rank, count in dict(evidence.get("issued", {})).items()}
+    clash = _clash(dict(evidence.get("collectives", {})))
+    behind = sorted(rank for rank, count in issued.items() if count < max(issued.values()))
+    gone, absent = list(evidence.get("ended", ())), list(evidence.get("absent", ()))
+    if not (clash or behind or gone or absent):
+        return None
+    clues = []
+    if clash:
+        clues.append(Clue(4.0, clash))
+    if behind:
+        told = ", ".join(f"rank {rank}: {count}" for rank, count in sorted(issued.items())[:8])
+        clues.append(Clue(2.0, f"the ranks issued different numbers of collectives ({told})"))
+    if gone:
+        clues.append(Clue(2.0, f"{ranks_text(gone)} has ended while the others still wait for it"))
+    if absent:
+        clues.append(Clue(3.0, f"{ranks_text(absent)} has not come to the job's process group"))
+    elsewhere = [rank for rank in behind if rank not in _waiting(evidence)]
+    if elsewhere and not clash:
+        clues.append(Clue(-2.5, f"{ranks_text(elsewhere)} stands elsewhere and may still issue its collective"))
+    clues += _uneven(evidence)
+    guilty = behind or gone or absent
+    who = ranks_text(guilty) if guilty else "the ranks"
+    what = "issued another collective than its peers" if clash and not absent else "did not join the others' collective"
+    return Opinion(
+        clues=clues,
+        title=f"Deadlock at step {finding.first_step}: {who} {what}"[:79],
+        explanation=(
+            f"Nothing has moved for {finding.value:.0f} s{_colon(evidence)}. "
+            + (f"{clash[:1].upper()}{clash[1:]}. " if clash else "")
+            + f"{who[:1].upper()}{who[1:]} {what}; a collective completes only when all ranks of its group issue the "
+            "same one."
+        ),
+        remedy=REMEDY,
+        rank=guilty[0] if len(guilty) == 1 else None,
+    )
+
+
+def _of_crash(case: Case, finding: Finding) -> Opinion | None:
+    """A rank that left early leaves the others with a closed connection; gloo aborts where sizes differ."""
+    evidence = finding.evidence
+    left = list(evidence.get("left_well", ()))
+    if evidence.get("victim") and left:
+        who = ranks_text(left)
+        last = ", ".join(f"rank {rank}: {step}" for rank, step in sorted(dict(evidence.get("steps", {})).items())[:8])
         return Opinion(
-            clues=clues,
-            title=f"Deadlock at step {hangs[0].first_step}: {who} {what}"[:79],
+            clues=[
+                Clue(4.0, f"{who} had ended well when rank {finding.rank} still waited for it"),
+                *([Clue(1.0, f"steps done by rank: {last}")] if last else []),
+            ],
+            title=f"{who[:1].upper()}{who[1:]} left before the others had done their last step"[:79],
             explanation=(
-                f"Nothing has moved for {hangs[0].value:.0f} s. " + (f"{clash}. " if clash else "") + f"{who} {what}; "
-                "a collective completes only when all ranks of its group issue the same one."
+                f"{who[:1].upper()}{who[1:]} ended well while the others went on to a collective that needs it, and "
+                f"found the connection closed at step {finding.step}. Steps by rank: {last or 'unknown'}."
             ),
-            remedy=(
-                "Have every rank run the same collectives in the same order: no `all_reduce`, `barrier` or "
-                "synchronised forward inside `if rank == 0`, and equal numbers of batches on all ranks "
-                "(`drop_last=True`, or `Join`)."
-            ),
+            remedy=REMEDY,
+            rank=left[0] if len(left) == 1 else None,
         )
+    if ended(case, finding).signal == SIGABRT and evidence.get("gone"):
+        clue = Clue(1.2, "SIGABRT is how gloo ends a rank whose buffer has another size than its peer's")
+        return Opinion(
+            clues=[clue],
+            title=f"Aborted at step {finding.step}: collectives of different sizes, by the signal"[:79],
+            explanation=(
+                f"A rank was ended by SIGABRT at step {finding.step} without an exception. "
+                f"{clue.text[:1].upper()}{clue.text[1:]}: two ranks then met in different collectives. Its own output "
+                "has the line `op.preamble.length <= op.nbytes` if that was it."
+            ),
+            remedy=REMEDY,
+        )
+    return None
+
+
+def _with_records(case: Case, opinion: Opinion | None) -> Opinion | None:
+    """Add what the dumps of the flight recorder show."""
+    for _, event in case.events_of("flight_records"):
+        told = event.details
+        clue = Clue(RECORDS_WEIGHT, str(told["sentence"]))
+        ranks = [int(rank) for rank in told.get("ranks", ())]
+        if opinion is None:
+            opinion = Opinion(clues=[], title="", explanation="", remedy=REMEDY)
+        return Opinion(
+            clues=[clue, *opinion.clues],
+            title=f"{told['title']}"[:79],
+            explanation=f"{opinion.explanation} The flight recorder's dumps: {told['sentence']}.".strip(),
+            remedy=REMEDY,
+            where=opinion.where or str(told.get("where", "")),
+            rank=ranks[0] if len(ranks) == 1 else opinion.rank,
+        )
+    return opinion
+
+
+def _waiting(evidence: dict[str, Any]) -> set[int]:
+    return {int(rank) for group in evidence.get("groups", ()) if group["waits"] for rank in group["ranks"]}
+
+
+def _uneven(evidence: dict[str, Any]) -> Sequence[Clue]:
+    """Ranks that stand at different steps have not had the same number of batches."""
+    steps = {int(rank): int(step) for rank, step in dict(evidence.get("steps", {})).items()}
+    if len(set(steps.values())) < 2:
+        return []
+    told = ", ".join(f"rank {rank}: {step}" for rank, step in sorted(steps.items())[:8])
+    return [Clue(1.0, f"the ranks have done different numbers of steps, as with uneven batches ({told})")]
 
 
 def _clash(collectives: dict[Any, list[dict[str, Any]]]) -> str:
@@ -61,10 +148,17 @@ def _clash(collectives: dict[Any, list[dict[str, Any]]]) -> str:
             shape = (entry.get("operation"), entry.get("sizes"), entry.get("dtypes"))
             other, seen = first.setdefault(key, (rank, shape))
             if seen != shape:
-                return f"collective {key[1]} is {_said(seen)} on rank {other} and {_said(shape)} on rank {rank}"
+                kinds = seen[:2] == shape[:2]  # only then the types of their elements are what differs
+                one, two = _said(seen, types=kinds), _said(shape, types=kinds)
+                return f"collective {key[1]} is {one} on rank {other} and {two} on rank {rank}"
     return ""
 
 
-def _said(shape: tuple[Any, ...]) -> str:
-    operation, sizes, _ = shape
-    return f"{operation} of {sizes}"
+def _said(shape: tuple[Any, ...], *, types: bool) -> str:
+    operation, sizes, dtypes = shape
+    return f"{operation} of {sizes} {dtypes}" if types else f"{operation} of {sizes}"
+
+
+def _colon(evidence: dict[str, Any]) -> str:
+    sentence = evidence.get("sentence")
+    return f": {sentence}" if sentence else ""

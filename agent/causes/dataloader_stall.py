@@ -1,9 +1,10 @@
 """A rank waits for its next batch and none comes."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.ranks import ranks_text
+from torchvitals.detectors.detector import Finding
 
 LOADER = ("/utils/data/", "/queue.py", "/multiprocessing/")
 """Where a process stands that waits for loader workers, or reads data itself."""
@@ -22,7 +23,7 @@ class DataloaderStall:
             return None
         finding = hangs[0]
         phases = {int(rank): phase for rank, phase in dict(finding.evidence.get("phases", {})).items()}
-        waiting = sorted(rank for rank, phase in phases.items() if phase == "data")
+        waiting = sorted(rank for rank, phase in phases.items() if phase in ("data", "load"))
         if not waiting:
             return None
         clues = [Clue(3.0, f"{ranks_text(waiting)} waits for the data loader since {finding.value:.0f} s")]
@@ -30,7 +31,10 @@ class DataloaderStall:
         if others:
             clues.append(Clue(0.5, f"{ranks_text(others)} waits for the gradients of {ranks_text(waiting)}"))
         stack = dict(finding.evidence.get("stacks", {})).get(waiting[0], [])
-        if any(mark in frame for frame in stack for mark in LOADER):
+        worker = _worker_of(finding, waiting[0])
+        if worker:
+            clues.append(Clue(1.5, f"{ranks_text(waiting)} {worker['doing']}"))
+        elif any(mark in frame for frame in stack for mark in LOADER):
             clues.append(Clue(1.5, f"its main thread is in {stack[-1].rpartition('/')[2]}"))
         workers = (case.facts.get("loader") or {}).get("workers")
         hint = f"The loader has {workers} workers: " if workers else "The loader reads in the main process: "
@@ -40,11 +44,18 @@ class DataloaderStall:
             title=f"The data loader of {ranks_text(waiting)} delivers nothing since step {finding.first_step}"[:79],
             explanation=(
                 f"At step {finding.first_step} {ranks_text(waiting)} asked for a batch and got none for "
-                f"{finding.value:.0f} s, against a limit of {finding.threshold:.0f} s from its own past."
+                f"{finding.value:.1f} s, against a limit of {finding.threshold:.1f} s from its own past: "
+                f"{finding.evidence.get('sentence', '')}."
             ),
             remedy=(
                 f"{hint}{look} and at the storage behind it. Give the loader a `timeout` so that it raises; with "
                 "`multiprocessing_context='spawn'` no lock is inherited."
             ),
-            rank=waiting[0] if len(waiting) == 1 else None,
+            rank=waiting[0] if len(waiting) == 1 and case.world_size > 1 else None,
         )
+
+
+def _worker_of(finding: Finding, rank: int) -> dict[str, Any] | None:
+    """What was seen of the loader worker that a rank waits for."""
+    groups = finding.evidence.get("groups", ())
+    return next((g for g in groups if rank in g["ranks"] and "loader worker" in g["doing"]), None)

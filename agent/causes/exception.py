@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.exit_codes import ended
 from torchvitals.agent.ranks import ranks_text
 
 
@@ -19,10 +20,11 @@ class UncaughtException:
             return None
         finding = crashes[0]
         evidence = finding.evidence
-        kind, code = str(evidence.get("type", "")), evidence.get("exit_code")
+        kind, (code, number) = str(evidence.get("type", "")), ended(case, finding)
         gone = bool(evidence.get("gone"))
         # Of one rank among several the launcher's code is torchrun's, not the rank's.
-        if not kind and (not code or evidence.get("signal") or (gone and case.world_size > 1)):
+        alone = case.world_size < 2 or bool(case.events_of("children"))
+        if not kind and (not code or number or (gone and not alone)):
             return None
         who = "The job" if finding.rank is None or case.world_size < 2 else f"Rank {finding.rank}"
         at = f" in {finding.name}" if finding.name else ""
@@ -34,6 +36,8 @@ class UncaughtException:
             clues = [Clue(2.5, f"{who.lower()} exited with code {code}{at}, {how}")]
             what = f"exit code {code} at step {finding.step}{at}"
         clues += _peers(evidence)
+        if evidence.get("victim"):
+            clues.append(Clue(-3.0, "it is what a rank meets whose peer is gone"))
         if (opening := case.opening).kind != "crash":
             clues.append(Clue(-3.0, f"it died of the {opening.kind} of step {opening.first_step}, which came first"))
         return Opinion(

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.exit_codes import ended
 from torchvitals.detectors.detector import Finding
 
 SIGKILL = 9
@@ -28,9 +29,10 @@ class OutOfMemoryKill:
         finding = crashes[0]
         evidence = finding.evidence
         kills = evidence.get("oom_kills")
-        killed = evidence.get("signal") == SIGKILL
+        code, number = ended(case, finding)
+        killed = number == SIGKILL
         silent = bool(evidence.get("gone"))
-        if evidence.get("type") or not (kills or killed or silent):
+        if evidence.get("type") or not (kills or killed or (silent and code is None)):
             return None
         clues = []
         if kills:

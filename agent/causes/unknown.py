@@ -1,9 +1,9 @@
 """When the evidence is thin: say so, and say what to collect."""
 
-import signal
 from typing import ClassVar
 
 from torchvitals.agent.case import Case, Opinion
+from torchvitals.agent.exit_codes import ended, signal_name
 from torchvitals.detectors.detector import Finding
 
 LOOK_AT = {
@@ -27,34 +27,33 @@ class Unknown:
         finding = case.opening
         return Opinion(
             clues=[],
-            title=_title(finding)[:79],
-            explanation=f"{_symptom(finding)} None of the known causes has enough evidence here.",
+            title=_title(case, finding)[:79],
+            explanation=f"{_symptom(case, finding)} None of the known causes has enough evidence here.",
             remedy=f"To find the cause, {LOOK_AT.get(finding.kind, 'compare with a run that was well')}.",
         )
 
 
-def _title(finding: Finding) -> str:
-    if finding.kind == "crash" and (number := finding.evidence.get("signal")):
-        return f"Ended by {_signal(number)} at step {finding.step}"
+def _title(case: Case, finding: Finding) -> str:
+    if finding.kind == "crash" and (number := ended(case, finding).signal):
+        whose = "" if finding.rank is None or case.world_size < 2 else f"Rank {finding.rank} "
+        return f"{whose}ended by {signal_name(number)} at step {finding.step}".replace("ended", "Ended", not whose)
     place = f" in {finding.name}" if finding.name else ""
     return f"{finding.kind.replace('_', ' ').capitalize()}{place} from step {finding.first_step}"
 
 
-def _symptom(finding: Finding) -> str:
+def _symptom(case: Case, finding: Finding) -> str:
     if finding.kind != "crash":
         return (
             f"`{finding.kind}` was certain at step {finding.step}: {finding.value:.4g} against a limit of "
-            f"{finding.threshold:.4g}."
+            f"{finding.threshold:.4g}.{_doing(finding)}"
         )
-    if number := finding.evidence.get("signal"):
+    if number := ended(case, finding).signal:
         counted = finding.evidence.get("oom_kills") == 0
         memory = ", and the kernel counted no out-of-memory kill in its control group" if counted else ""
-        return f"{_signal(number)} ended the process at step {finding.step}{memory}."
+        return f"{signal_name(number)} ended the process at step {finding.step}{memory}."
     return f"The process ended at step {finding.step} without an exception and without an exit of its own."
 
 
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+def _doing(finding: Finding) -> str:
+    sentence = str(finding.evidence.get("sentence", ""))
+    return f" {sentence[:1].upper()}{sentence[1:]}." if sentence else ""

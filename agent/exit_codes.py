@@ -1,0 +1,38 @@
+"""How the process of a crash ended, by whoever knows: itself, its parent, the launcher. Some of it is told later."""
+
+import signal
+from typing import NamedTuple
+
+from torchvitals.agent.case import Case
+from torchvitals.detectors.detector import Finding
+
+
+class Ended(NamedTuple):
+    """Exit code and signal; ``None`` where nobody knows."""
+
+    code: int | None
+    signal: int | None
+
+
+def ended(case: Case, crash: Finding) -> Ended:
+    """What the finding says, or what torchrun or ``mp.spawn`` said after it."""
+    number, code = crash.evidence.get("signal"), crash.evidence.get("exit_code")
+    if crash.evidence.get("gone"):
+        for _, event in case.events_of("children"):
+            for child in event.details.get("children", ()):
+                if child.get("pid") == crash.evidence.get("pid"):
+                    code = int(child["code"])
+                    number = -code if code < 0 else None
+    return Ended(None if code is None else int(code), None if number is None else int(number))
+
+
+def signal_name(number: int) -> str:
+    """``SIGKILL``, or the number of one without a name.
+
+    >>> signal_name(9)
+    'SIGKILL'
+    """
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

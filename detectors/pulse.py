@@ -1,0 +1,134 @@
+"""One rank as its beats, its stacks and the launcher tell of it: where it stands, since when, and what it waits for."""
+
+from typing import Any
+
+from torchvitals.detectors.job_frames import main_thread, stands_in_own_code, waits_in_collective
+from torchvitals.signals.records import Beat, Event, Stacks
+
+WORKING = frozenset({"data", "forward", "backward", "optimizer"})
+"""Phases in which standing still is wrong; in all others (``idle``, ``eval``, ``init``) a job may be busy unseen."""
+AT_REST = 0.05
+"""CPU seconds per second below which nothing is computed: our own thread takes 0.002, a training thread 0.5 to 1."""
+OBSERVED = 2.0
+"""A listener that says nothing for longer than this many seconds hears nothing either (a suspended machine)."""
+
+
+class Ear:
+    """Somebody who speaks once a second and so knows how long others have been silent: time as one process felt it.
+
+    Clocks of other hosts are never compared: silence is counted in beats of somebody who did speak.
+    """
+
+    def __init__(self) -> None:
+        self.felt = 0.0
+        self._last: float | None = None
+
+    def hear(self, monotonic: float) -> None:
+        """It speaks itself."""
+        if self._last is not None:
+            self.felt += min(max(0.0, monotonic - self._last), OBSERVED)
+        self._last = monotonic
+
+
+class Pulse:
+    """One rank, as its beats tell: where it is, since when, and how long it has ever stood still in a phase."""
+
+    def __init__(self, beat: Beat, ears: dict[int, Ear]) -> None:
+        self.first_step = beat.step
+        self.done = 0
+        """Steps recorded: newer than the last beat where the beats have stopped."""
+        self.ended = False
+        self.left_well = False
+        self.failed = False
+        """It ended badly; what that brings about is a matter of its crash."""
+        self.blocked = False
+        """Two looks in a row found it on one and the same line of the job's own code."""
+        self.deadlocked = False
+        """It waits without a limit for a thread, no thread does anything, and no process of it computes."""
+        self.compiled = False
+        self.usual = 0.0
+        """Seconds per step, the mean of the last few beats."""
+        self.longest: dict[str, float] = {}
+        self.stacks: list[str] = []
+        self.workers: dict[str, list[str]] = {}
+        self.collectives: list[dict[str, Any]] = []
+        self.unheard: dict[str, Any] = {}
+        """What the launcher saw of it while it was silent."""
+        self.beat = beat
+        self.since = beat.monotonic
+        self._stepped = beat.monotonic
+        self._heard = {who: ear.felt for who, ear in ears.items()}
+
+    @property
+    def still(self) -> float:
+        """Seconds without any movement."""
+        return self.beat.monotonic - self.since
+
+    @property
+    def step(self) -> int:
+        """The step in progress."""
+        return max(self.beat.step, self.done)
+
+    @property
+    def issued(self) -> int:
+        """Collectives so far, over all groups."""
+        return sum(self.beat.sequences.values())
+
+    @property
+    def started(self) -> bool:
+        """Whether it has taken a step of its own."""
+        return self.beat.step > self.first_step or self.beat.step > 1
+
+    def take(self, beat: Beat, ears: dict[int, Ear]) -> bool:
+        """Whether the rank has moved since its last beat."""
+        last = self.beat
+        self._heard = {who: ear.felt for who, ear in ears.items()}
+        self.unheard = {}
+        if beat.step > last.step:
+            seconds = (beat.monotonic - self._stepped) / (beat.step - last.step)
+            self.usual = seconds if not self.usual else 0.7 * self.usual + 0.3 * seconds
+            self._stepped = beat.monotonic
+        moved = (beat.step, beat.activity, beat.sequences) != (last.step, last.activity, last.sequences)
+        if moved or beat.phase != last.phase:
+            self.longest[last.phase] = max(self.longest.get(last.phase, 0.0), beat.monotonic - self.since)
+            self._place(beat)
+            return True
+        self.beat = beat
+        return False
+
+    def silence(self, ears: dict[int, Ear]) -> float:
+        """Seconds that others have felt since its last beat."""
+        return max((ear.felt - self._heard.get(who, ear.felt) for who, ear in ears.items()), default=0.0)
+
+    def look(self, stacks: Stacks) -> None:
+        """Take what its threads were doing; those of one stall only come without any movement in between."""
+        frames = main_thread(stacks.threads)
+        if frames:
+            self.blocked = frames[-1:] == self.stacks[-1:] and stands_in_own_code(frames)
+            self.deadlocked = bool(stacks.waits) and 0.0 <= stacks.cpu < AT_REST
+            self.stacks = frames
+        self.workers = {n: f for n, f in stacks.threads.items() if n.startswith("worker ")} or self.workers
+        self.collectives = stacks.collectives or self.collectives
+
+    def note(self, event: Event) -> None:
+        """Take what it says of its end and of its models."""
+        if event.kind == "exit":
+            self.left_well = not self.ended and not event.details.get("code")
+            self.failed |= bool(event.details.get("code"))
+        if event.kind == "exception" and "thread" not in event.details:
+            self.failed = True
+        if event.kind == "exit" or (event.kind == "exception" and "thread" not in event.details):
+            self.ended = True
+        elif event.kind == "facts":
+            models = event.details.get("models") or []
+            self.compiled |= any(isinstance(model, dict) and bool(model.get("compiled")) for model in models)
+
+    def waits(self) -> bool:
+        """Whether it is known to wait for the others."""
+        return waits_in_collective(self.stacks) or self.beat.phase == "backward"
+
+    def _place(self, beat: Beat) -> None:
+        self.beat = beat
+        self.since = beat.monotonic
+        self.stacks, self.collectives, self.workers = [], [], {}
+        self.blocked = self.deadlocked = False

@@ -1,0 +1,132 @@
+"""The stacks of data loader workers: forked processes without a thread of ours, asked only when the job stands still.
+
+A worker inherits an anonymous file and a C signal handler that writes its Python stacks there (``faulthandler``).
+The handler is for a real-time signal that nobody uses, restarts interrupted system calls, and works while the
+worker's main thread waits for a lock. Only a process that has it installed is ever sent the signal: the kernel
+shows the set of caught signals, and any other process would be ended by it.
+"""
+
+import faulthandler
+import multiprocessing.process
+import os
+import re
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+ASKING = getattr(signal, "SIGRTMIN", 0) + 11 if hasattr(signal, "SIGRTMIN") else 0
+"""In the middle of the real-time signals, of which glibc keeps the first two."""
+ANSWER_SECONDS = 0.5
+"""A stack is written within a millisecond; a worker that the kernel holds (state D) answers when it is let go."""
+MOST_WORKERS = 8
+BEGINS = "_worker_loop"
+"""What lies outside of this function is the stack of the parent at the fork."""
+FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$')
+
+
+class WorkerStacks:
+    """Arms the children of this process and reads what they write.
+
+    Args:
+        proc: the process file system.
+        wait: waits a moment for an answer; injected for tests.
+
+    """
+
+    def __init__(self, proc: Path = Path("/proc"), wait: Callable[[float], None] = time.sleep) -> None:
+        self._proc = proc
+        self._wait = wait
+        self._file = -1
+        self._read = 0
+        self._armed = False
+
+    def arm(self) -> bool:
+        """Have every child that is forked from now on ready to answer; ``False`` where that cannot be."""
+        if self._armed:
+            return True
+        if not ASKING or not hasattr(os, "register_at_fork") or not hasattr(faulthandler, "register"):
+            return False
+        try:
+            self._file = _anonymous_file()
+        except OSError:
+            return False
+        self._armed = True
+        os.register_at_fork(after_in_child=self._in_child)
+        return True
+
+    def disarm(self) -> None:
+        """Later children are left alone."""
+        self._armed = False
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def ask(self) -> dict[str, list[str]]:
+        """``worker <pid>`` → ``file:line function``, innermost last; only of those that can answer."""
+        found = {}
+        for pid in list(_forked())[:MOST_WORKERS]:
+            if self._answers(pid) and (frames := self._ask(pid)):
+                found[f"worker {pid}"] = frames
+        return found
+
+    def _in_child(self) -> None:
+        if self._armed and signal.getsignal(ASKING) is signal.SIG_DFL:
+            faulthandler.register(ASKING, self._file, all_threads=False, chain=False)
+
+    def _answers(self, pid: int) -> bool:
+        """Whether the child catches our signal and still holds our file under the same number."""
+        if not self._armed:
+            return False
+        try:
+            status = (self._proc / str(pid) / "status").read_text()
+            caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+            same = (self._proc / str(pid) / "fd" / str(self._file)).stat().st_ino == os.fstat(self._file).st_ino
+        except (OSError, IndexError, ValueError):
+            return False
+        return bool(caught >> (ASKING - 1) & 1) and same
+
+    def _ask(self, pid: int) -> list[str]:
+        try:
+            os.kill(pid, ASKING)
+        except OSError:
+            return []
+        frames: list[str] = []
+        for _ in range(10):
+            self._wait(ANSWER_SECONDS / 10)
+            text = os.pread(self._file, 1 << 20, self._read).decode(errors="replace")
+            frames = frames_of(text)
+            if frames and text.endswith("\n"):
+                break
+        self._read = os.fstat(self._file).st_size
+        return frames
+
+
+def frames_of(text: str) -> list[str]:
+    r"""The stack that ``faulthandler`` wrote, turned round.
+
+    >>> frames_of('Stack (most recent call first):\n  File "a.py", line 3 in get\n  File "b.py", line 9 in main\n')
+    ['b.py:9 main', 'a.py:3 get']
+    """
+    lines = [match.groups() for line in text.splitlines() if (match := FRAME.match(line))]
+    frames = [f"{file}:{line} {name}" for file, line, name in reversed(lines)]
+    begins = max((number for number, frame in enumerate(frames) if frame.endswith(BEGINS)), default=-1)
+    return frames[begins + 1 :]
+
+
+def _forked() -> Iterable[int]:
+    """The processes that ``multiprocessing`` has started here, read without touching them.
+
+    ``active_children()`` would reap those that have ended, under the feet of the loader that waits for them.
+    """
+    known = getattr(multiprocessing.process, "_children", ())
+    return [child.pid for child in list(known) if getattr(child, "pid", None)]
+
+
+def _anonymous_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("torchvitals-stacks")
+    descriptor, name = tempfile.mkstemp(prefix="torchvitals-")
+    os.unlink(name)  # noqa: PTH108 (no path is kept)
+    return descriptor
