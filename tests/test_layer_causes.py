@@ -168,3 +168,13 @@ def test_two_factors_that_start_at_zero_are_told_from_a_gradient_that_died(zero)
     ranked, opinion = best(given)
 
     assert (ranked.cause, opinion.where) == (("bad_initialization", "0.lora_A") if zero else ("dying_relu", ""))
+
+
+def test_a_rate_of_zero_that_ended_by_itself_is_named_too():
+    given = case(finding("stuck_parameters", first_step=20, relation="learning_rate_zero"), zero_from=20)
+    for step in range(60, 200):
+        given.history.add("learning_rate", step, 0.05)
+
+    ranked, opinion = best(given)
+
+    assert (ranked.cause, opinion.first_step) == ("learning_rate_zero", 20)

@@ -20,7 +20,9 @@ class LearningRateZero:
     def weigh(self, case: Case) -> Opinion | None:
         rates = case.history.series("learning_rate", None, case.opening.optimizer)
         step = case.opening.first_step
-        since = rates.values[np.searchsorted(rates.steps, step) :]
+        # As long as the finding looked, and no longer: a rate may come back.
+        within = (rates.steps >= step) & (rates.steps <= max(finding.step for finding in case.findings))
+        since = rates.values[within]
         if not len(since) or not np.median(since) <= NEGLIGIBLE:
             return None
         rate = float(np.median(since))
