@@ -1,52 +1,161 @@
-"""Memory pressure: the device is so full that the allocator must empty its cache to go on."""
+"""Memory pressure: what is left will not last, or the device is so full that its allocator must empty its cache."""
 
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
+from torchvitals.detectors.block_statistics import Floats, Mask
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import scalar
+from torchvitals.detectors.ladder import BLOCKS, Ladder
+from torchvitals.detectors.scalars import grown, scalar
+
+USED = ("rss_bytes", "cuda_allocated_bytes")
+LEFT = ("memory_headroom_bytes", "cuda_headroom_bytes")
 
 
 class MemoryPressure:
-    """The allocator's count of retries rises: an allocation succeeded only after the cache had been flushed.
+    """A forecast that memory runs out, or an allocator that only succeeds by flushing its cache.
 
-    Each retry waits for the device and gives cached memory back; the next one may fail. One retry can be a
-    single large batch, so it takes ``retries`` of them at ``steps`` different steps after the first step.
+    *Forecast*: memory rises in a straight line and has taken ``share`` of what was left when the rise began, so that
+    the rest lasts at most ``1 / share - 1`` times as long. The line is looked for at every scale from 32 steps to all
+    of the run (:class:`~torchvitals.detectors.ladder.Ladder`), which is why a leak of any rate that begins at any
+    time is told of before a quarter of the headroom is gone: at one scale the line holds between ``share`` and twice
+    that. What rises in a curve, by stairs or to and fro is not forecast.
+
+    *Retries*: each waits for the device and gives cached memory back; the next one may fail. One can be a single large
+    batch, so it takes ``retries`` of them at ``steps`` different steps after the first step.
 
     Args:
         retries: rise of the counter since the first step.
         steps: steps at which it rose.
+        share: of the headroom that the rise must have taken.
+        least_gain: bytes; warming up takes 5 to 50 MB, whatever is left.
+        evenness: share of the mean rise that each block must reach; arenas of 1 MB make small leaks climb by stairs.
+        straightness: the last three blocks must rise at least this much of what the first three rose: a cache that
+            warms up slackens.
+        warm_up: steps before the first block.
+
+    A step keeps 40 MB more than it should from step 500 on, where 10 GB are left:
 
     >>> detector = MemoryPressure()
-    >>> for step, count in enumerate([0, 0, 0, 1, 1, 2, 4]):
-    ...     for finding in detector.update(Reading.of(step, cuda_alloc_retries=[count])):
-    ...         print(finding.kind, finding.first_step, finding.step, finding.value)
-    memory_pressure 3 6 4.0
+    >>> for step in range(700):
+    ...     kept = 4e7 * max(0, step - 500)
+    ...     reading = Reading.of(step, rss_bytes=[1e9 + kept], memory_headroom_bytes=[1e10 - kept])
+    ...     for finding in detector.update(reading):
+    ...         print(finding.kind, finding.first_step, finding.step, round(finding.value, 2))
+    memory_pressure 500 532 0.11
 
     """
 
     kind: ClassVar[str] = "memory_pressure"
     axis: ClassVar[DetectorAxis] = "rank"
-    reads: ClassVar[tuple[str, ...]] = ("cuda_alloc_retries",)
+    reads: ClassVar[tuple[str, ...]] = ("cuda_alloc_retries", *USED, *LEFT)
 
-    def __init__(self, *, retries: int = 3, steps: int = 3) -> None:
-        self.retries = retries
-        self.steps = steps
+    def __init__(
+        self,
+        *,
+        retries: int = 3,
+        steps: int = 3,
+        share: float = 0.1,
+        least_gain: float = 2.0**26,
+        evenness: float = 0.4,
+        straightness: float = 0.85,
+        warm_up: int = 16,
+    ) -> None:
+        self.retries, self.steps = retries, steps
+        self.share, self.least_gain = share, least_gain
+        self.evenness, self.straightness = evenness, straightness
+        self.warm_up = warm_up
         self._start = np.zeros(0)
         self._last = np.zeros(0)
         self._rises = np.zeros(0, dtype=np.int64)
         self._since = np.zeros(0, dtype=np.int64)
+        self._ladders = [Ladder() for _ in USED]
+        self._left = np.full((0, len(LEFT)), np.nan)
+        self._first = -1
         self._alarmed = np.zeros(0, dtype=bool)
 
     def __repr__(self) -> str:
-        return f"MemoryPressure(retries={self.retries}, steps={self.steps})"
+        return f"MemoryPressure(retries={self.retries}, steps={self.steps}, share={self.share})"
 
     def update(self, reading: Reading) -> list[Finding]:
         """Take one step."""
-        if "cuda_alloc_retries" not in reading.values:
+        named = [len(reading.values[name]) for name in self.reads if name in reading.values]
+        if not named:
             return []
-        values = np.asarray(reading.values["cuda_alloc_retries"], np.float64)
-        self._grow(len(values))
+        self._grow(max(named))
+        self._first = reading.step if self._first < 0 else self._first
+        self._look_round(reading)
+        found = self._forecast(reading) if reading.step >= self._first + self.warm_up else []
+        return found + self._retried(reading) if "cuda_alloc_retries" in reading.values else found
+
+    def status(self) -> Status:
+        """Nothing to warm up for."""
+        if self._alarmed.any():
+            return Status("alarm")
+        if not len(self._alarmed):
+            return Status("not_checked", "no memory figures were sent")
+        if not np.isfinite(self._left).any() and not np.isfinite(self._start).any():
+            return Status("not_checked", "neither what is left of the memory nor a CUDA allocator was seen")
+        return Status("ok")
+
+    def _look_round(self, reading: Reading) -> None:
+        """Note what is left; it is told once a second."""
+        for place, left in enumerate(LEFT):
+            if left in reading.values:
+                headroom, sent = scalar(reading, left, len(self._alarmed))
+                np.copyto(self._left[:, place], headroom, where=sent & np.isfinite(headroom) & (headroom >= 0))
+
+    def _forecast(self, reading: Reading) -> list[Finding]:
+        found = []
+        for place, used in enumerate(USED):
+            if used not in reading.values:
+                continue
+            values, present = scalar(reading, used, len(self._alarmed))
+            ladder = self._ladders[place]
+            for rung in ladder.add(reading.step, values, present & np.isfinite(values) & (values > 0)):
+                lows = ladder.rungs[rung]
+                for rank in np.flatnonzero(self._runs_out(lows, self._left[:, place]) & ~self._alarmed).tolist():
+                    self._alarmed[rank] = True
+                    found.append(self._forecast_of(reading.step, ladder, rung, rank, place))
+        return found
+
+    def _runs_out(self, lows: NDArray[np.float32], left: Floats) -> Mask:
+        """Of which ranks the blocks rise in a line that leads to the end."""
+        gain = lows[:, -1] - lows[:, 0]
+        likely: Mask = (gain >= self.least_gain) & (gain >= self.share * (gain + left))
+        if np.count_nonzero(likely):
+            rises = np.diff(lows[likely].astype(np.float64), axis=1)
+            even = (rises >= self.evenness * rises.mean(axis=1, keepdims=True)).all(axis=1)
+            likely[likely] = even & (rises[:, -3:].sum(axis=1) >= self.straightness * rises[:, :3].sum(axis=1))
+        return likely
+
+    def _forecast_of(self, step: int, ladder: Ladder, rung: int, rank: int, place: int) -> Finding:
+        lows = ladder.rungs[rung][rank].astype(np.float64)
+        gained, left = float(lows[-1] - lows[0]), float(self._left[rank, place])
+        steps = (BLOCKS - 1) * ladder.steps_of(rung)
+        rate = gained / steps
+        onset = step - (float(lows[-1]) - ladder.lowest(rank)) / rate
+        return Finding(
+            kind=self.kind,
+            severity="error",
+            first_step=max(0, round(onset) - ladder.steps_of(rung)),
+            step=step,
+            value=gained / (gained + left),
+            threshold=self.share,
+            subject=rank,
+            evidence={
+                "signal": USED[place],
+                "bytes_per_step": rate,
+                "gained_bytes": gained,
+                "base_bytes": float(lows[0]),
+                "headroom_bytes": left,
+                "steps_left": left / rate,
+                "steps_observed": steps,
+            },
+        )
+
+    def _retried(self, reading: Reading) -> list[Finding]:
         count, present = scalar(reading, "cuda_alloc_retries", len(self._alarmed))
         usable = present & np.isfinite(count) & (count >= 0)
         np.copyto(self._start, count, where=usable & np.isnan(self._start))
@@ -59,17 +168,9 @@ class MemoryPressure:
         gained = self._last - self._start
         certain = np.flatnonzero((self._rises >= self.steps) & (gained >= self.retries) & ~self._alarmed)
         self._alarmed[certain] = True
-        return [self._finding(reading.step, int(rank), float(gained[rank])) for rank in certain]
+        return [self._retries_of(reading.step, int(rank), float(gained[rank])) for rank in certain]
 
-    def status(self) -> Status:
-        """Nothing to warm up for."""
-        if self._alarmed.any():
-            return Status("alarm")
-        if not len(self._alarmed):
-            return Status("not_checked", "no CUDA allocator")
-        return Status("ok")
-
-    def _finding(self, step: int, rank: int, gained: float) -> Finding:
+    def _retries_of(self, step: int, rank: int, gained: float) -> Finding:
         return Finding(
             kind=self.kind,
             severity="error",
@@ -82,9 +183,8 @@ class MemoryPressure:
         )
 
     def _grow(self, count: int) -> None:
-        more = count - len(self._alarmed)
-        if more > 0:
-            self._start = np.pad(self._start, (0, more), constant_values=np.nan)
-            self._last = np.pad(self._last, (0, more), constant_values=np.nan)
-            self._rises, self._since = np.pad(self._rises, (0, more)), np.pad(self._since, (0, more))
-            self._alarmed = np.pad(self._alarmed, (0, more))
+        nan = float("nan")
+        self._start, self._last = grown(self._start, count, nan), grown(self._last, count, nan)
+        self._rises, self._since = grown(self._rises, count), grown(self._since, count)
+        self._left = grown(self._left, count, nan)
+        self._alarmed = grown(self._alarmed, count)

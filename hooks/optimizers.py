@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim import Optimizer
 from torchvitals.hooks import clipping, gradients, readback, replica_groups
+from torchvitals.hooks.headroom import Headroom
 from torchvitals.hooks.load import MachineLoad
 from torchvitals.hooks.profiles import GradientProfile
 from torchvitals.hooks.suspicion import Suspicion
@@ -58,6 +59,7 @@ class OptimizerWatch:
         self._resident = guard("memory", observer.memory.rss_bytes)
         self._mapped = guard("memory", observer.memory.mapped_bytes)
         self._load = guard("load", MachineLoad().fresh)
+        self._headroom = guard("memory", Headroom().fresh)
         self._relations_before = guard("relations", observer.relations.before)
         self._relations_after = guard("relations", observer.relations.after)
         self._start_sample = guard("profile", self._sample)
@@ -267,6 +269,7 @@ class OptimizerWatch:
         load = self._load()
         if load is not None:
             scalars["machine_load"] = load
+            scalars |= self._headroom() or {}
         scalars["overhead_ratio"] = self._recorder.budget.ratio
 
     def _write(self, scalars: dict[str, torch.Tensor | float]) -> None:

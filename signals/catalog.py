@@ -59,6 +59,8 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("cuda_reserved_bytes", "By", "none", "step", "Device memory held by the caching allocator."),
     Signal("cuda_inactive_split_bytes", "By", "none", "step", "Reserved but unusable pieces: fragmentation."),
     Signal("cuda_alloc_retries", "{retry}", "none", "step", "Allocations that succeeded only after a cache flush."),
+    Signal("memory_headroom_bytes", "By", "none", "step", "Left of the machine or the control group, once a second."),
+    Signal("cuda_headroom_bytes", "By", "none", "step", "Left of the device: free, or reserved and not in use."),
     Signal("batch_items", "{item}", "none", "step", "First dimension of the root module's first tensor input."),
     Signal("input_absmax", "1", "none", "step", "Largest absolute value in the root module's floating inputs."),
     Signal("input_nonfinite", "1", "none", "step", "1 if a floating input held NaN or Inf."),
