@@ -100,9 +100,12 @@ class Fingerprints:
             return True
         return self._replicas is not None and self._replicas.due(step)
 
-    def steps_until_due(self, step: int, most: int) -> int:
-        """How many steps from ``step`` on, up to ``most``, nothing is digested; ranks have something at each."""
-        if self.exact or self._replicas is not None:
+    def steps_until_due(self, step: int, most: int, *, several: bool = False) -> int:
+        """How many steps from ``step`` on, up to ``most``, nothing is digested; ranks have something at each.
+
+        Of ``several`` optimizers the others may still have to make the step that the first has just closed.
+        """
+        if self.exact or self._replicas is not None or (several and due(step - 1)):
             return 0
         return next((ahead for ahead in range(most) if due(step + ahead)), most)
 

@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 from torchvitals.agent.compare.fact_differences import FactDifference, fact_differences, same_model, untold
-from torchvitals.agent.compare.first_difference import BEFORE_FIRST, Agreement, compare_ranks
+from torchvitals.agent.compare.first_difference import BEFORE_FIRST, Agreement, compare_ranks, order
 from torchvitals.agent.compare.reasons import pair, rank_reasons
 from torchvitals.agent.compare.recorded import Rank, Recorded, load
 from torchvitals.agent.compare.scene import Scene, scene
@@ -15,7 +15,7 @@ from torchvitals.agent.engine import NotChecked
 from torchvitals.agent.incident import Incident
 
 Verdict = Literal["equal", "diverged", "incomparable"]
-DECLARED = ("model", "setting", "seed", "code", "software", "flag")
+DECLARED = ("model", "setting", "seed", "code", "software", "flag", "command")
 """Facts that somebody decided; where they are equal, equal bits were to be expected."""
 
 
@@ -60,7 +60,7 @@ def compare(a: Recorded, b: Recorded) -> Comparison:
     comparable = same_model(a, b)
     agreements = [compare_ranks(a.ranks[rank], b.ranks[rank], rank) for rank in _common(a, b)] if comparable else []
     parted = [agreement for agreement in agreements if agreement.first is not None]
-    first = min(parted, key=lambda agreement: agreement.first.step if agreement.first else 0, default=None)
+    first = min(parted, key=lambda agreement: order(agreement.first) if agreement.first else (0,), default=None)
     incident = _incident(scene(a, b, first, facts)) if first is not None else None
     verdict: Verdict = "incomparable" if not agreements else "diverged" if incident else "equal"
     return Comparison(
@@ -124,7 +124,7 @@ def _incident(seen: Scene) -> Incident:
     ranked = rank_reasons(seen)
     best, remedy = ranked[0]
     first, layers = seen.first, seen.agreement.layers
-    expected_equal = not any(fact.group in DECLARED for fact in seen.facts)
+    expected_equal = not any(fact.group in DECLARED and fact.what != "working directory" for fact in seen.facts)
     kind = "nondeterminism" if expected_equal else "changed"
     identity = f"{seen.a.run}/{seen.b.run}/{first.step}/{first.signal}"
     return Incident(

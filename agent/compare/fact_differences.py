@@ -63,8 +63,10 @@ def _facts(run: Recorded) -> Iterator[tuple[tuple[Group, str, str], Any]]:
         for key, value in _flat(facts.get(section), section):
             yield ("setting", "settings", key), value
     yield ("setting", "settings", "ranks"), len(run.ranks)
-    for key, value in _flat(facts.get("seeds", {}), ""):
-        yield ("seed", "seeds", f"seed of {key}"), value
+    for number, rank in sorted(run.ranks.items()):
+        of = f" on rank {number}" if len(run.ranks) > 1 else ""
+        for key, value in _flat(rank.facts.get("seeds", {}), ""):
+            yield ("seed", "seeds", f"seed of {key}{of}"), value
     yield from _code(facts.get("code", {}))
     for key, value in facts.get("versions", {}).items():
         yield ("machine" if key in _MACHINE else "software", "versions", key), value

@@ -108,9 +108,9 @@ def compare_ranks(a: Rank, b: Rank, rank: int) -> Agreement:
     equal = [_last_equal(a.digests[key], b.digests[key]) for key in weights]
     until = None if not equal or None in equal else min(step for step in equal if step is not None)
     floor = BEFORE_FIRST - 1 if until is None else until
-    found = sorted(_differences(a, b, rank), key=_order)
+    found = sorted(_differences(a, b, rank), key=order)
     later = [_first_after(a, b, difference, floor) for difference in found]
-    lasting = sorted((difference for difference in later if difference is not None), key=_order)
+    lasting = sorted((difference for difference in later if difference is not None), key=order)
     common = np.intersect1d(a.series("loss")[0], b.series("loss")[0])
     agreement = Agreement(
         rank=rank,
@@ -233,7 +233,8 @@ def _optimizer(axis: str) -> int:
     return int(number) if kind == "parameter" and number.isdecimal() else 0
 
 
-def _order(difference: Difference) -> tuple[int, int, int, str]:
+def order(difference: Difference) -> tuple[int, int, int, str]:
+    """Sorts differences by when they came about."""
     known = difference.signal not in DIGESTS
     return difference.step, STAGES.index(difference.stage), difference.optimizer, f"{known}{difference.signal}"
 
