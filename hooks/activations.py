@@ -20,6 +20,7 @@ from torchvitals.hooks.flatness import FLATNESS
 from torchvitals.hooks.fuse import Fuse
 from torchvitals.hooks.graph_task import inside_backward
 from torchvitals.hooks.silence import Silence
+from torchvitals.hooks.tracing import unreal
 from torchvitals.signals.records import ABSENT
 
 # Modules whose exact zeros mean that a unit is off; a dropped or padded zero means nothing.
@@ -179,7 +180,7 @@ class LeafHook:
         self._look = look
 
     def __call__(self, module: Module, _inputs: Any, output: Any) -> None:
-        if self._look is not None and not torch.compiler.is_compiling():
+        if self._look is not None and not unreal():
             self._look(self._name, module, output)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "LeafHook":
@@ -237,13 +238,18 @@ def unseen(model: Module) -> str:
     """Why forward hooks on ``model`` would see nothing or do harm; empty when they are fine."""
     if isinstance(model, torch.jit.ScriptModule):
         return "the model is a ScriptModule, which runs no Python hooks inside"
-    if type(model).__name__ == "OptimizedModule" or getattr(model, "_compiled_call_impl", None) is not None:
+    if is_compiled(model):
         return "the model is compiled: hooks would make torch.compile trace it again"
-    if any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()):
+    if any(is_compiled(module) for module in model.modules()):
         return "a part of the model is compiled: hooks would make torch.compile trace it again"
     if not any(module._modules for module in model.modules()):
         return "the model is a single module"
     return ""
+
+
+def is_compiled(module: Module) -> bool:
+    """Whether ``module`` is the wrapper of ``torch.compile``, or was compiled in place."""
+    return type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None
 
 
 def to_host(parts: list[Tensor]) -> list[NDArray[np.float64]]:

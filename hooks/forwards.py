@@ -11,6 +11,7 @@ import torch
 from torch.nn import Module
 from torchvitals.hooks.activations import ActivationProfile
 from torchvitals.hooks.replay import Replay
+from torchvitals.hooks.tracing import unreal
 from torchvitals.signals.records import Axis, Profile, pack_floats
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class RootHook:
         self._which = which
 
     def __call__(self, *args: Any) -> None:
-        if torch.compiler.is_compiling() or self._watch is None:
+        if unreal() or self._watch is None:
             return
         watch = self._watch()
         if watch is not None:
@@ -86,10 +87,22 @@ class RootWatch:
         self._measuring = False
         self._axis_sent: list[str] = []
         self._axis = f"module:{len(observer.roots)}"
-        self._handles: list[RemovableHandle] = [
-            module.register_forward_pre_hook(RootHook(self, "enter"), with_kwargs=True),
-            module.register_forward_hook(RootHook(self, "leave"), with_kwargs=True),
-        ]
+        self._handles: list[RemovableHandle] = []
+        self.install()
+
+    def install(self) -> None:
+        """Put the hooks on the module, unless they are there."""
+        module = self.module()
+        if module is not None and not self._handles:
+            self._handles = [
+                module.register_forward_pre_hook(RootHook(self, "enter"), with_kwargs=True),
+                module.register_forward_hook(RootHook(self, "leave"), with_kwargs=True),
+            ]
+
+    @property
+    def called(self) -> bool:
+        """Whether the forward has ever run where a hook runs."""
+        return self._began > 0.0
 
     def remove(self) -> None:
         """Take the hooks off the module."""

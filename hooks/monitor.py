@@ -10,6 +10,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 from torch.optim import optimizer as optimizers
 from torchvitals.hooks import discovery, sources
+from torchvitals.hooks.compilation import eager_only
 from torchvitals.hooks.exits import exception_details
 from torchvitals.hooks.guard import Action, Decide, Guard, of
 from torchvitals.hooks.guarding import Guarding
@@ -74,9 +75,8 @@ class Monitor:
     def install(self, *, only: Sequence[Optimizer] | None = None) -> None:
         """Put the hooks in: on ``only`` these optimizers, or on every one of the process."""
         guard = self.recorder.fuse.guard
-        before = guard("step", self.observer.before_step)
-        after = guard("step", self.observer.after_step)
-        # An optimizer's hook must return None, and guard returns what the probe returned: None.
+        before = eager_only(guard("step", self.observer.before_step))
+        after = eager_only(guard("step", self.observer.after_step))
         if only is None:
             Monitor.everywhere = self
             self._handles = [
@@ -87,6 +87,7 @@ class Monitor:
             for optimizer in only:
                 self._handles.append(optimizer.register_step_pre_hook(before))
                 self._handles.append(optimizer.register_step_post_hook(after))
+        self.observer.compilation.install()
         sources.install(self._taps, self.observer, guard)
         self.observer.exits.install()
 

@@ -13,6 +13,7 @@ from torchvitals.hooks.arrivals import ArrivalTimes
 from torchvitals.hooks.beat import Heartbeat
 from torchvitals.hooks.clipping import Clipping
 from torchvitals.hooks.collectives import Collectives
+from torchvitals.hooks.compilation import Compilation
 from torchvitals.hooks.exits import Exits
 from torchvitals.hooks.facts import describe_loader, describe_optimizer
 from torchvitals.hooks.fingerprints import Fingerprints
@@ -22,14 +23,15 @@ from torchvitals.hooks.losses import Losses, sum_of
 from torchvitals.hooks.memory import Memory
 from torchvitals.hooks.naming import Naming
 from torchvitals.hooks.optimizers import OptimizerWatch
-from torchvitals.hooks.orphans import tell_orphans
 from torchvitals.hooks.origins import Origins
+from torchvitals.hooks.orphans import tell_orphans
 from torchvitals.hooks.pending import Pending
 from torchvitals.hooks.recorder import Recorder
 from torchvitals.hooks.relations import Relations
 from torchvitals.hooks.serving import QUIET_WHERE_TRAINED, Service
-from torchvitals.hooks.worker_stacks import WorkerStacks
+from torchvitals.hooks.unseen import Unseen
 from torchvitals.hooks.validation import ValidationLoss, tell_validation
+from torchvitals.hooks.worker_stacks import WorkerStacks
 from torchvitals.signals.records import Event
 
 LAUNCHERS = ("torch.distributed.run", "accelerate.commands.launch", "deepspeed.launcher.runner")
@@ -47,8 +49,8 @@ class Observer:
         self.pending = Pending()
         self.memory = Memory()
         self.clipping = Clipping()
-        self.unseen: dict[str, str] = {}
-        """What cannot be seen here and why, told when the job trains."""
+        self.unseen = Unseen(recorder)
+        self.compilation = Compilation(self)
         self.collectives = Collectives()
         self.leaks = LeakWatch(recorder)
         self.optimizers: list[OptimizerWatch] = []
@@ -115,20 +117,12 @@ class Observer:
     """Zero-code: who finds the models of an optimizer met for the first time."""
     first_step_over: Callable[[], None] | None = None
 
-    def follow_compiled(self, models: Iterable[discovery.Model]) -> None:
-        """Move the root hooks of modules that have been compiled since onto their compiled wrapper."""
-        for model in models:
-            target = discovery.hookable(model.outer)
-            if target is not model.inner and any(root.module() is model.inner for root in self.roots):
-                self.roots = [root for root in self.roots if root.module() is not model.inner]
-                self.watch_model(target)
-
     def watch_model(self, module: Module) -> None:
         """Watch the forward of ``module``, a root, once."""
         if any(root.module() is module for root in self.roots):
             return
         if isinstance(module, torch.jit._script.RecursiveScriptModule):
-            self.recorder.not_checked("forward", "torch.jit.script gives a module that takes no hooks")
+            self.unseen.note("forward", "torch.jit.script gives a module that takes no hooks")
             return
         self.roots.append(RootWatch(module, self.naming.prefix_of(module), self))
 
@@ -189,8 +183,8 @@ class Observer:
         self.recorder.learn(optimizers=[describe_optimizer(optimizer) for optimizer in optimizers])
         self.recorder.learn(**self._unoptimized())
         self.digests.begin(self.naming.models, sharded=self.naming.sharded)
-        for what, why in self.unseen.items():
-            self.recorder.not_checked(what, why)
+        self.compilation.first_step()
+        self.unseen.tell()
         self.beat.start()
         if self.first_step_over is not None:
             self.first_step_over()
@@ -288,6 +282,7 @@ class Observer:
 
     def close(self) -> None:
         """Write what still waits and stop the threads."""
+        self.compilation.ended()
         for watch in self.optimizers:
             watch.flush()
         self._arrived()
@@ -308,6 +303,7 @@ class Observer:
 
     def detach(self) -> None:
         """Take every hook off every module."""
+        self.compilation.ended()
         for root in self.roots:
             root.remove()
         self.roots.clear()

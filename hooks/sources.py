@@ -22,6 +22,7 @@ def install(taps: Taps, observer: Observer, guard: Guard) -> None:
     _tap_clipping(taps, observer, guard)
     _tap_loader(taps, observer, guard)
     _tap_scheduler(taps, observer, guard)
+    _tap_compile(taps, observer, guard)
     observer.relations.install(taps, guard)
 
 
@@ -77,7 +78,8 @@ def _tap_clipping(taps: Taps, observer: Observer, guard: Guard) -> None:
 
     found = taps.wrap(module, "_get_total_norm", None, guard("clipping", totalled))
     if not (found and taps.wrap(module, "_clip_grads_with_norm_", None, guard("clipping", scaled))):
-        observer.unseen["gradient_norm_unclipped"] = "this torch has no _get_total_norm and _clip_grads_with_norm_"
+        why = "this torch has no _get_total_norm and _clip_grads_with_norm_"
+        observer.unseen.note("gradient_norm_unclipped", why)
 
 
 def _tap_loader(taps: Taps, observer: Observer, guard: Guard) -> None:
@@ -109,3 +111,20 @@ def _tap_scheduler(taps: Taps, observer: Observer, guard: Guard) -> None:
         observer.recorder.learn(scheduler=type(args[0]).__name__)
 
     taps.wrap(torch.optim.lr_scheduler.LRScheduler, "__init__", None, guard("scheduler", made))
+
+
+def _tap_compile(taps: Taps, observer: Observer, guard: Guard) -> None:
+    def compiled(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        observer.compilation.compiled(result, args[0] if args else kwargs.get("model"))
+
+    def scripts(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+        for root in observer.roots:  # torch.jit.script compiles the hooks of a module as well, and cannot ours
+            root.remove()
+
+    def scripted(_result: Any, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+        for root in observer.roots:
+            root.install()
+
+    taps.wrap(torch, "compile", None, guard("compilation", compiled))
+    # Not torch.jit.script itself, which looks for names in the frame that calls it.
+    taps.wrap(torch.jit._recursive, "create_script_module", guard("scripting", scripts), guard("scripting", scripted))

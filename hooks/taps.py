@@ -7,9 +7,10 @@ fuse before and after. ``install`` and ``remove`` nest, so several monitors may 
 import sys
 from collections.abc import Callable
 from functools import wraps
+from types import CodeType
 from typing import Any, NamedTuple
 
-import torch
+from torchvitals.hooks.tracing import compiling
 
 Listener = Callable[..., None]
 
@@ -58,7 +59,7 @@ class Taps:
 def _wrapper(original: Any, before: Listener | None, after: Listener | None) -> Any:
     @wraps(original)
     def tapped(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():  # dynamo traces the original, and none of us
+        if compiling():  # dynamo traces the original, and none of us
             return original(*args, **kwargs)
         if before is not None:
             before(args, kwargs)
@@ -71,3 +72,9 @@ def _wrapper(original: Any, before: Listener | None, after: Listener | None) -> 
                 after(result if result is not None else sys.exc_info()[1], args, kwargs)
 
     return tapped
+
+
+def tapped_code() -> CodeType:
+    """The code that all wrappers share."""
+    code: CodeType = _wrapper(min, None, None).__code__
+    return code

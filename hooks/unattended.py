@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torchvitals.hooks import discovery, guard
 from torchvitals.hooks.monitor import Monitor
 from torchvitals.hooks.recorder import Recorder
+from torchvitals.hooks.tracing import unreal
 
 
 class RootFinder:
@@ -95,7 +96,7 @@ class _eager_only:  # noqa: N801 (a function with state that dynamo must see thr
         self._found = found
 
     def __call__(self, module: Module, args: tuple[Any, ...]) -> None:
-        if not torch.compiler.is_compiling():
+        if not unreal():
             self._found(module, args)
 
 
@@ -128,7 +129,7 @@ def _meet(monitor: Monitor, watch: Any) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     models = discovery.owners(parameters)
     monitor.observer.adopt(models)
-    monitor.observer.follow_compiled(models)
+    monitor.observer.compilation.follow(models)
     if not models:
         monitor.recorder.not_checked("modules", "no living module owns the optimizer's parameters")
     if watch.index == 0:

@@ -1,0 +1,121 @@
+"""torch.compile: none of our code may be traced, and forwards are watched where they still run Python.
+
+Inside compiled code no hook of ours runs (dynamo sees functions that do nothing, so it breaks no graph for them
+and guards on nothing); what is lost thereby is said.
+"""
+
+import gc
+import sys
+from collections.abc import Callable, Iterable
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+from torch.nn import Module
+from torchvitals.hooks import discovery, taps
+from torchvitals.hooks.activations import LeafHook, is_compiled, unseen
+from torchvitals.hooks.forwards import RootHook
+from torchvitals.hooks.tracing import compiling, never_compile, unreal
+
+if TYPE_CHECKING:
+    from torchvitals.hooks.observer import Observer
+
+WRAPPER = "OptimizedModule"
+OURS: list[CodeType] = [
+    compiling.__code__, unreal.__code__, RootHook.__call__.__code__, LeafHook.__call__.__code__, taps.tapped_code(),
+]  # fmt: skip
+"""The code of ours that a job's calls enter."""
+IN_PLACE = "the model is compiled in place: hooks on it run inside its code, or not at all"
+NOT_CALLED = "its forward was not called, or inside compiled code, where no hook runs"
+STEPS = "no step was seen, and something is compiled: a step inside compiled code runs no hook"
+
+
+def eager_only(action: Callable[..., object]) -> Callable[..., None]:
+    """``action`` as dynamo sees it: nothing. A hook must return ``None``, whatever ``action`` returns."""
+
+    def outside(*args: Any, **kwargs: Any) -> None:
+        if not compiling():
+            action(*args, **kwargs)
+
+    OURS.append(outside.__code__)
+    return outside
+
+
+class Compilation:
+    """Follows the models of a job as they are compiled, and says what is lost.
+
+    Args:
+        observer: whose roots are moved to the wrapper that runs eagerly.
+    """
+
+    def __init__(self, observer: "Observer") -> None:
+        self._observer = observer
+
+    def install(self) -> None:
+        """Keep dynamo out of our code, if the job has imported it."""
+        never_compile(OURS)
+
+    def compiled(self, result: Any, what: Any) -> None:
+        """``torch.compile`` made ``result`` of ``what``; nothing has been traced yet."""
+        never_compile(OURS)
+        owner = getattr(what, "__self__", None)
+        if isinstance(result, Module):
+            self._follow(result)
+        elif isinstance(owner, Module) and what.__name__ == "_call_impl":  # this is how Module.compile does it
+            self._tell_of(owner)
+
+    def first_step(self) -> None:
+        """A step is over: whose forward has not been called may have been compiled before we came."""
+        silent = {id(root.module()) for root in self._observer.roots if not root.called}
+        if silent:
+            for thing in gc.get_objects():
+                if type(thing).__name__ == WRAPPER and id(thing._modules.get("_orig_mod")) in silent:
+                    self._follow(thing)
+        for root in self._observer.roots:
+            module = root.module()
+            if module is not None and is_compiled(module):
+                self._tell_of(module)
+
+    def ended(self) -> None:
+        """The job is over, or has run for a while: say what no hook has ever seen."""
+        trained = {id(p) for watch in self._observer.optimizers if watch.step for p in watch.parameters}
+        for root in self._observer.roots:
+            module = root.module()
+            if module is None or root.called:
+                continue
+            if any(id(p) in trained for p in module.parameters()):
+                self._observer.unseen.note("forward", NOT_CALLED)
+        if self._observer.will_train and not trained and _has_compiled():
+            self._observer.unseen.note("steps", STEPS)
+            self._observer.unseen.tell()
+
+    def follow(self, models: Iterable[discovery.Model]) -> None:
+        """Watch ``models`` by their compiled wrapper where they have one."""
+        for model in models:
+            target = discovery.hookable(model.outer)
+            if target is not model.inner:
+                self._follow(target)
+
+    def _follow(self, wrapper: Module) -> None:
+        """Watch the compiled ``wrapper`` in place of the module in it, if that is watched."""
+        observer, inner = self._observer, wrapper._modules.get("_orig_mod")
+        roots = [root for root in observer.roots if root.module() is inner]
+        for root in roots:
+            root.remove()
+            observer.roots.remove(root)
+            observer.watch_model(wrapper)
+            self._observer.unseen.note("activations", unseen(wrapper))
+
+    def _tell_of(self, module: Module) -> None:
+        """``module`` is compiled: say it if it is watched, or part of what is."""
+        for root in self._observer.roots:
+            watched = root.module()
+            if watched is module and type(module).__name__ != WRAPPER:
+                self._observer.unseen.note("forward", IN_PLACE)
+            if watched is not None and any(part is module for part in watched.modules()):
+                self._observer.unseen.note("activations", unseen(watched))
+
+
+def _has_compiled() -> bool:
+    """Whether dynamo has compiled anything in this process."""
+    counters = getattr(sys.modules.get("torch._dynamo.utils"), "counters", None)
+    return bool(counters and counters.get("frames"))
