@@ -45,15 +45,22 @@ def leap_elsewhere(case: Case, name: str) -> Leap | None:
 
     Each optimizer counts steps of its own; they are taken to run side by side.
     """
-    own = case.history.series("learning_rate", case.opening.rank, case.opening.optimizer)
+    own = _steps(case, case.opening.optimizer)
     for optimizer in range(MOST_OPTIMIZERS):
-        series = case.history.series(name, case.opening.rank, optimizer)
-        if optimizer == case.opening.optimizer or not len(series.steps) or not len(own.steps):
+        series, steps = case.history.series(name, case.opening.rank, optimizer), _steps(case, optimizer)
+        if optimizer == case.opening.optimizer or not steps or not own:
             continue
-        pace = (int(series.steps[-1]) + 1) / (int(own.steps[-1]) + 1)
+        # a step or two apart is where the reading has come to, not how often each steps
+        pace = 1.0 if abs(steps - own) <= MOST_OPTIMIZERS else steps / own
         if found := _leap(series, round(case.opening.first_step * pace), LOOK_BACK, 3.0):
             return found
     return None
+
+
+def _steps(case: Case, optimizer: int) -> int:
+    """Steps of an optimizer, as far as its losses tell."""
+    steps = case.history.series("loss", case.opening.rank, optimizer).steps
+    return int(steps[-1]) + 1 if len(steps) else 0
 
 
 def _leap(series: Series, onset: int, back: int, least: float) -> Leap | None:

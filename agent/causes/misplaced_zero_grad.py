@@ -20,8 +20,9 @@ class MisplacedZeroGrad:
         opening = case.opening
         lost = case.history.series("gradients_lost", None, opening.optimizer)
         steps = case.history.series("sampling_interval", None, opening.optimizer).steps  # those looked at closely
-        since = int(np.count_nonzero(steps >= opening.first_step))
-        count = int(np.count_nonzero(lost.steps >= opening.first_step))
+        first = max(1, opening.first_step)  # before the first step nobody knew of the optimizer
+        since = int(np.count_nonzero(steps >= first))
+        count = int(np.count_nonzero(lost.steps >= first))
         if not count or count < MOST * since:
             return None
         seen = f"{count} of {since} steps that were looked at"

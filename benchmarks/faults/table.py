@@ -64,7 +64,6 @@ FAULTS: tuple[Fault, ...] = (
     Fault("wild_weights", ("mlp", "cnn", "transformer"), "bad_initialization"),
     Fault("dead_layer", ("mlp", "cnn"), "dying_relu", where=LAST, onset=200, after=60),
     Fault("deep_sigmoid", ("mlp", "autoencoder"), "saturating_activation", where="0"),
-    Fault("saturated_tanh", ("mlp", "lstm"), "saturating_activation", where="again", onset=200, after=60),
     Fault("zero_grad_missing", ("mlp", "gru"), "missing_zero_grad"),
     Fault("zero_grad_misplaced", ("mlp", "transformer"), "misplaced_zero_grad", where="optimizer"),
     Fault("step_missing", ("mlp", "lstm"), "missing_step", where="head"),
