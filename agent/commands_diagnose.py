@@ -5,11 +5,14 @@ from pathlib import Path
 
 from torchvitals.agent import false_alarms
 from torchvitals.agent.config import ConfigError, usual_false_alarms
+from torchvitals.agent.dump_diagnosis import diagnose_dumps
+from torchvitals.agent.dump_evidence import files_in
 from torchvitals.agent.errors import CommandError
 from torchvitals.agent.offline import Report, diagnose_directory
 from torchvitals.agent.report import as_json, as_markdown, reaches
 from torchvitals.agent.run_lookup import LATEST, find_run
 from torchvitals.detectors.allowance import Allowance
+from torchvitals.signals.reader import NotARunError
 from torchvitals.signals.spool import default_directory
 
 FAILED_ON = 1
@@ -25,6 +28,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--html", type=Path, metavar="FILE", help="one file with plots that opens offline")
     false_alarms.add_argument(parser)
     parser.add_argument(
+        "--flight-records", type=Path, metavar="DIR", help="dumps of torch's flight recorder, one per rank, to read too"
+    )
+    parser.add_argument(
         "--fail-on",
         choices=("info", "warning", "error", "critical"),
         help=f"exit with {FAILED_ON} when an incident is at least so severe",
@@ -33,11 +39,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     asked = args.false_alarms_per_month
-    report = diagnose_directory(
-        find_run(args.run, args.dir or default_directory()),
-        allowance=Allowance(asked or _usual_false_alarms()),
-        insist=asked is not None,
-    )
+    path = find_run(args.run, args.dir or default_directory())
+    try:
+        report = diagnose_directory(
+            path,
+            allowance=Allowance(asked or _usual_false_alarms()),
+            insist=asked is not None,
+            flight_records=args.flight_records,
+        )
+    except NotARunError:
+        if not files_in(path):
+            raise
+        report = diagnose_dumps(path)
     if not report.ranks and not report.incidents:
         raise CommandError(_nothing(report))
     if args.json:

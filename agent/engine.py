@@ -113,6 +113,10 @@ class Engine:
         crew = self._crew_of.get((hello.rank, hello.pid))
         return self._keep(crew, crew.end(hello.rank)) if crew else []
 
+    def add(self, finding: Finding) -> None:
+        """Note what was found elsewhere than in the records: in dumps that lie beside them."""
+        self._keep(self.newest, [finding])
+
     def finish(self, gone: Sequence[Hello] = ()) -> list[Finding]:
         """Nothing will follow. ``gone`` are the processes that ended without saying so."""
         for hello in gone:

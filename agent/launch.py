@@ -33,6 +33,8 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OF_INTEREST = (
     "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "PYTHONPATH", "PYTORCH_CUDA_ALLOC_CONF", "NCCL_DEBUG", VARIABLE,
 )  # fmt: skip
+DUMPS = ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
+"""Where torch writes dumps of its flight recorder when somebody says so: a path to which it adds the rank."""
 
 
 def launch(
@@ -70,6 +72,7 @@ def launch(
     details = {
         "command": list(command),
         "cwd": str(Path.cwd()),
+        "flight_records": next((os.environ[key] for key in DUMPS if key in os.environ), None),
         "environment": {key: told[key] for key in OF_INTEREST if key in told},
     }
     kills = OomKills()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import msgspec
+from torchvitals.agent.dump_evidence import add_finding, take_dumps
 from torchvitals.agent.engine import Engine, NotChecked, Process
 from torchvitals.agent.incident import Incident
 from torchvitals.agent.liveness import Liveness
@@ -35,13 +36,19 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 def diagnose_directory(
-    path: Path, liveness: Liveness | None = None, *, allowance: Allowance | None = None, insist: bool = False
+    path: Path,
+    liveness: Liveness | None = None,
+    *,
+    allowance: Allowance | None = None,
+    insist: bool = False,
+    flight_records: Path | None = None,
 ) -> Report:
     """Read a run from its beginning to its end and say what was wrong with it.
 
     A process that neither said goodbye nor lives any more was killed; one that lives is still at work, and
     its run is judged as far as it has come. ``allowance`` is for a run that was started without a number of false
-    alarms of its own, or with ``insist`` for any.
+    alarms of its own, or with ``insist`` for any. ``flight_records`` is a folder with dumps of torch's flight recorder;
+    those that torch wrote where the run told it to are found without.
 
     Raises:
         SpoolError: the directory holds no run, or one of another schema version.
@@ -55,7 +62,10 @@ def diagnose_directory(
     liveness = liveness or Liveness()
     gone = [process.hello for process in silent(state.engine) if liveness.is_gone(process.hello, process.last_seen)]
     alive = [process for process in silent(state.engine) if process.hello not in gone]
+    mismatch = take_dumps(state, path, flight_records)
     state.finish(gone)
+    if mismatch is not None:
+        add_finding(state, mismatch)
     return _report(state, list(reader.processes.values()), gone, alive)
 
 

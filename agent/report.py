@@ -6,6 +6,7 @@ from typing import Any
 
 from torchvitals.agent.incident import SEVERITY_ORDER, Incident
 from torchvitals.agent.offline import Report
+from torchvitals.agent.what_ran import what_ran
 from torchvitals.detectors.detector import Severity
 
 
@@ -90,6 +91,9 @@ def _markdown(report: Report) -> Iterator[str]:
     yield f"{headline(report)} {verdict(report)}"
     for incident in report.incidents:
         yield from incident_markdown(incident)
+    if ran := what_ran(report.engine):
+        yield from ("", "**What ran:**", "")
+        yield from (f"- {what}: {told}" for what, told in ran)
     yield ""
     yield f"**Checked:** {', '.join(report.checked) or 'nothing'}"
     if report.not_checked:

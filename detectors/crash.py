@@ -129,6 +129,8 @@ class Crash:
         if not (all_ended or settled):
             return []
         root = earliest([ending for ending in failed if not ending.victim], lost)
+        if root is None and all_ended:
+            root = earliest(failed, [])  # its peer had left well
         if root is None or (root.lost and not self._witnessed(root, endings, now)):
             return []  # a peer may have died without a word: the end of the run tells who is missing
         alike = [ending for ending in failed if same_exception(root, ending)]

@@ -18,6 +18,10 @@ RECORDS_WEIGHT = 6.0
 """Dumps of the flight recorder show the collectives themselves, of all ranks and in order."""
 
 
+STILL_SAME = ("UNFINISHED", "COLLECTIVE_STATE_MISMATCH")
+"""All ranks issued the same: that some have not finished it is no mismatch."""
+
+
 class CollectiveMismatch:
     """Read from sequence numbers, from the newest entries of each rank's flight recorder, and from dumps of it."""
 
@@ -57,7 +61,10 @@ def _of_hang(finding: Finding) -> Opinion | None:
     clues += _uneven(evidence)
     guilty = behind or gone or absent
     who = ranks_text(guilty) if guilty else "the ranks"
-    what = "issued another collective than its peers" if clash and not absent else "did not join the others' collective"
+    if clash and not guilty:
+        what = "wait in different collectives"
+    else:
+        what = "issued another collective than its peers" if clash else "did not join the others' collective"
     return Opinion(
         clues=clues,
         title=f"Deadlock at step {finding.first_step}: {who} {what}"[:79],
@@ -111,6 +118,10 @@ def _with_records(case: Case, opinion: Opinion | None) -> Opinion | None:
     """Add what the dumps of the flight recorder show."""
     for _, event in case.events_of("flight_records"):
         told = event.details
+        if told.get("verdict") in STILL_SAME:
+            if opinion is not None:
+                opinion.explanation += f" The flight recorder's dumps: {told['sentence']}."
+            continue
         clue = Clue(RECORDS_WEIGHT, str(told["sentence"]))
         ranks = [int(rank) for rank in told.get("ranks", ())]
         if opinion is None:
@@ -120,7 +131,7 @@ def _with_records(case: Case, opinion: Opinion | None) -> Opinion | None:
             title=f"{told['title']}"[:79],
             explanation=f"{opinion.explanation} The flight recorder's dumps: {told['sentence']}.".strip(),
             remedy=REMEDY,
-            where=opinion.where or str(told.get("where", "")),
+            where=opinion.where or next((place for place in dict(told["where"]).values() if place), ""),
             rank=ranks[0] if len(ranks) == 1 else opinion.rank,
         )
     return opinion

@@ -37,6 +37,9 @@ def _title(case: Case, finding: Finding) -> str:
     if finding.kind == "crash" and (number := ended(case, finding).signal):
         whose = "" if finding.rank is None or case.world_size < 2 else f"Rank {finding.rank} "
         return f"{whose}ended by {signal_name(number)} at step {finding.step}".replace("ended", "Ended", not whose)
+    if finding.kind == "crash" and finding.evidence.get("gone"):
+        who = "The process" if finding.rank is None or case.world_size < 2 else f"Rank {finding.rank}"
+        return f"{who} was gone at step {finding.step} without a word"
     place = f" in {finding.name}" if finding.name else ""
     return f"{finding.kind.replace('_', ' ').capitalize()}{place} from step {finding.first_step}"
 
