@@ -16,13 +16,14 @@ LOG_DECADES = 3.0
 """Positive values that span more than this many decades are drawn on a logarithmic axis."""
 
 
-def line_plot(title: str, lines: Sequence[tuple[str, Series]], *, mark: int | None = None) -> str:
+def line_plot(title: str, lines: Sequence[tuple[str, Series]], *, mark: int | None = None, unit: str = "1") -> str:
     """An SVG of one signal, one line per rank; non-finite values are crosses at the top edge.
 
     Args:
-        title: signal and unit.
+        title: the signal.
         lines: label and series of each line; empty ones are left out.
         mark: a step to mark by a vertical line.
+        unit: of the values: bytes and seconds are written as people read them.
 
     """
     drawn = [(label, _thin(series)) for label, series in lines if len(series.steps)]
@@ -35,7 +36,7 @@ def line_plot(title: str, lines: Sequence[tuple[str, Series]], *, mark: int | No
     first = min(int(series.steps[0]) for _, series in drawn)
     last = max(int(series.steps[-1]) for _, series in drawn)
     frame = _Frame(first, last, low, high)
-    parts = [frame.axes(title, logarithmic=logarithmic)]
+    parts = [frame.axes(title, unit, logarithmic=logarithmic), _legend([label for label, _ in drawn])]
     for number, (label, series) in enumerate(drawn):
         colour = COLOURS[number % len(COLOURS)]
         parts.append(
@@ -78,18 +79,41 @@ class _Frame:
         shapes += [f'<text x="{x:.1f}" y="{TOP + 4}" class="bad">&#215;</text>' for x in bad]
         return f"<g><title>{escape(label)}</title>{''.join(shapes)}</g>"
 
-    def axes(self, title: str, *, logarithmic: bool) -> str:
+    def axes(self, title: str, unit: str, *, logarithmic: bool) -> str:
         low, high = (10**self._low, 10**self._high) if logarithmic else (self._low, self._high)
         note = " (log)" if logarithmic else ""
         bottom = HEIGHT - BOTTOM
         return (
             f'<text x="{LEFT}" y="12" class="title">{escape(title)}{note}</text>'
             f'<path d="M{LEFT} {TOP}V{bottom}H{WIDTH - 8}" class="axis"/>'
-            f'<text x="{LEFT - 6}" y="{TOP + 8}" text-anchor="end">{high:.3g}</text>'
-            f'<text x="{LEFT - 6}" y="{bottom}" text-anchor="end">{low:.3g}</text>'
+            f'<text x="{LEFT - 6}" y="{TOP + 8}" text-anchor="end">{said(high, unit)}</text>'
+            f'<text x="{LEFT - 6}" y="{bottom}" text-anchor="end">{said(low, unit)}</text>'
             f'<text x="{LEFT}" y="{HEIGHT - 6}">step {self._first}</text>'
             f'<text x="{WIDTH - 8}" y="{HEIGHT - 6}" text-anchor="end">{self._last}</text>'
         )
+
+
+def _legend(labels: list[str]) -> str:
+    """Which colour is whose, where there are several; at the right end of the title's line."""
+    if len(labels) < 2:
+        return ""
+    words = "&#160;&#160; ".join(
+        f'<tspan fill="{COLOURS[number % len(COLOURS)]}">{escape(label)}</tspan>' for number, label in enumerate(labels)
+    )
+    return f'<text x="{WIDTH - 8}" y="12" text-anchor="end">{words}</text>'
+
+
+def said(value: float, unit: str) -> str:
+    """A number at an axis.
+
+    >>> said(3.3e8, "By"), said(0.0123, "s"), said(0.5, "1"), said(1200.0, "{item}")
+    ('315 MiB', '12.3 ms', '0.5', '1.2e+03')
+    """
+    if unit == "By":
+        return f"{value / 2**20:.3g} MiB" if abs(value) < 2**30 else f"{value / 2**30:.3g} GiB"
+    if unit == "s":
+        return f"{value * 1e3:.3g} ms" if abs(value) < 1 else f"{value:.3g} s"
+    return f"{value:.3g}"
 
 
 def _thin(series: Series) -> Series:

@@ -4,11 +4,13 @@ import time
 from collections.abc import Iterator
 from html import escape
 
+from torchvitals.agent.heat_map import heat_map
 from torchvitals.agent.history import History
 from torchvitals.agent.incident import Incident
 from torchvitals.agent.offline import Report
 from torchvitals.agent.plots import line_plot
 from torchvitals.agent.report import headline, place, verdict
+from torchvitals.agent.what_ran import what_ran
 from torchvitals.signals.catalog import BY_NAME
 
 OVERVIEW = ("loss", "gradient_norm", "learning_rate", "rss_bytes", "step_seconds", "latency_seconds")
@@ -44,6 +46,10 @@ def _page(report: Report) -> Iterator[str]:
         yield from _incident(incident, report.engine.history)
     yield "<h2>The run</h2>"
     yield from _plots(report.engine.history, OVERVIEW, None)
+    if ran := what_ran(report.engine):
+        yield "<h2>What ran</h2><table>"
+        yield from (f"<tr><td>{escape(what)}<td>{escape(told)}</tr>" for what, told in ran)
+        yield "</table>"
     yield f"<h2>Checked</h2><p>{escape(', '.join(report.checked) or 'nothing')}</p>"
     if report.not_checked:
         yield "<h2>Not checked</h2><ul>"
@@ -58,6 +64,8 @@ def _incident(incident: Incident, history: History) -> Iterator[str]:
     yield f"certain at step {incident.detected_step}</p>"
     yield f"<p>{escape(incident.explanation)}</p><p><b>What to do:</b> {escape(incident.remedy)}</p>"
     yield from _plots(history, incident.links.get("signals", ()), incident.first_step)
+    for name in (name for name in incident.links.get("profiles", ()) if BY_NAME[name].axis != "feature"):
+        yield heat_map(name, history.profiles(name, incident.rank))
     yield from cause_table(incident)
     yield "</section>"
 
@@ -75,6 +83,6 @@ def cause_table(incident: Incident) -> Iterator[str]:
 def _plots(history: History, signals: tuple[str, ...] | list[str], mark: int | None) -> Iterator[str]:
     for name in signals:
         unit = BY_NAME[name].unit if name in BY_NAME else "1"
-        title = name if unit == "1" else f"{name}, {unit}"
         ranks = history.ranks(name)[:MOST_RANKS]
-        yield line_plot(title, [(f"rank {rank}", history.series(name, rank)) for rank in ranks], mark=mark)
+        lines = [(f"rank {rank}", history.series(name, rank)) for rank in ranks]
+        yield line_plot(name, lines, mark=mark, unit=unit)

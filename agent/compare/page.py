@@ -40,10 +40,8 @@ def _page(comparison: Comparison) -> Iterator[str]:
     yield from _figures(comparison)
     yield "<h2>Over the steps</h2>"
     for name in PLOTS:
-        unit = BY_NAME[name].unit
         lines = [("A", _series(a.first, name)), ("B", _series(b.first, name))]
-        yield line_plot(name if unit == "1" else f"{name}, {unit}", lines, mark=mark)
-    yield "<p class='dim'>A is blue, B is amber.</p>"
+        yield line_plot(name, lines, mark=mark, unit=BY_NAME[name].unit)
     if comparison.not_compared:
         yield "<h2>Not compared</h2><ul>"
         yield from (f"<li>{escape(item.what)}: {escape(item.why)}</li>" for item in comparison.not_compared)
