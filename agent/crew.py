@@ -16,6 +16,7 @@ from torchvitals.agent.readings import (
     window_reading,
 )
 from torchvitals.agent.replicas import SUM, Replicas
+from torchvitals.agent.shards import with_wholes
 from torchvitals.agent.watch import RecordWatch, Watch
 from torchvitals.detectors.allowance import Allowance
 from torchvitals.detectors.detector import Detector, DetectorAxis, Finding, Reading, Status
@@ -191,7 +192,8 @@ class Crew:
             sums = []
             shared = replicas is None or replicas.share_work
             names = self._reads if shared else [name for name in self._reads if name != "batch_digest"]
-            for step, rows in self._steps[optimizer].ready(awaited):
+            for step, parts in self._steps[optimizer].ready(awaited):
+                rows = self._put_together(optimizer, step, parts)
                 yield from watch.update(rank_reading(step, rows, self.world_size, names))
                 if replicas is not None and (reading := replicas.sums(step, rows)):
                     sums.append(reading)
@@ -199,6 +201,14 @@ class Crew:
                 yield from self._compare(optimizer, replicas, [*sums, *replicas.ready(awaited)])
 
         yield from self._meet(awaited)
+
+    def _put_together(self, optimizer: int, step: int, parts: dict[int, Step]) -> dict[int, Step]:
+        """The norms of sharded gradients, which no rank knows by itself."""
+        rows, wholes = with_wholes(parts, self.world_size)
+        for name, value in wholes.items():
+            for rank in rows:
+                self.history.add(name, step, value, rank, optimizer)
+        return rows
 
     def _meet(self, awaited: Sequence[int] | set[int]) -> Iterator[Finding]:
         for reading in self._meetings.ready(awaited):

@@ -41,6 +41,8 @@ class _Track:
         self._seen = 0
 
     def add(self, step: int, value: float) -> None:
+        if self.recent and step < self.recent[-1][0]:
+            return  # put together from all ranks after one of them had told a later one by itself
         self.recent.append((step, value))
         if len(self.recent) > RECENT_STEPS:
             leaving = self.recent.popleft()

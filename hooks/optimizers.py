@@ -10,6 +10,7 @@ from torchvitals.hooks import clipping, gradients, readback, replica_groups
 from torchvitals.hooks.headroom import Headroom
 from torchvitals.hooks.load import MachineLoad
 from torchvitals.hooks.profiles import GradientProfile
+from torchvitals.hooks.shards import shard_norm
 from torchvitals.hooks.suspicion import Suspicion
 from torchvitals.hooks.weight_sums import WeightSums
 from torchvitals.signals.records import Axis, Profile, pack_floats
@@ -178,9 +179,10 @@ class OptimizerWatch:
             return
         began = time.perf_counter()
         found = gradients.gradients(self.parameters)
-        norm = gradients.global_norm(found)
+        sharded = self._observer.naming.sharded
+        norm = shard_norm(self.parameters, self._observer.naming.sharing) if sharded else gradients.global_norm(found)
         if norm is not None:
-            name = "gradient_norm_shard" if self._observer.naming.sharded else "gradient_norm"
+            name = "gradient_norm_shard" if sharded else "gradient_norm"
             self._scalars[name] = gradients.unscaled(norm, scale)
         wanted = sum(p.requires_grad for p in self.parameters)
         self._scalars["parameters_without_gradient"] = float(max(0, wanted - len(found)))

@@ -53,24 +53,39 @@ class Trial:
 
     def run(self, job: Job, *, exact: float = EXACT) -> None:
         """Run ``job`` bare and watched, and compare everything."""
+        self.hold_against(self.twice(job), exact)
+
+    def twice(self, job: Job) -> Truth:
+        """Run ``job`` bare and watched: the same bits. What it knows of itself."""
         bare, watched = self._once(job, bare_watch), self._once(job, self.watch)
         assert identical(bare.result, watched.result), "the watched job computed something else"
         assert identical(bare.truth.scalars, watched.truth.scalars)
         assert torch.equal(bare.generator, watched.generator), "random numbers were drawn"
-        self.hold_against(watched.truth, exact)
+        return watched.truth
 
     def hold_against(self, truth: Truth, exact: float = EXACT) -> None:
         """Compare what was recorded with ``truth``, and what was proven with what is claimed."""
+        self.compare(truth, exact)
+        self.settle(truth.signals, self.said())
+
+    def settle(self, signals: set[str], said: Mapping[str, str]) -> None:
+        """Compare what was proven, and what was said not to be seen, with what is claimed."""
+        assert said == self._not_checked
+        assert signals == self._records, "the test's mark claims something else than the test proves"
+        self.proven = True
+
+    def said(self) -> dict[str, str]:
+        """What the run said not to be seen, and why."""
+        return {event.details["what"]: event.details["why"] for event in events(self.directory, "not_checked")}
+
+    def compare(self, truth: Truth, exact: float = EXACT) -> None:
+        """Compare what was recorded with ``truth``."""
         for (optimizer, signal), expected in truth.scalars.items():
             found = series(self.directory, signal, optimizer)
             assert found == pytest.approx(expected, rel=exact, abs=1e-12)
         for (optimizer, signal), entries in truth.profiles.items():
             self._compare_profile(signal, profiles(self.directory, signal, optimizer), entries, exact)
         assert not events(self.directory, "fuse")
-        said = {event.details["what"]: event.details["why"] for event in events(self.directory, "not_checked")}
-        assert said == self._not_checked
-        assert truth.signals == self._records, "the test's mark claims something else than the test proves"
-        self.proven = True
 
     @contextlib.contextmanager
     def watch(self, model: Any, optimizer: Any = None) -> Iterator[Monitor]:
