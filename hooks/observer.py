@@ -9,7 +9,6 @@ import torch
 from torch.nn import Module
 from torch.optim import Optimizer
 from torchvitals.hooks import discovery, readback
-from torchvitals.hooks.arrivals import ArrivalTimes
 from torchvitals.hooks.beat import Heartbeat
 from torchvitals.hooks.clipping import Clipping
 from torchvitals.hooks.collectives import Collectives
@@ -26,6 +25,7 @@ from torchvitals.hooks.optimizers import OptimizerWatch
 from torchvitals.hooks.origins import Origins
 from torchvitals.hooks.orphans import tell_orphans
 from torchvitals.hooks.pending import Pending
+from torchvitals.hooks.rank_probes import RankProbes
 from torchvitals.hooks.recorder import Recorder
 from torchvitals.hooks.relations import Relations
 from torchvitals.hooks.serving import QUIET_WHERE_TRAINED, Service
@@ -72,9 +72,7 @@ class Observer:
         self._by_id: dict[int, OptimizerWatch] = {}
         self._hunt = guard("leaks", self.leaks.step)
         self._close_digests = guard("digests", self.digests.close)
-        self.arrivals = ArrivalTimes(recorder)
-        self._arrive = guard("arrivals", self.arrivals.step)
-        self._arrived = guard("arrivals", self.arrivals.close)
+        self.ranks = RankProbes(recorder)
         self._tell_orphans = guard("orphans", tell_orphans)
         self._validates = guard("validation", self.validation.evaluated)
         self._tell_validation = guard("validation", tell_validation)
@@ -175,7 +173,7 @@ class Observer:
                 self._tell_orphans(self)
                 self.recorder.send_facts()
             self._hunt(watch.step)
-            self._arrive(watch.step)
+            self.ranks.step(watch.step)
 
     def first_step(self) -> None:
         """The job trains: describe its optimizers, start the heart beat, look for replicas."""
@@ -183,6 +181,8 @@ class Observer:
         self.recorder.learn(optimizers=[describe_optimizer(optimizer) for optimizer in optimizers])
         self.recorder.learn(**self._unoptimized())
         self.digests.begin(self.naming.models, sharded=self.naming.sharded)
+        if self.digests.compared:
+            self.ranks.begin(self.naming.models)
         self.compilation.first_step()
         self.unseen.tell()
         self.beat.start()
@@ -285,7 +285,7 @@ class Observer:
         self.compilation.ended()
         for watch in self.optimizers:
             watch.flush()
-        self._arrived()
+        self.ranks.close()
         self._close_digests(self.optimizers)
         self._write_last_words()
         for service in self._services.values():
