@@ -10,6 +10,7 @@ from torchvitals.agent.history import History, ProfileAt
 from torchvitals.agent.meetings import LATENESS, Meetings
 from torchvitals.agent.readings import (
     Rows,
+    buffer_reading,
     profile_reading,
     rank_reading,
     unpacked,
@@ -37,8 +38,12 @@ from torchvitals.signals.records import (
     unpack_floats,
 )
 
+BUFFER = "buffer"
+"""Who watches these sees values, at steps of their own."""
 ARRIVALS = "arrivals"
 """Who watches these sees steps late, and only those whose collectives are known."""
+APART = {LATENESS: ARRIVALS, "buffer_mean": BUFFER}
+"""Detectors that read these signals are fed apart from the others of their axis."""
 
 
 class _Pending(NamedTuple):
@@ -82,6 +87,8 @@ class Crew:
         self._replicas: dict[int, Replicas] = {}
         """By optimizer."""
         self._meetings = Meetings(self.world_size)
+        self._buffers: Rows[Profile] = Rows()
+        self._channels: list[str] = []
         self._watches: dict[tuple[DetectorAxis, int, int, str], Watch] = {}
         self._pending: dict[tuple[int, int, str], _Pending] = {}
         self._reads = sorted({name for cls in detectors if cls.axis == "rank" for name in cls.reads})
@@ -126,6 +133,10 @@ class Crew:
         yield from self._records.observe(self._hellos[rank], record)
         if isinstance(record, Step):
             yield from self._take_step(rank, record)
+        elif isinstance(record, Profile) and axis is not None and axis.kind == BUFFER:
+            if "buffer_mean" in record.values:
+                self._channels = axis.entries
+                self._buffers.put(record.step, rank, record)
         elif isinstance(record, Profile) and axis is not None:
             yield from self._take_profile(rank, record, axis)
         elif isinstance(record, Digest):
@@ -200,6 +211,9 @@ class Crew:
             if replicas is not None:
                 yield from self._compare(optimizer, replicas, [*sums, *replicas.ready(awaited)])
 
+        for step, looks in self._buffers.ready(awaited):
+            watch = self._watch("replica", -1, 0, BUFFER, self._channels)
+            yield from watch.update(buffer_reading(step, looks, self.world_size))
         yield from self._meet(awaited)
 
     def _put_together(self, optimizer: int, step: int, parts: dict[int, Step]) -> dict[int, Step]:
@@ -224,10 +238,13 @@ class Crew:
         place = (axis, rank, optimizer, key)
         watch = self._watches.get(place)
         if watch is None or not watch.extends(entries):
-            classes = [
-                cls for cls in self._classes if cls.axis == axis and (LATENESS in cls.reads) == (key == ARRIVALS)
-            ]
+            wanted = key if key in APART.values() else ""
+            classes = [cls for cls in self._classes if cls.axis == axis and _key_of(cls) == wanted]
             watch = Watch(classes, rank=None if rank < 0 else rank, optimizer=optimizer, allowance=self._allowance)
             self._watches[place] = watch
         watch.entries = list(entries)
         return watch
+
+
+def _key_of(cls: type[Detector]) -> str:
+    return next((APART[name] for name in cls.reads if name in APART), "")

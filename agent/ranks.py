@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from torchvitals.agent.case import Case
+from torchvitals.detectors.detector import Finding
 
 SAME = 1e-6
 """Relative difference below which two float numbers of two ranks are one: the same kernel on the same bits gives the
@@ -21,6 +22,11 @@ class Difference(NamedTuple):
         """``rank 0: 0.25, rank 1: 0.53``, the first four."""
         shown = [f"rank {rank}: {value:.4g}" for rank, value in sorted(self.values.items())[:4]]
         return ", ".join(shown) + (", …" if len(self.values) > len(shown) else "")
+
+
+def parameter_desync(case: Case) -> list[Finding]:
+    """The findings that parameters or hyper-parameters differ; running statistics are another matter."""
+    return [finding for finding in case.of_kind("desync") if finding.evidence.get("what") != "buffers"]
 
 
 def first_difference(case: Case, signal: str) -> Difference | None:

@@ -71,6 +71,20 @@ def replica_reading(step: int, name: str, rows: Mapping[int, tuple[float, NDArra
     return Reading(step, max(time for time, _ in rows.values()), {name: values}, {name: present})
 
 
+def buffer_reading(step: int, rows: Mapping[int, Profile], ranks: int) -> Reading:
+    """Running statistics of one step as (ranks x channels); ranks with other channels than most are absent."""
+    lengths = [len(row.values["buffer_mean"]) // 4 for row in rows.values()]
+    channels = max(sorted(set(lengths)), key=lengths.count)
+    values = {name: np.zeros((ranks, channels)) for name in ("buffer_mean", "buffer_variance", "buffer_layer")}
+    present = np.zeros(ranks, dtype=bool)
+    for rank, row in rows.items():
+        if rank < ranks and values.keys() <= row.values.keys() and len(row.values["buffer_mean"]) // 4 == channels:
+            present[rank] = True
+            for name, table in values.items():
+                table[rank] = unpack_floats(row.values[name])
+    return Reading(step, max(row.time for row in rows.values()), values, dict.fromkeys(values, present))
+
+
 def profile_reading(step: int, time: float, values: Mapping[str, NDArray[np.float64]]) -> Reading:
     """One sampled step of one rank. Norms and shares cannot be negative: a negative entry says *absent*."""
     with np.errstate(invalid="ignore"):

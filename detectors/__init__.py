@@ -1,5 +1,6 @@
 """What counts as sick: every detector by name. One line here, and the contract suite and the engine have it."""
 
+from torchvitals.detectors.buffer_spread import BufferSpread
 from torchvitals.detectors.crash import Crash
 from torchvitals.detectors.dead_relu import DeadReluByGradient, DeadReluByOutput
 from torchvitals.detectors.desync import Desync
@@ -23,8 +24,8 @@ from torchvitals.detectors.plateau import Plateau
 from torchvitals.detectors.prediction_drift import PredictionDrift
 from torchvitals.detectors.saturation import Saturation
 from torchvitals.detectors.slowdown import Slowdown
-from torchvitals.detectors.stuck_parameters import IdleOptimizer, UnchangedParameters
 from torchvitals.detectors.straggler import Straggler
+from torchvitals.detectors.stuck_parameters import IdleOptimizer, UnchangedParameters
 from torchvitals.detectors.thrown_off import ThrownOff
 from torchvitals.detectors.unsynced_backward import UnsyncedBackward
 from torchvitals.detectors.update_ratio import UpdateRatio
@@ -32,6 +33,7 @@ from torchvitals.detectors.vanishing import VanishingGradient, ZeroGradient
 from torchvitals.detectors.wild_start import WildStart
 
 DETECTORS: tuple[type[Detector], ...] = (
+    BufferSpread,
     DeadReluByGradient,
     DeadReluByOutput,
     Desync,
@@ -52,9 +54,9 @@ DETECTORS: tuple[type[Detector], ...] = (
     PredictionDrift,
     Saturation,
     Slowdown,
+    Straggler,
     ThrownOff,
     UnchangedParameters,
-    Straggler,
     UnclearedGradients,
     UnsyncedBackward,
     UpdateRatio,

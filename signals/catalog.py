@@ -110,6 +110,10 @@ SIGNALS: tuple[Signal, ...] = (
         "Share of a ReLU's units that were zero for whole batches, improbably many in a row given their past.",
     ),
     Signal("module_saturated_share", "1", "module", "sampled", "Share of tanh/sigmoid outputs in the flat region."),
+    # now and then, a few channels of each BatchNorm layer
+    Signal("buffer_mean", "1", "module", "sampled", "Running mean of a few channels of each BatchNorm layer."),
+    Signal("buffer_variance", "1", "module", "sampled", "Running variance of the same channels."),
+    Signal("buffer_layer", "1", "module", "sampled", "Number of the layer each of these channels belongs to."),
     # inference: windows of requests
     Signal("latency_seconds", "s", "none", "window", "Duration of each outermost forward of a serving model."),
     Signal("feature_mean", "1", "feature", "window", "Mean of each input feature or output class over a block."),

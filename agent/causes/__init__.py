@@ -35,16 +35,17 @@ from torchvitals.agent.causes.rank_local_load import RankLocalLoad
 from torchvitals.agent.causes.rank_local_update import RankLocalUpdate
 from torchvitals.agent.causes.retained_graph import RetainedGraph
 from torchvitals.agent.causes.saturating_activation import SaturatingActivation
+from torchvitals.agent.causes.slow_compute_rank import SlowComputeRank
 from torchvitals.agent.causes.slow_dataloader import SlowDataloader
 from torchvitals.agent.causes.slow_dependency import SlowDependency
+from torchvitals.agent.causes.slow_input_rank import SlowInputRank
 from torchvitals.agent.causes.stale_optimizer_parameters import StaleOptimizerParameters
 from torchvitals.agent.causes.stuck_code import StuckCode
-from torchvitals.agent.causes.slow_compute_rank import SlowComputeRank
 from torchvitals.agent.causes.train_mode_missing import TrainModeMissing
-from torchvitals.agent.causes.slow_input_rank import SlowInputRank
 from torchvitals.agent.causes.uninformative_labels import UninformativeLabels
 from torchvitals.agent.causes.unknown import Unknown
 from torchvitals.agent.causes.unseeded_generator import UnseededGenerator
+from torchvitals.agent.causes.unsynced_buffers import UnsyncedBuffers
 from torchvitals.agent.causes.unsynced_forward import UnsyncedForward
 from torchvitals.agent.causes.weights_overwritten import WeightsOverwritten
 
@@ -82,17 +83,18 @@ CAUSES: tuple[type[Cause], ...] = (
     RankLocalUpdate,
     RetainedGraph,
     SaturatingActivation,
+    SlowComputeRank,
     SlowDataloader,
     SlowDependency,
+    SlowInputRank,
     StaleOptimizerParameters,
     StuckCode,
     TrainModeMissing,
     UncaughtException,
     UninformativeLabels,
     Unknown,
-    SlowComputeRank,
     UnseededGenerator,
+    UnsyncedBuffers,
     UnsyncedForward,
-    SlowInputRank,
     WeightsOverwritten,
 )

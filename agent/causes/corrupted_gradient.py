@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.ranks import sharing
+from torchvitals.agent.ranks import parameter_desync, sharing
 
 
 class CorruptedGradient:
@@ -14,7 +14,7 @@ class CorruptedGradient:
     prior: ClassVar[float] = -0.5
 
     def weigh(self, case: Case) -> Opinion | None:
-        desync = [f for f in case.of_kind("desync") if f.evidence.get("what") != "hyper-parameters"]
+        desync = [f for f in parameter_desync(case) if f.evidence.get("what") != "hyper-parameters"]
         if not desync:
             return None
         finding = desync[0]

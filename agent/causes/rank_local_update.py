@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.ranks import Difference, first_difference, ranks_text, senders, sharing
+from torchvitals.agent.ranks import Difference, first_difference, parameter_desync, ranks_text, senders, sharing
 from torchvitals.detectors.detector import Finding
 
 
@@ -15,7 +15,7 @@ class RankLocalUpdate:
     prior: ClassVar[float] = 0.0
 
     def weigh(self, case: Case) -> Opinion | None:
-        desync = case.of_kind("desync")
+        desync = parameter_desync(case)
         if not desync:
             return None
         finding = desync[0]

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.ranks import accumulates, sharing, told_not_to_share
+from torchvitals.agent.ranks import accumulates, parameter_desync, sharing, told_not_to_share
 
 
 class UnsyncedForward:
@@ -15,7 +15,7 @@ class UnsyncedForward:
 
     def weigh(self, case: Case) -> Opinion | None:
         missed = case.of_kind("unsynced_backward")
-        desync = case.of_kind("desync")
+        desync = parameter_desync(case)
         start = missed[0].first_step if missed else 0
         shared = sharing(case, start)
         if not shared.unshared:
@@ -52,7 +52,7 @@ class UnsyncedForward:
 
 
 def _spread(case: Case) -> Clue:
-    evidence = case.of_kind("desync")[0].evidence
+    evidence = parameter_desync(case)[0].evidence
     differing, compared = int(evidence.get("tensors_differing", 0)), int(evidence.get("tensors_compared", 0)) or 1
     weight = 1.0 if differing > 0.8 * compared else -1.0
     return Clue(weight, f"{differing} of {compared} parameter tensors differ between ranks")
