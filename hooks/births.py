@@ -203,6 +203,9 @@ class Births(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's init
             birth.backward = True
             birth.node = node.name()
             birth.place = self._nodes.get(node._sequence_nr(), birth.place)
+        elif node is not None and not torch.is_grad_enabled():  # the job's own backward; a checkpoint records again
+            birth.backward = True
+            birth.node = node.name()
         birth.describe(_suspects(name, [tensor for _, tensor in inputs]), output)
         return self._add(birth, _storage(output))
 

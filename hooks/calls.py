@@ -18,6 +18,7 @@ class Call:
         args: as the module was called.
         kwargs: as the module was called.
         largest_gradient: bytes of output gradients that may be kept.
+        surroundings: generators and autocast as they were, when they were read before.
     """
 
     __slots__ = (
@@ -26,7 +27,12 @@ class Call:
     )  # fmt: skip
 
     def __init__(
-        self, probe: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], largest_gradient: int
+        self,
+        probe: torch.Tensor,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        largest_gradient: int,
+        surroundings: "Surroundings | None" = None,
     ) -> None:
         self.args = args
         self.kwargs = kwargs
@@ -38,10 +44,7 @@ class Call:
         self._probe_version = probe._version
         self._versions = _versions(args) + _versions(kwargs) if kwargs else _versions(args)
         self._outputs: list[weakref.ref[torch.Tensor]] = []
-        self._generator = torch.default_generator.get_state()
-        kind = probe.device.type
-        self._autocast = (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
-        self._cuda = _cuda_state(probe.device) if kind == "cuda" else None
+        self._autocast, self._generator, self._cuda = surroundings or surroundings_of(probe.device)
 
     def returned(self, output: Any) -> None:
         """The forward has returned ``output``: ask its nodes to show us the gradients that will flow into it."""
@@ -51,6 +54,13 @@ class Call:
             if node is not None:
                 self.sequence = max(self.sequence, node._sequence_nr())
                 node.register_prehook(_Keep(self, position, tensor.output_nr))
+
+    def returned_before(self, output: torch.Tensor | None, sequence: int) -> None:
+        """The forward returned ``output`` when nobody asked for its gradients; ones stand in for them."""
+        if output is not None:
+            self._outputs.append(weakref.ref(output))
+        self.sequence = sequence
+        self.substituted = "the gradients of the outputs were not kept at this step: ones were used in their place"
 
     def keep(self, position: int, gradient: torch.Tensor) -> None:
         """The gradient of output number ``position`` has arrived; a second backward adds to it."""
@@ -140,6 +150,17 @@ class _Keep:
         gradient = gradients[self._index] if self._index < len(gradients) else None
         if call is not None and gradient is not None:
             call.keep(self._position, gradient)
+
+
+Surroundings = tuple[tuple[str, bool, torch.dtype], torch.Tensor, torch.Tensor | None]
+"""Autocast (device type, enabled, dtype), the state of the CPU's generator, and that of the device's."""
+
+
+def surroundings_of(device: torch.device) -> Surroundings:
+    """What a forward on ``device`` depends on besides its inputs and weights, as it is now."""
+    kind = device.type
+    autocast = (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+    return autocast, torch.default_generator.get_state(), _cuda_state(device) if kind == "cuda" else None
 
 
 def _versions(value: Any) -> list[tuple[torch.Tensor, int]]:

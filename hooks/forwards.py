@@ -81,8 +81,12 @@ class RootWatch:
         self._send_activations = guard("activations", self._send)
         self._give_up = guard("abandoned", observer.origins.of_abandoned)
         self._remember = guard("replay", self.replay.remember)
+        self._glimpse = guard("replay", self.replay.glimpse)
+        self._glimpse_output = guard("replay", self.replay.glimpse_output)
         self._remember_output = guard("replay", self.replay.remember_output)
         self._training = False
+        self._counted = observer.counted
+        self._is_counted = False
         self._activations: ActivationProfile | None = None
         self._measuring = False
         self._axis_sent: list[str] = []
@@ -114,6 +118,7 @@ class RootWatch:
 
     def look_again(self) -> None:
         """Something jumped in the step that ends: look at the inputs of its last forward, whatever it costs."""
+        self.replay.recall()
         if self.replay.last_inputs is not None:
             self._read_ranges(tensors(self.replay.last_inputs))
 
@@ -121,6 +126,10 @@ class RootWatch:
 
     def entered(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward begins. A root that calls itself counts once."""
+        if self._counted.left and module.training and torch.is_grad_enabled():
+            self._is_counted = True
+            self._before_counted(args, kwargs)
+            return
         began = time.perf_counter()
         self._training = module.training and torch.is_grad_enabled()
         self._recorder.phase = "forward" if self._training else "eval"
@@ -133,6 +142,10 @@ class RootWatch:
 
     def left(self, _module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Forward has ended."""
+        if self._is_counted:
+            self._is_counted = False
+            self._glimpse_output(output)
+            return
         now = time.perf_counter()
         took = now - self._began
         if self._training:
@@ -146,22 +159,28 @@ class RootWatch:
 
     # -- parts ------------------------------------------------------------------------------------
 
-    def _before_training(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.training_calls += 1
+    def _before_counted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.awaiting_backward:
+            self._expect_backward()
+        self.awaiting_backward = True
+        self._glimpse(args, kwargs)
+
+    def _expect_backward(self) -> None:
         if self.awaiting_backward and self.backward_follows:
             self._give_up(sys._getframe())
         self.awaiting_backward = True
+
+    def _before_training(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.training_calls += 1
+        self._expect_backward()
         observer = self._observer
         self._look_at_batch(args, kwargs)
-        if self.compiled:
-            return
-        if observer.looks_inside and not self._measuring:
+        if observer.looks_inside and not self._measuring and not self.compiled:
             self._arm_activations(module)
         self._remember(module, args, kwargs)
 
     def _after_training(self, output: Any) -> None:
-        if not self.compiled:
-            self._remember_output(output)
+        self._remember_output(output)
         if self._measuring and self._activations is not None:
             began = time.perf_counter()
             inside = self._activations.seconds

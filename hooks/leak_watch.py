@@ -48,14 +48,16 @@ class LeakWatch:
         self._slow = False
         """Whether the memory that a hunt takes would hide what is hunted."""
         self._samples = 0
+        self._next = every
         self._rest_until = 0
 
     SAMPLES_PER_HUNT = 3
 
     def step(self, step: int) -> None:
         """A step has ended."""
-        if step % self._every:
+        if step < self._next:
             return
+        self._next = step - step % self._every + self._every
         rss = self._memory.rss_bytes()
         if rss is None:
             return

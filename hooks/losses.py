@@ -23,6 +23,14 @@ class Losses:
         self._began = 0.0
         self._calls_before = 0
 
+    def counted(self, root: Any) -> bool:
+        """``backward`` was called in a step that is only counted; ``False`` when it is to be watched after all."""
+        if not self._observer.counted.backward(root):
+            self._observer.watch_again()
+            return False
+        self._followed()
+        return True
+
     def backward_begins(self, root: Any) -> None:
         """``backward`` was called on ``root``; nothing has been freed yet."""
         began = time.perf_counter()
@@ -38,10 +46,8 @@ class Losses:
         for watch in observer.optimizers:
             if pending.resets.get(watch.index) is not True:
                 pending.resets[watch.index] = gradients.cleared(watch.tripwire)
-        for watched in observer.roots:
-            watched.backward_follows = watched.awaiting_backward
-            watched.awaiting_backward = False
-        loss = _single(root)
+        self._followed()
+        loss = single(root)
         if loss is not None:
             self._take(loss)
         self._began = time.perf_counter()
@@ -51,6 +57,11 @@ class Losses:
         """The backward pass is over."""
         self._recorder.spent["backward"] += time.perf_counter() - self._began
         self._recorder.phase = "idle"
+
+    def _followed(self) -> None:
+        for watched in self._observer.roots:
+            watched.backward_follows = watched.awaiting_backward
+            watched.awaiting_backward = False
 
     def scaled(self, unscaled: Any, scaled: Any) -> None:
         """The loss scaler multiplied ``unscaled``: remember which root belongs to which loss."""
@@ -93,7 +104,7 @@ class Losses:
                 self._observer.origins.of_loss(loss)
 
 
-def _single(root: Any) -> torch.Tensor | None:
+def single(root: Any) -> torch.Tensor | None:
     """The loss behind the first argument of ``backward``; ``None`` unless it is one scalar."""
     if isinstance(root, Sequence) and len(root) == 1:
         root = root[0]

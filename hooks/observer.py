@@ -13,6 +13,7 @@ from torchvitals.hooks.beat import Heartbeat
 from torchvitals.hooks.clipping import Clipping
 from torchvitals.hooks.collectives import Collectives
 from torchvitals.hooks.compilation import Compilation
+from torchvitals.hooks.counted import CountedSteps
 from torchvitals.hooks.exits import Exits
 from torchvitals.hooks.facts import describe_loader, describe_optimizer
 from torchvitals.hooks.fingerprints import Fingerprints
@@ -47,6 +48,7 @@ class Observer:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.pending = Pending()
+        self.counted = CountedSteps(recorder)
         self.memory = Memory()
         self.clipping = Clipping()
         self.unseen = Unseen(recorder)
@@ -71,11 +73,11 @@ class Observer:
         self._services: dict[int, Service] = {}
         self._by_id: dict[int, OptimizerWatch] = {}
         self._hunt = guard("leaks", self.leaks.step)
-        self._close_digests = guard("digests", self.digests.close)
-        self.ranks = RankProbes(recorder)
         self._tell_orphans = guard("orphans", tell_orphans)
         self._validates = guard("validation", self.validation.evaluated)
         self._tell_validation = guard("validation", tell_validation)
+        self.ranks = RankProbes(recorder)
+        self._close_digests = guard("digests", self.digests.close)
         self._relate = guard("relations", self.relations.evaluated)
 
     # -- what is watched --------------------------------------------------------------------------
@@ -136,11 +138,16 @@ class Observer:
         """Optimizer pre-hook."""
         if self._evaluations:
             self._tell_validation(self)
-        self.watch_optimizer(optimizer).before(optimizer, args, kwargs)
+        watch = self._by_id.get(id(optimizer))
+        if watch is None or watch.optimizer() is not optimizer:
+            watch = self.watch_optimizer(optimizer)
+        watch.before(optimizer, args, kwargs)
 
     def after_step(self, optimizer: Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         """Optimizer post-hook."""
-        self.watch_optimizer(optimizer).after(optimizer)
+        watch = self._by_id.get(id(optimizer))
+        if watch is not None:
+            watch.after(optimizer)
 
     def take(self, watch: OptimizerWatch) -> dict[str, torch.Tensor | float]:
         """What is pending for the step that ``watch`` closes."""
@@ -162,10 +169,7 @@ class Observer:
         self.interrupted = False
         for root in self.roots:
             root.replay.forget()
-        for service in self._services.values():
-            service.flush()
-        self._services.clear()
-        self._evaluations = 0
+        self._end_evaluation()
         if watch.index == 0:
             if watch.step == 1:
                 self.first_step()
@@ -174,6 +178,47 @@ class Observer:
                 self.recorder.send_facts()
             self._hunt(watch.step)
             self.ranks.step(watch.step)
+
+    def count_next(self, steps: int) -> None:
+        """Only count the next ``steps``, if this job's can be understood from what is read then.
+
+        Digests are taken at the same steps in every run, an overflow of the scaled gradients is no explosion, and
+        a closure has its gradients only when the step is over.
+        """
+        if steps and (self.recorder.facts.get("scaler") or any(watch.repeats for watch in self.optimizers)):
+            steps = 0
+        several = len(self.optimizers) > 1
+        self.counted.left = self.digests.steps_until_due(self.recorder.step, steps, several=several)
+
+    def watch_again(self) -> None:
+        """A number out of the usual range: the step in progress is a watched one from here on."""
+        counted, pending = self.counted, self.pending
+        counted.left = 0
+        pending.backward_passes = counted.backward_passes
+        if counted.backward_passes:
+            pending.losses.append(torch.tensor(counted.loss))
+        counted.clear()
+
+    def take_logged(self) -> dict[str, float]:
+        """What the job logged for a step that is only counted."""
+        logged, self.pending.logged = self.pending.logged, {}
+        return {name: float(value) for name, value in logged.items()}
+
+    def step_counted(self, watch: OptimizerWatch) -> None:
+        """``watch`` has counted a step."""
+        for root in self.roots:
+            root.replay.forget()
+        if self._evaluations:
+            self._end_evaluation()
+        if watch.index == 0:
+            self.recorder.step = watch.step
+            self.counted.left -= 1
+
+    def _end_evaluation(self) -> None:
+        for service in self._services.values():
+            service.flush()
+        self._services.clear()
+        self._evaluations = 0
 
     def first_step(self) -> None:
         """The job trains: describe its optimizers, start the heart beat, look for replicas."""
@@ -212,7 +257,8 @@ class Observer:
             return
         self.pending.loader_batches += 1
         if self._last_iterator is not None and self._last_iterator() is iterator:
-            self.recorder.spent["data"] += seconds
+            if not self.counted.left:
+                self.recorder.spent["data"] += seconds
             return
         self._last_iterator = weakref.ref(iterator)
         loader = describe_loader(iterator)

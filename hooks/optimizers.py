@@ -55,6 +55,10 @@ class OptimizerWatch:
         self._profile: GradientProfile | None = None
         self._suspicion = Suspicion()
         self._suspicious = False
+        self._bounds = self._suspicion.bounds()
+        self._counted = observer.counted
+        self._wire: torch.Tensor | None = None
+        """The parameter whose gradient is read in counted steps; ``None`` where reading it costs more."""
         guard = observer.recorder.fuse.guard
         self._device_memory = guard("memory", observer.memory.device)
         self._resident = guard("memory", observer.memory.rss_bytes)
@@ -66,12 +70,15 @@ class OptimizerWatch:
         self._start_sample = guard("profile", self._sample)
         self._finish_sample = guard("profile", self._send_profile)
         self._take_digests = guard("digests", observer.digests.after)
+        self._sums = WeightSums()
+        self._sum_weights = guard("sums", self._take_sum)
         self._take_digests_before = guard("digests", observer.digests.before)
         self._began = 0.0
         self._ended = 0.0
+        self._watched = 0.0
+        """When the last watched step ended."""
+        self._steps_counted = 0
         self._scalars: dict[str, torch.Tensor | float] = {}
-        self._sums = WeightSums()
-        self._sum_weights = guard("sums", self._take_sum)
         self._arriving: tuple[int, float, dict[str, float], readback.Arriving] | None = None
         self._profiling = False
         self._facts: dict[str, Any] = {}
@@ -92,6 +99,10 @@ class OptimizerWatch:
     def before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Pre-hook: everything that is about to be applied, unless a closure is still to compute it."""
         self.calls += 1
+        if self._counted.left:
+            if self._counted.feel(self._wire, *self._bounds):
+                return
+            self._observer.watch_again()
         self._began = time.perf_counter()
         self._recorder.phase = "optimizer"
         self._scalars = {}
@@ -105,6 +116,9 @@ class OptimizerWatch:
 
     def after(self, optimizer: Optimizer) -> None:
         """Post-hook: the step has been applied; write it down before the next one begins."""
+        if self._counted.left:
+            self._count()
+            return
         now = time.perf_counter()
         if not self._scalars:
             self._read(optimizer, applied=True)
@@ -118,7 +132,16 @@ class OptimizerWatch:
         if self._profiling and self._profile is not None:
             self._finish_sample(self._profile)
         self._take_digests(self, optimizer)
+        if self._observer.digests.compared:
+            self._sum_weights()
         self._close(optimizer, now, skipped=False)
+
+    def _count(self) -> None:
+        self._counted.keep(self.step, self.index, self._observer.take_logged())
+        self.step += 1
+        self._steps_counted += 1
+        self._observer.step_counted(self)
+        self._ended = time.perf_counter()
 
     def skipped(self, optimizer: Optimizer) -> None:
         """The loss scaler found an overflow and did not step: an attempt of its own, nothing applied."""
@@ -132,8 +155,6 @@ class OptimizerWatch:
         self._profiling = False
         self._close(optimizer, time.perf_counter(), skipped=False)
 
-        if self._observer.digests.compared:
-            self._sum_weights()
     def flush(self) -> None:
         """Write the record that still waits for its device values; the job is ending."""
         if self._arriving is not None:
@@ -223,6 +244,12 @@ class OptimizerWatch:
         self._recorder.write(Profile(self.step, self._recorder.clock(), self.axis, packed, self.index))
         self._recorder.budget.done("sample", self.step, self._sample_cost + time.perf_counter() - began, self.index)
 
+    def _take_sum(self) -> None:
+        """One number that dates what the digests find; see hooks/weight_sums.py."""
+        found = self._sums.of(self.parameters, self.step)
+        if found is not None:
+            self._scalars["parameter_sum"] = found
+
     @property
     def roots(self) -> "list[RootWatch]":
         """The root modules of this process."""
@@ -245,14 +272,9 @@ class OptimizerWatch:
         self.step += 1
         if self.index == 0:
             self._recorder.step = self.step
+        interrupted = self._observer.interrupted
         self._observer.step_closed(self)
-        self._settle(now)
-
-    def _take_sum(self) -> None:
-        """One number that dates what the digests find; see hooks/weight_sums.py."""
-        found = self._sums.of(self.parameters, self.step)
-        if found is not None:
-            self._scalars["parameter_sum"] = found
+        self._settle(now, interrupted=interrupted)
 
     def _add_timing(self, scalars: dict[str, torch.Tensor | float], now: float) -> None:
         spent = self._recorder.spent
@@ -261,7 +283,7 @@ class OptimizerWatch:
             for phase in ("data", "forward", "backward", "optimizer"):
                 if spent[phase]:
                     scalars[f"{phase}_seconds"] = spent[phase]
-        if self.step % RSS_EVERY == 0 or not self._recorder.budget.in_debt:
+        if self.step % RSS_EVERY == 0 or self._steps_counted or not self._recorder.budget.in_debt:
             rss = self._resident()
             if rss is not None:
                 scalars["rss_bytes"] = float(rss)
@@ -278,6 +300,7 @@ class OptimizerWatch:
         self.flush()
         values, arriving = readback.read(scalars)
         self._suspicious = self._suspicion.look(values)
+        self._bounds = self._suspicion.bounds()
         if self._suspicious and "input_absmax" not in values:
             values |= self._observer.look_at_batch()
         if arriving is None:
@@ -285,18 +308,32 @@ class OptimizerWatch:
         else:
             self._arriving = (self.step, self._recorder.clock(), values, arriving)
 
-    def _settle(self, now: float) -> None:
+    def _settle(self, now: float, *, interrupted: bool) -> None:
         ended = time.perf_counter()
         recorder = self._recorder
         recorder.cost += ended - now
         if self.index == 0 or not self._ended:
             # An evaluation in between earns nothing: what it would buy is spent on training steps.
-            earned = ended - self._ended if self._ended and not self._observer.interrupted else 0.0
-            recorder.close_step(earned)
-        self._ended = ended
+            earned = ended - self._watched if self._watched and not interrupted else 0.0
+            recorder.close_step(earned, self._steps_counted)
+        self._ended = self._watched = ended
+        self._steps_counted = 0
+        if not self._suspicious:
+            self._wire = _plain(self.tripwire)
+            if self.index == 0:
+                self._observer.count_next(recorder.budget.steps_to_count())
         self.sampled = self._suspicious or recorder.budget.wants("sample", self.step, self.index)
         self.looks_inside = self._suspicious or recorder.budget.wants("activations", self.step, self.index)
         recorder.phase = "idle"
+
+
+def _plain(tripwire: list[torch.Tensor]) -> torch.Tensor | None:
+    """The parameter of ``tripwire`` if its gradient is read by one kernel and without waiting."""
+    wire = next(iter(tripwire), None)
+    gradient = wire.grad if wire is not None else None
+    if type(gradient) is not torch.Tensor or not gradient.is_cpu or gradient.layout is not torch.strided:
+        return None
+    return wire if gradient.dtype in (torch.float32, torch.float64) else None
 
 
 def _learning_rate(optimizer: Optimizer) -> torch.Tensor | float:

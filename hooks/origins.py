@@ -74,6 +74,8 @@ class Origins:
         if self._answers_left <= 0 or self._replays_left <= 0:
             return
         self._replays_left -= 1
+        for root in self._observer.roots:
+            root.replay.recall()
         ask = self._recorder.fuse.guard("replay", origin)
         trained = [root for root in self._observer.roots if root.training_calls]
         answers = [(root, answer) for root in trained if (answer := ask(root))]

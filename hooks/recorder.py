@@ -2,8 +2,10 @@
 
 import logging
 import os
+import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,9 @@ class Recorder:
         self.spent = dict.fromkeys(PHASES, 0.0)
         """Seconds spent by phase since the last step was closed."""
         self.writer: SpoolWriter | None = None
+        self.kept: deque[tuple[int, float, dict[str, float], int]] = deque()
+        """Steps that were only counted (step, time, values, optimizer), written before the next record."""
+        self._keeping = threading.RLock()
         self.facts: dict[str, Any] = {}
         self._facts_sent: dict[str, Any] = {}
         self.role = role
@@ -76,9 +81,19 @@ class Recorder:
     def open(self) -> SpoolWriter:
         """The writer of this process, made on first use: rank and world size are known by then."""
         if self.writer is None or self._pid != os.getpid():
-            self._pid = os.getpid()
+            if self._pid != os.getpid():  # forked: what is kept is the parent's, and its lock may be held by nobody
+                self._pid, self.kept, self._keeping = os.getpid(), deque(), threading.RLock()
             self.writer = SpoolWriter(self.directory, identity.hello(self.role), clock=self.clock)
+        if self.kept:
+            self._write_kept(self.writer)
         return self.writer
+
+    def _write_kept(self, writer: SpoolWriter) -> None:
+        """Under a lock: the thread that beats may be in the middle of it, and steps are written in their order."""
+        with self._keeping:
+            rows = [self.kept.popleft() for _ in range(len(self.kept))]
+            if rows:
+                writer.steps(rows)
 
     def event(self, kind: str, **details: Any) -> None:
         """Write an event of this moment."""
@@ -99,9 +114,9 @@ class Recorder:
             self._facts_sent.update(changed)
             self.event("facts", **changed)
 
-    def close_step(self, step_seconds: float) -> None:
-        """A step of ``step_seconds`` has ended: settle with the budget and reset the timers."""
-        self.budget.close_step(step_seconds, self.cost)
+    def close_step(self, seconds: float, counted: int = 0) -> None:
+        """A watched step has ended, ``seconds`` after the one before and with ``counted`` steps in between."""
+        self.budget.close_step(seconds, self.cost, counted)
         self.cost = 0.0
         for phase in self.spent:
             self.spent[phase] = 0.0
@@ -109,7 +124,7 @@ class Recorder:
     def close(self) -> None:
         """Close the spool."""
         if self.writer is not None:
-            self.writer.close()
+            self.open().close()
             self._tell_losses(self.writer)
 
     def _tell_losses(self, writer: SpoolWriter) -> None:

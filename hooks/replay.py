@@ -17,7 +17,7 @@ import torch
 from torch.autograd import backward as run_backward  # imported before anybody taps it
 from torch.nn import Module
 from torchvitals.hooks.births import Birth, Births, kind_of
-from torchvitals.hooks.calls import Call
+from torchvitals.hooks.calls import Call, Surroundings, surroundings_of
 from torchvitals.hooks.expression import LossExpression
 from torchvitals.hooks.job_tensors import inputs_finite, living_loss
 from torchvitals.hooks.nested import tensors
@@ -53,31 +53,62 @@ class Replay:
 
     def __init__(self, module: Module, *, calls: int = 8, largest_gradient: int = 256 << 20) -> None:
         self._module = weakref.ref(_inner(module))
+        self._compiled = type(module).__name__ == "OptimizedModule"
         self._calls: deque[Call] = deque(maxlen=calls)
         self._largest_gradient = largest_gradient
         self._probe: weakref.ref[torch.Tensor] | None = None
         self._probe_version = -1
+        self._device = torch.device("cpu")
+        self._glimpse: tuple[tuple[Any, ...], dict[str, Any], Surroundings] | None = None
+        self._glimpsed: tuple[weakref.ref[torch.Tensor], int] | None = None
         _replays.add(self)
 
     # -- every forward ----------------------------------------------------------------------------
 
     def remember(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The root is about to be called to train."""
+        self.recall()
         probe = self._probe() if self._probe is not None else None
         if probe is None:
             probe = next((p for p in module.parameters() if p.requires_grad), None)
             if probe is None:
                 return
             self._probe = weakref.ref(probe)
+            self._device = probe.device
         if probe._version != self._probe_version:  # an optimizer has written to it: what came before is over
             self._probe_version = probe._version
             self._calls.clear()
         self._calls.append(Call(probe, args, kwargs, self._largest_gradient))
 
     def remember_output(self, output: Any) -> None:
-        """The call remembered last has returned ``output``."""
-        if self._calls:
+        """The call remembered last has returned ``output``. The graph of a compiled module is left as it is."""
+        if self._calls and self._compiled:
+            self._calls[-1].returned_before(*_first_answer(output))
+        elif self._calls:
             self._calls[-1].returned(output)
+
+    def glimpse(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """As :meth:`remember`, at a third of its price: only of the last forward, and no gradients will be kept."""
+        self._glimpse = (args, kwargs, surroundings_of(self._device))
+        self._glimpsed = None
+
+    def glimpse_output(self, output: Any) -> None:
+        """The call glimpsed last has returned ``output``."""
+        if isinstance(output, torch.Tensor) and output.grad_fn is not None:
+            self._glimpsed = weakref.ref(output), output.grad_fn._sequence_nr()
+
+    def recall(self) -> None:
+        """Something is wrong, or watched again: make what was glimpsed a call that can be run again."""
+        glimpse, self._glimpse = self._glimpse, None
+        probe = self._probe() if self._probe is not None else None
+        if glimpse is None or probe is None:
+            return
+        args, kwargs, surroundings = glimpse
+        call = Call(probe, args, kwargs, self._largest_gradient, surroundings)
+        reference, sequence = self._glimpsed or (None, -1)
+        call.returned_before(reference() if reference is not None else None, sequence)
+        self._probe_version = probe._version
+        self._calls.append(call)
 
     @property
     def last_inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
@@ -91,6 +122,7 @@ class Replay:
 
     def forget(self) -> None:
         """Let go of all inputs and gradients."""
+        self._glimpse = None
         self._calls.clear()
 
     # -- when something is not finite -------------------------------------------------------------
@@ -278,9 +310,16 @@ _REFUSALS: tuple[tuple[_Predicate, str], ...] = (
 
 
 def _inner(module: Module) -> Module:
-    while type(module).__name__ == "DistributedDataParallel":
-        module = module.module  # type: ignore[assignment]
+    """What the job's author wrote: without DDP, which would communicate, and as it was before it was compiled."""
+    while (wrapper := type(module).__name__) in ("DistributedDataParallel", "OptimizedModule"):
+        module = module.module if wrapper == "DistributedDataParallel" else module._orig_mod  # type: ignore[assignment]
     return module
+
+
+def _first_answer(output: Any) -> tuple[torch.Tensor | None, int]:
+    """The first tensor of ``output`` and its place in the order of the forward."""
+    answer = next(tensors(output), None)
+    return answer, answer.grad_fn._sequence_nr() if answer is not None and answer.grad_fn is not None else -1
 
 
 def _value(tensor: torch.Tensor) -> str:

@@ -12,7 +12,7 @@ from torchvitals.hooks.graph_task import inside_backward
 from torchvitals.hooks.observer import Observer
 from torchvitals.hooks.taps import Taps
 
-Guard = Callable[[str, Callable[..., None]], Callable[..., None]]
+Guard = Callable[[str, Callable[..., Any]], Callable[..., Any]]
 
 
 def install(taps: Taps, observer: Observer, guard: Guard) -> None:
@@ -21,6 +21,7 @@ def install(taps: Taps, observer: Observer, guard: Guard) -> None:
     _tap_scaler(taps, observer, guard)
     _tap_clipping(taps, observer, guard)
     _tap_loader(taps, observer, guard)
+    _tap_groups(taps, observer, guard)
     _tap_scheduler(taps, observer, guard)
     _tap_compile(taps, observer, guard)
     observer.relations.install(taps, guard)
@@ -38,8 +39,13 @@ def _tap_backward(taps: Taps, observer: Observer, guard: Guard) -> None:
         if not inside_backward():
             observer.losses.backward_ended()
 
+    def counted(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        if not observer.counted.left or inside_backward():
+            return False
+        return observer.losses.counted(args[0] if args else kwargs.get("tensors"))
+
     # Tensor.backward looks this up at every call, and so do Lightning, Accelerate and the scalers.
-    taps.wrap(torch.autograd, "backward", guard("loss", begins), guard("loss", ended))
+    taps.wrap(torch.autograd, "backward", guard("loss", begins), guard("loss", ended), guard("loss", counted))
 
 
 def _tap_scaler(taps: Taps, observer: Observer, guard: Guard) -> None:
@@ -69,10 +75,14 @@ def _tap_clipping(taps: Taps, observer: Observer, guard: Guard) -> None:
     module = sys.modules.get("torch.nn.utils.clip_grad")
 
     def totalled(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if observer.counted.left:
+            return
         tensors = args[0] if args else kwargs.get("tensors")
         observer.clipping.totalled(result, tensors, args[1] if len(args) > 1 else kwargs.get("norm_type", 2.0))
 
     def scaled(_result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if observer.counted.left:
+            return
         limit = args[1] if len(args) > 1 else kwargs.get("max_norm")
         observer.losses.clipped(args[2] if len(args) > 2 else kwargs.get("total_norm"), limit)
 
@@ -104,6 +114,14 @@ def _tap_loader(taps: Taps, observer: Observer, guard: Guard) -> None:
 
     taps.wrap(iterator_class, "__init__", guard("loader", made))
     taps.wrap(iterator_class, "__next__", guard("loader", waits), guard("loader", arrived))
+
+
+def _tap_groups(taps: Taps, observer: Observer, guard: Guard) -> None:
+    def meets(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+        observer.beat.start(quietly=True)
+
+    for module in ("torch.distributed", "torch.distributed.distributed_c10d"):
+        taps.wrap(sys.modules.get(module), "init_process_group", guard("groups", meets))
 
 
 def _tap_scheduler(taps: Taps, observer: Observer, guard: Guard) -> None:

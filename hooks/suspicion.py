@@ -59,6 +59,19 @@ class Suspicion:
         self._left -= 1
         return True
 
+    def bounds(self) -> tuple[float, float, float]:
+        """Where nothing has jumped: trip-wire norms between the first two, and losses below the third.
+
+        >>> Suspicion().bounds()
+        (-inf, inf, inf)
+        """
+        if self._wait or self._norm is None:
+            low, high = -math.inf, math.inf
+        else:
+            low, high = math.exp(self._norm - self._factor), math.exp(min(self._norm + self._factor, 700.0))
+        highest = math.inf if self._wait or self._loss is None else self._loss_factor * self._loss
+        return low, high, highest
+
     def _norm_jumped(self, norm: float | None) -> bool:
         if norm is None or not math.isfinite(norm):
             return False

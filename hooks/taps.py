@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from torchvitals.hooks.tracing import compiling
 
-Listener = Callable[..., None]
+Listener = Callable[..., Any]
 
 
 class Tap(NamedTuple):
@@ -35,16 +35,18 @@ class Taps:
         attribute: str,
         before: Listener | None = None,
         after: Listener | None = None,
+        enough: Listener | None = None,
     ) -> bool:
         """Replace ``owner.attribute`` by a wrapper; ``False`` when there is no such attribute.
 
         ``before(args, kwargs)`` runs first, ``after(result, args, kwargs)`` last, also when the original
-        raised (``result`` is then the exception, which goes on).
+        raised (``result`` is then the exception, which goes on). Neither does where ``enough(args, kwargs)``
+        is true: the call has been dealt with.
         """
         original = getattr(owner, attribute, None)
         if original is None:
             return False
-        setattr(owner, attribute, _wrapper(original, before, after))
+        setattr(owner, attribute, _wrapper(original, before, after, enough))
         self._taps.append(Tap(owner, attribute, original))
         return True
 
@@ -56,10 +58,12 @@ class Taps:
                 setattr(owner, attribute, original)
 
 
-def _wrapper(original: Any, before: Listener | None, after: Listener | None) -> Any:
+def _wrapper(original: Any, before: Listener | None, after: Listener | None, enough: Listener | None) -> Any:
     @wraps(original)
     def tapped(*args: Any, **kwargs: Any) -> Any:
         if compiling():  # dynamo traces the original, and none of us
+            return original(*args, **kwargs)
+        if enough is not None and enough(args, kwargs):
             return original(*args, **kwargs)
         if before is not None:
             before(args, kwargs)

@@ -1,7 +1,8 @@
 """The writing side of the spool: append-only segment files that survive the crash they are to explain.
 
 Layout: ``$TORCHVITALS_DIR/<run_id>/<rank>.<pid>/<n>.spool``. One ``os.write`` on an ``O_APPEND`` file per
-record; nothing is buffered in the process, so a SIGKILL loses nothing that was written. A write that
+record, or for a few steps together where steps are too short for one each, so a SIGKILL loses nothing
+that was written. A write that
 fails (disk full, directory gone) is counted and never raised: the job goes on.
 """
 
@@ -10,7 +11,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -97,25 +98,19 @@ class SpoolWriter:
         with self._lock:
             if isinstance(record, Axis):
                 self._axes[record.key] = record
-            if self._skip:
-                self._skip -= 1
-                self.dropped += 1
-                return False
-            try:
-                self._append(frames.encode(record))
-            except OSError as error:
-                self._fail(error)
-                return False
-            return True
+            return self._append(frames.encode(record))
 
     def step(self, step: int, seconds: float, values: Mapping[str, float], optimizer: int = 0) -> bool:
         """Append a :class:`Step`, with names sent once and indices afterwards."""
-        try:
-            indexed: dict[int | str, float] = {self._signals[name]: value for name, value in values.items()}
-        except KeyError:
-            self._learn(values)
-            indexed = {self._signals[name]: value for name, value in values.items()}
-        return self.write(Step(step, seconds, indexed, optimizer))
+        return self.write(Step(step, seconds, self._indexed(values), optimizer))
+
+    def steps(self, rows: Sequence[tuple[int, float, Mapping[str, float], int]]) -> bool:
+        """Append several steps, each given as for :meth:`step`, by one write."""
+        if os.getpid() != self._owner:
+            return False
+        with self._lock:
+            steps = [Step(step, seconds, self._indexed(values), optimizer) for step, seconds, values, optimizer in rows]
+            return self._append(b"".join(map(frames.encode, steps)), len(rows))
 
     def close(self) -> None:
         """Close the file; a later write opens a new segment."""
@@ -127,16 +122,32 @@ class SpoolWriter:
                 with contextlib.suppress(OSError):  # a network file system reports a lost write only here
                     os.close(descriptor)
 
+    def _indexed(self, values: Mapping[str, float]) -> dict[int | str, float]:
+        try:
+            return {self._signals[name]: value for name, value in values.items()}
+        except KeyError:
+            self._learn(values)
+            return {self._signals[name]: value for name, value in values.items()}
+
     def _learn(self, names: Mapping[str, float]) -> None:
         with self._lock:
             for name in names:
                 self._signals.setdefault(name, len(self._signals))
             self.write(Axis(SIGNAL_AXIS, SIGNAL_AXIS, list(self._signals)))
 
-    def _append(self, data: bytes) -> None:
-        if self._descriptor < 0 or self._written >= self._segment_bytes or self._deleted():
-            self._open_segment()
-        self._put(data)
+    def _append(self, data: bytes, records: int = 1) -> bool:
+        if self._skip:
+            self._skip -= 1
+            self.dropped += records
+            return False
+        try:
+            if self._descriptor < 0 or self._written >= self._segment_bytes or self._deleted():
+                self._open_segment()
+            self._put(data, records)
+        except OSError as error:
+            self._fail(error, records)
+            return False
+        return True
 
     def _deleted(self) -> bool:
         """Whether somebody removed the file under us, asked now and then; what went with it counts as dropped."""
@@ -147,12 +158,12 @@ class SpoolWriter:
         self._records = self._written = 0
         return True
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, data: bytes, records: int = 1) -> None:
         count = os.write(self._descriptor, data)
         self._written += count
         if count < len(data):
             raise OSError(errno.ENOSPC, f"wrote {count} of {len(data)} bytes")
-        self._records += 1
+        self._records += records
 
     def _open_segment(self) -> None:
         self.close()
@@ -195,8 +206,8 @@ class SpoolWriter:
             self.dropped += records
             (self.path / f"{oldest}.spool").unlink(missing_ok=True)
 
-    def _fail(self, error: OSError) -> None:
-        self.dropped += 1
+    def _fail(self, error: OSError, records: int) -> None:
+        self.dropped += records
         self.failure = f"{type(error).__name__}: {error}"
         self._skip = RETRY_AFTER
         descriptor, self._descriptor = self._descriptor, -1
