@@ -119,10 +119,159 @@ JOBS: tuple[Job, ...] = (
 )
 """What ``make demo`` plays: under four minutes on two cores."""
 
-RANK_JOBS: tuple[Job, ...] = ()
+RANK_JOBS: tuple[Job, ...] = (
+    Job(
+        "unsynced_forward",
+        "Two ranks whose loss is computed past the wrapper that shares gradients.",
+        "unsynced_backward",
+        "unsynced_forward",
+        first_step=(60, 60),
+        ranks=2,
+    ),
+    Job(
+        "no_sync_left_on",
+        "Two ranks that accumulate gradients and never share them.",
+        "unsynced_backward",
+        "no_sync_left_on",
+        first_step=(50, 50),
+        ranks=2,
+    ),
+    Job(
+        "rank_local_clip",
+        "Four ranks, one of which clips its gradients when it logs.",
+        "desync",
+        "rank_local_update",
+        rank=0,
+        first_step=(39, 39),
+        ranks=4,
+        script="ddp_desync",
+    ),
+    Job(
+        "bit_flip",
+        "Four ranks, one of which loses a bit of one weight.",
+        "desync",
+        "corrupted_gradient",
+        where="4.weight",
+        rank=3,
+        first_step=(74, 74),  # flipped after step 73 was applied
+        ranks=4,
+    ),
+    Job(
+        "bit_flip_of_two",
+        "The same between two ranks, which cannot tell whose bit it was.",
+        "desync",
+        "corrupted_gradient",
+        where="4.weight",
+        first_step=(74, 74),
+        ranks=2,
+        script="bit_flip",
+    ),
+    Job(
+        "stale_optimizer",
+        "Two ranks whose optimizer updates a head that was replaced.",
+        "stuck_parameters",
+        "stale_optimizer_parameters",
+        where="10",
+        first_step=(0, 1),
+        ranks=2,
+    ),
+    Job(
+        "duplicate_shard",
+        "Two ranks that train on the same batches.",
+        "duplicate_data",
+        "duplicated_augmentation_seed",
+        first_step=(0, 0),
+        ranks=2,
+    ),
+    Job(
+        "straggler_input",
+        "Two ranks, one of which reads packed data and keeps the other waiting.",
+        "straggler",
+        "slow_input_rank",
+        rank=1,
+        first_step=(0, 120),  # from the beginning; a busy machine hides it for a window or two
+        ranks=2,
+    ),
+    Job(
+        "straggler_compute",
+        "Two ranks, one of which still has a hook on its model that computes spectra.",
+        "straggler",
+        "slow_compute_rank",
+        rank=1,
+        first_step=(0, 120),
+        ranks=2,
+    ),
+    Job(
+        "unsynced_buffers",
+        "Two ranks whose BatchNorm statistics are those of different cameras.",
+        "desync",
+        "unsynced_buffers",
+        where="1[",
+        first_step=(39, 79),  # they are looked at every forty steps
+        ranks=2,
+    ),
+    Job("healthy_ranks", "Two ranks that work unevenly but fairly.", ranks=2),
+    Job("healthy_four", "Four ranks that train well.", ranks=4, script="healthy_ddp"),
+)
 """What goes wrong between ranks; played with ``torchvitals demo --more``."""
 
-ENDING_JOBS: tuple[Job, ...] = ()
+ENDING_JOBS: tuple[Job, ...] = (
+    Job(
+        "hang_missing_collective",
+        "Two ranks, one of which comes to a barrier that the other never sees.",
+        "hang",
+        "collective_mismatch",
+        line="dist.barrier()",
+        first_step=(80, 80),
+        ranks=2,
+        fails=True,
+        patience=60.0,
+    ),
+    Job(
+        "hang_missing_of_four",
+        "The same on four ranks, which can tell who is alone.",
+        "hang",
+        "collective_mismatch",
+        line="dist.barrier()",
+        rank=0,
+        first_step=(80, 80),
+        ranks=4,
+        script="hang_missing_collective",
+        fails=True,
+        patience=90.0,
+    ),
+    Job(
+        "hang_uneven_batches",
+        "Two ranks, one of which has fewer batches and leaves the other waiting.",
+        "hang",
+        "collective_mismatch",
+        first_step=(90, 90),
+        ranks=2,
+        fails=True,
+        patience=60.0,
+    ),
+    Job(
+        "crash_one_rank",
+        "Four ranks, one of which meets a label that does not exist.",
+        "crash",
+        "exception",
+        line="raise ValueError",
+        rank=2,
+        first_step=(70, 70),
+        ranks=4,
+        fails=True,
+    ),
+    Job(
+        "oom_kill",
+        "Two ranks, one of which is killed when its memory runs out.",
+        "crash",
+        "out_of_memory_kill",
+        rank=1,
+        first_step=(60, 90),  # memory is asked for from step 60 on, and how soon it is too much depends on the machine
+        ranks=2,
+        fails=True,
+    ),
+)
 """How jobs stop: hangs, crashes and kills; played with ``torchvitals demo --more``."""
 
 MORE_JOBS = RANK_JOBS + ENDING_JOBS

@@ -1,17 +1,33 @@
 """The running statistics of BatchNorm differ between ranks by more than batches do."""
 
 from collections import deque
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 
 LARGEST = 1e30
 """What is larger is a blow-up, which others tell of."""
 MEAN, VARIANCE, LAYER = "buffer_mean", "buffer_variance", "buffer_layer"
+
+
+class Look(NamedTuple):
+    """One look at the ranks' statistics: rank × channel."""
+
+    step: int
+    ranks: NDArray[np.int64]
+    layer: Floats
+    """Ascending; of each channel."""
+    distance: Singles
+    ratio: Singles
+
+    def like(self, other: "Look") -> bool:
+        """Whether both are of the same ranks and channels."""
+        return np.array_equal(self.ranks, other.ranks) and np.array_equal(self.layer, other.layer)
 
 
 class BufferSpread:
@@ -19,10 +35,10 @@ class BufferSpread:
 
     Equality is not owed. The running mean of a rank is that of its own batches and strays from the others' by the
     noise of a few batches: 0.23 standard deviations over the root of what a batch holds, at the usual momentum.
-    It must stray in all but one of the last ``looks`` looks. A rank that sees other data, a layer that is in evaluation
-    mode or forgets at another pace on one rank, strays by whole standard deviations, or has another variance. With
-    buffers broadcast at every forward, as is the default, less than a tenth of all that remains, and what remains
-    does no harm.
+    The median over ``looks`` looks has half of that left, for noise changes its sign. A rank that sees other data,
+    or a layer that is in evaluation mode or forgets at another pace on one rank, strays by whole standard
+    deviations, or has another variance. With buffers broadcast at every forward, as is the default, less than a
+    tenth of all that remains, and what remains does no harm.
 
     Source: pytorch#13711, #30718: BatchNorm under DDP.
 
@@ -33,7 +49,7 @@ class BufferSpread:
     ...     values = {"buffer_mean": mean, "buffer_variance": np.ones((4, 6)), "buffer_layer": np.zeros((4, 6))}
     ...     for finding in detector.update(Reading(step, 0.0, values, dict.fromkeys(values, np.ones(4, dtype=bool)))):
     ...         print("rank", finding.rank, "since", finding.first_step, "certain at", finding.step)
-    rank 2 since 239 certain at 319
+    rank 2 since 239 certain at 279
     """
 
     kind: ClassVar[str] = "desync"
@@ -44,16 +60,15 @@ class BufferSpread:
         self,
         *,
         distance: float = 0.6,  # standard deviations, root mean square over a layer's channels; two ranks with batches
-        # of four vectors stray by 0.16, with a momentum of 1 and batches of eight by 0.5
-        ratio: float = 1.0,  # mean absolute logarithm of the ratio of variances: a factor of 2.7
-        looks: int = 4,  # that are judged; one may be other than the rest
+        # of four vectors stray by 0.16 in one look
+        ratio: float = 1.0,  # mean logarithm of the ratio of variances: a factor of 2.7
+        looks: int = 4,  # whose median is judged
         jury: int = 3,  # with two ranks there is no majority
         smallest: float = 1e-10,  # a variance: a channel that is constant has no unit to measure by
     ) -> None:
         self.distance, self.ratio = distance, ratio
         self.looks, self.jury, self.smallest = looks, jury, smallest
-        self._scores: deque[tuple[int, NDArray[np.int64], Floats]] = deque(maxlen=looks)
-        """Step, ranks, and rank × layer: the larger of distance and ratio over its limit."""
+        self._seen: deque[Look] = deque(maxlen=looks)
         self.fired = False
         self.compared = 0
 
@@ -68,61 +83,62 @@ class BufferSpread:
         if len(ranks) < 2:
             return []
         mean, variance, layer = (np.asarray(reading.values[name], np.float64)[ranks] for name in self.reads)
-        if not mean.size or (layer != layer[0]).any():
+        if not mean.size or (layer != layer[0]).any() or (np.diff(layer[0]) < 0).any():
             return []
         self.compared = max(self.compared, len(ranks))
-        scores = self._score(mean, variance, layer[0])
-        if self._scores and not self._like_the_last(ranks, scores):
-            self._scores.clear()
-        self._scores.append((reading.step, ranks, scores))
-        return self._judge(reading.step, ranks, layer[0]) if len(self._scores) == self.looks else []
+        look = Look(reading.step, ranks, layer[0], *self._strays(mean, variance))
+        if self._seen and not look.like(self._seen[-1]):
+            self._seen.clear()
+        self._seen.append(look)
+        return self._judge(look) if len(self._seen) == self.looks else []
 
     def status(self) -> Status:
         if self.compared < 2:
             return Status("not_checked", "no two ranks sent running statistics: no BatchNorm, or one rank")
         if self.fired:
             return Status("alarm")
-        if len(self._scores) < self.looks:
-            return Status("warming_up", f"{len(self._scores)} of {self.looks} looks at running statistics")
+        if len(self._seen) < self.looks:
+            return Status("warming_up", f"{len(self._seen)} of {self.looks} looks at running statistics")
         return Status("ok")
 
-    def _score(self, mean: Floats, variance: Floats, layer: Floats) -> Floats:
-        """Rank × layer; NaN and infinity, which other detectors tell of, stray by nothing."""
-        usable = np.isfinite(mean).all(axis=0) & np.isfinite(variance).all(axis=0)
-        usable &= ((variance > self.smallest) & (variance < LARGEST) & (np.abs(mean) < LARGEST)).all(axis=0)
-        numbers = np.unique(layer[usable])
-        scores = np.zeros((len(mean), len(numbers)))
-        for rank in range(len(mean)):
-            others = np.delete(np.arange(len(mean)), rank)
-            centre, unit = np.median(mean[others], axis=0), np.median(variance[others], axis=0)
-            unit = np.where(usable, unit, 1.0)
-            far = np.where(usable, (mean[rank] - centre) ** 2 / unit, 0.0)
-            wide = np.abs(np.log(np.where(usable, variance[rank], 1.0) / unit))
-            for column, number in enumerate(numbers):
-                mine = usable & (layer == number)
-                distance = float(np.sqrt(far[mine].mean())) / self.distance
-                scores[rank, column] = max(distance, float(wide[mine].mean()) / self.ratio)
-        return scores
+    def _strays(self, mean: Floats, variance: Floats) -> tuple[Singles, Singles]:
+        """How far each rank's mean lies off, in deviations, and its variance, in logarithms; both signed.
 
-    def _judge(self, step: int, ranks: NDArray[np.int64], layer: Floats) -> list[Finding]:
-        table = np.stack([scores for _, _, scores in self._scores])
-        usual = np.sort(table, axis=0)[1]  # in all looks but one
-        if not usual.size or not usual.max() > 1.0:
+        What is not finite, which other detectors tell of, strays by nothing.
+        """
+        sound = (np.isfinite(mean) & (np.abs(mean) < LARGEST) & (variance > self.smallest) & (variance < LARGEST)).all(
+            0
+        )
+        mean, variance = np.where(sound, mean, 0.0), np.where(sound, variance, 1.0)
+        # Of two ranks each is measured by the other.
+        centre, unit = (each[::-1] if len(each) == 2 else np.median(each, axis=0) for each in (mean, variance))
+        return ((mean - centre) / np.sqrt(unit)).astype(np.float32), np.log(variance / unit).astype(np.float32)
+
+    def _judge(self, look: "Look") -> list[Finding]:
+        """The median over the looks: noise changes its sign from one to the next."""
+        scores = self._by_layer(look.layer, *(np.median(each, axis=0) for each in self._strayed()))
+        if not scores.max(initial=0.0) > 1.0:
             return []
         self.fired = True
-        odd = np.flatnonzero((usual > 1.0).any(axis=1))
-        first = int(np.flatnonzero((usual > 1.0).any(axis=0))[0])
-        subject = int(np.flatnonzero(layer == np.unique(layer)[first])[0])
-        return [self._finding(step, ranks, odd, float(usual.max()), subject)]
+        odd = np.flatnonzero((scores > 1.0).any(axis=1))
+        first = int(np.flatnonzero((scores > 1.0).any(axis=0))[0])
+        return [self._finding(look, odd, float(scores.max()), first)]
 
-    def _like_the_last(self, ranks: NDArray[np.int64], scores: Floats) -> bool:
-        _, before, last = self._scores[-1]
-        return np.array_equal(before, ranks) and last.shape == scores.shape
+    def _strayed(self) -> tuple[Singles, Singles]:
+        return np.stack([look.distance for look in self._seen]), np.stack([look.ratio for look in self._seen])
 
-    def _finding(
-        self, step: int, ranks: NDArray[np.int64], odd: NDArray[np.int64], value: float, subject: int
-    ) -> Finding:
-        since = next(at for at, _, scores in self._scores if scores.max() > 1.0)
+    def _by_layer(self, layer: Floats, distance: Singles, ratio: Singles) -> Floats:
+        """Rank × layer: the larger of distance (root mean square) and ratio (mean) over its limit."""
+        _, starts = np.unique(layer, return_index=True)
+        counts = np.diff(np.append(starts, len(layer)))
+        far = np.sqrt(np.add.reduceat(distance.astype(np.float64) ** 2, starts, axis=1) / counts)
+        wide = np.abs(np.add.reduceat(ratio.astype(np.float64), starts, axis=1)) / counts
+        return np.asarray(np.maximum(far / self.distance, wide / self.ratio))
+
+    def _finding(self, look: "Look", odd: NDArray[np.int64], value: float, layer: int) -> Finding:
+        ranks = look.ranks
+        strays = ((each, self._by_layer(each.layer, each.distance, each.ratio).max()) for each in self._seen)
+        since = next((each.step for each, stray in strays if stray > 1.0), look.step)
         named = len(ranks) >= self.jury and 2 * len(odd) < len(ranks)
         evidence: dict[str, Any] = {
             "what": "buffers",
@@ -135,10 +151,10 @@ class BufferSpread:
             kind=self.kind,
             severity="warning",
             first_step=since,
-            step=step,
+            step=look.step,
             value=value,
             threshold=1.0,
-            subject=subject,
+            subject=int(np.unique(look.layer, return_index=True)[1][layer]),
             rank=int(ranks[odd[0]]) if named and len(odd) == 1 else None,
             evidence=evidence,
         )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from torchvitals.agent.case import Case
 from torchvitals.agent.causes.slow_compute_rank import SlowComputeRank
+from torchvitals.agent.causes.slow_dataloader import SlowDataloader
 from torchvitals.agent.causes.slow_input_rank import SlowInputRank
 from torchvitals.agent.causes.unknown import Unknown
 from torchvitals.agent.diagnosis import rank_causes
@@ -149,6 +150,20 @@ def test_the_cause_is_where_the_time_goes(evidence, cause):
     assert opinion.rank == 2
     assert len(opinion.title) < 80
     assert "40%" in opinion.explanation
+
+
+def test_a_rank_that_waits_alone_is_no_slow_loader_of_the_job():
+    late = case(phase="input", data_excess=0.038)
+    bound = Finding(
+        kind="input_bound", severity="warning", first_step=0, step=152, value=0.7, threshold=0.6, rank=2,
+        evidence={"share": 0.7, "speedup": 3.0},
+    )  # fmt: skip
+    late.findings.append(bound)
+    causes = [SlowInputRank(), SlowComputeRank(), SlowDataloader(), Unknown()]
+    ranked, _ = rank_causes([(cause, cause.weigh(late)) for cause in causes])[0]
+
+    assert ranked.cause == "slow_input_rank"
+    assert ranked.confidence > 0.8
 
 
 def test_larger_batches_are_a_reason():

@@ -25,6 +25,9 @@ class SlowDataloader:
         ]
         if workers == 0:
             clues.append(Clue(1.0, "the loader has no worker processes: it works while the model waits"))
+        late = [f.rank for f in case.of_kind("straggler") if f.evidence.get("phase") == "input"]
+        if late and {f.rank for f in bound} <= set(late):
+            clues.append(Clue(-3.0, f"only rank {late[0]} waits for its loader, and the others for it"))
         return Opinion(
             clues=clues,
             title=f"{share:.0%} of each step is waiting for data"[:79],
