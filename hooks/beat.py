@@ -25,11 +25,15 @@ OURS = str(Path(__file__).parent) + os.sep
 """Our wrappers stand in the stacks of whoever waits inside the call they wrap."""
 
 
+Guard = Callable[[str, Callable[[int, str], None]], Callable[[int, str], None]]
+
+
 class Job(Protocol):
     """What the thread reads, attributes that somebody else sets, and where it writes."""
 
     step: int
     activity: int
+    busy: bool
 
     @property
     def phase(self) -> str: ...
@@ -73,6 +77,7 @@ class Heartbeat:
             in a thread of its own.
         interval: seconds between beats.
         workers: the stacks of loader workers, asked for with the collectives.
+        guard: puts a fuse around the reading of stacks: a beat must go on whatever is found in them.
         patience: standing still for less long than this many seconds is nobody's business: a checkpoint, a flush.
             A beat less than the hang detector's, so that the evidence is there when it decides.
         factor: nor is less than this many times the usual step.
@@ -87,6 +92,7 @@ class Heartbeat:
         *,
         collectives: Collectives | None = None,
         workers: WorkerStacks | None = None,
+        guard: Guard = lambda _name, function: function,
         interval: float = 1.0,
         patience: float = 2.8,
         factor: float = 4.0,
@@ -98,6 +104,7 @@ class Heartbeat:
         self._job = job
         self._collectives = collectives or Collectives()
         self.workers = workers or WorkerStacks()
+        self._show = guard("stacks", self._write_stacks)
         self._effort = Effort()
         self._interval = interval
         self._patience = patience
@@ -141,6 +148,8 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Write one beat, and stacks when the job has stood still for too long."""
+        if self._job.busy:
+            self._job.activity += 1
         now, step, activity = self._monotonic(), self._job.step, self._job.activity
         sequences, memory = self._collectives.sequences(), resident_bytes()
         self._job.write(Beat(self._clock(), now, step, self._job.phase, sequences, memory, activity))
@@ -169,7 +178,7 @@ class Heartbeat:
             self._usual = seconds if not self._usual else 0.7 * self._usual + 0.3 * seconds
         self._stepped = now
 
-    def _show(self, step: int, reason: str) -> None:
+    def _write_stacks(self, step: int, reason: str) -> None:
         frames = sys._current_frames()
         stacks, waits = python_stacks(frames, skip=threading.get_ident()), deadlocked(frames)
         effort = self._effort.share(self._monotonic())

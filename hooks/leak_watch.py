@@ -87,12 +87,13 @@ class LeakWatch:
     def _sample(self, step: int) -> None:
         if self._hunt is None:
             return
-        self._recorder.phase = "idle"  # our own work, seconds on a busy machine: the job does not stand still in its
+        self._recorder.busy = True
         self._hunt.sample(step)
         self._samples += 1
+        found = self._hunt.report() if self._samples >= self.SAMPLES_PER_HUNT else None
+        self._recorder.busy = False
         if self._samples < self.SAMPLES_PER_HUNT:
             return
-        found = self._hunt.report()
         self._hunt = None
         # The next hunt waits as long as this run is old: a slow leak gets a longer look each time.
         self._rest_until = 2 * step

@@ -68,7 +68,7 @@ class Observer:
         self.origins = Origins(self)
         self.relations = Relations(self)
         self.validation = ValidationLoss()
-        self.beat = Heartbeat(recorder, collectives=self.collectives, workers=WorkerStacks())
+        self.beat = Heartbeat(recorder, collectives=self.collectives, workers=WorkerStacks(), guard=guard)
         self.exits = Exits(self._leaving, lambda: recorder.step, ending=guard("abandoned", self.origins.of_abandoned))
         self._services: dict[int, Service] = {}
         self._by_id: dict[int, OptimizerWatch] = {}

@@ -78,7 +78,9 @@ class Origins:
             root.replay.recall()
         ask = self._recorder.fuse.guard("replay", origin)
         trained = [root for root in self._observer.roots if root.training_calls]
+        self._recorder.busy = True
         answers = [(root, answer) for root in trained if (answer := ask(root))]
+        self._recorder.busy = False
         if answers:
             # A model that is not to blame may answer that it cannot tell; one that knows comes first.
             root, answer = max(answers, key=lambda pair: bool(pair[1].get("complete")))

@@ -50,6 +50,8 @@ class Recorder:
         """The step in progress of the first optimizer; for a service the number of the next request."""
         self.activity = 0
         """Phases entered so far: what a beat says of a job whose step does not move."""
+        self.busy = False
+        """Whether work of our own is under way, seconds on a busy machine, in which the job does not stand still."""
         self._phase = "init"
         self.cost = 0.0
         """Seconds spent in our own code since the last step was closed."""

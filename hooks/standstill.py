@@ -45,7 +45,7 @@ def _is_waiting(frame: FrameType) -> bool:
 
 def _takes_a_lock(frame: FrameType) -> bool:
     """Whether the line a frame stands on acquires a lock and nothing else, as far as its text tells."""
-    text = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    text = linecache.getline(frame.f_code.co_filename, frame.f_lineno or 0).strip()  # None: between two lines
     return (".acquire(" in text and "timeout" not in text) or (text.startswith("with ") and "lock" in text.lower())
 
 

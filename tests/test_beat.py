@@ -13,6 +13,7 @@ class Job:
         self.step = 0
         self.phase = "forward"
         self.activity = 0
+        self.busy = False
         self.records = []
         self.written = threading.Event()
 
@@ -76,6 +77,20 @@ def test_a_job_that_moves_is_never_photographed(still):
     seconds(100, steps_per_second=1)
 
     assert job.of(Stacks) == []
+
+
+def test_a_replay_of_our_own_is_no_standstill_of_the_job(still):
+    job, _, seconds = still
+    seconds(3, steps_per_second=2)
+    job.busy = True
+    seconds(30)
+    assert job.of(Stacks) == []
+    assert job.of(Beat)[-1].activity > job.of(Beat)[-2].activity
+
+    job.busy = False
+    seconds(3)
+
+    assert len(job.of(Stacks)) == 1
 
 
 def test_stacks_are_written_twice_per_stall_then_no_more(still):
