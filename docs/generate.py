@@ -11,6 +11,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from torchvitals.agent import config
 from torchvitals.agent.case import Cause
@@ -114,12 +115,61 @@ def files() -> str:
     return page("the files themselves", "Files", "One line per file: the first sentence of each.", *blocks)
 
 
+def compatibility() -> str:
+    """Every setting whose record a test holds against the truth."""
+    blocks = []
+    for path in sorted((HERE.parent / "tests" / "compatibility").glob("test_*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        rows = list(_settings(tree, path.name))
+        if rows:
+            heading = (ast.get_docstring(tree) or "").splitlines()[0].rstrip(".")
+            blocks.append(f"## {heading}")
+            blocks.append(table(("setting", "recorded, and equal to the truth", "said not to be seen", "test"), rows))
+    return page(
+        "tests/compatibility/",
+        "Compatibility",
+        "Each row is a test in `tests/compatibility/`. It runs a training twice, bare and watched: parameters, buffers "
+        "and states of optimizers and generators are bit for bit equal, no hook is left, each recorded value is the "
+        "one that the test computes by itself in double precision (relative error at most 1e-5), and the run says in "
+        "`not_checked` what the third column says and nothing else. Signals that a row does not name may be there too.",
+        *blocks,
+    )
+
+
+def _settings(tree: ast.Module, file: str) -> Iterator[tuple[str, str, str, str]]:
+    """The rows that the ``setting`` marks of a test file make."""
+    names = {
+        ast.unparse(node.targets[0]): node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and len(node.targets) == 1
+    }
+    for test in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
+        for mark in test.decorator_list:
+            if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.setting":
+                claims = {word.arg: _literal(word.value, names) for word in mark.keywords}
+                unseen = [f"{what}: {why}" for what, why in claims.get("not_checked", {}).items()]
+                signals = ", ".join(f"`{name}`" for name in claims["records"])
+                yield _literal(mark.args[0], names), signals, "; ".join(unseen), f"`{file}::{test.name}`"
+
+
+def _literal(node: ast.expr, names: dict[str, ast.expr]) -> Any:
+    """A literal in which names of the file and ``**`` of dictionaries may stand."""
+    if isinstance(node, ast.Name):
+        return _literal(names[node.id], names)
+    if isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        parts = [_literal(v, names) if k is None else {_literal(k, names): _literal(v, names)} for k, v in pairs]
+        return {key: value for part in parts for key, value in part.items()}
+    return ast.literal_eval(node)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "signals.md": signals,
     "metrics.md": metrics,
     "detectors.md": detectors,
     "settings.md": settings,
     "files.md": files,
+    "compatibility.md": compatibility,
 }
 
 

@@ -41,6 +41,7 @@ class Monitor:
         self._taps = Taps()
         self._handles: list[RemovableHandle] = []
         self._refused: set[str] = set()
+        self._detached = False
 
     @property
     def run(self) -> str:
@@ -105,6 +106,11 @@ class Monitor:
 
         ``failed`` says that the job was broken off, which the record of its end will tell.
         """
+        if self._detached:
+            return
+        self._detached = True
+        if self in _attached:
+            _attached.remove(self)
         if Monitor.everywhere is self:
             Monitor.everywhere = None
         for handle in self._handles:
@@ -121,6 +127,16 @@ class Monitor:
         self.recorder.event("exit", code=int(failed))
         self.recorder.close()
 
+    def is_outlived(self, models: Sequence[Module], watched: Sequence[Optimizer]) -> bool:
+        """Whether a new monitor of these takes over: nothing of ours lives on, or it is the same training."""
+        roots = [root.module() for root in self.observer.roots]
+        optimizers = [watch.optimizer() for watch in self.observer.optimizers]
+        if all(thing is None for thing in (*roots, *optimizers)):
+            return True
+        if optimizers or watched:  # two trainings may well share a teacher
+            return any(one is other for one in optimizers for other in watched)
+        return any(one is discovery.hookable(other) for one in roots for other in models)
+
     def __enter__(self) -> Self:
         return self
 
@@ -131,6 +147,10 @@ class Monitor:
         if isinstance(error, Exception):
             self.recorder.event("exception", **exception_details(error, trace))
         self.detach(failed=failed)
+
+
+_attached: list[Monitor] = []
+"""The monitors that ``attach`` made and nobody has detached."""
 
 
 class Guest(Monitor):
@@ -184,11 +204,14 @@ def attach(
         guest.watch(models, watched)
         Monitor.everywhere.protect(of(guard), watched)
         return guest
+    for earlier in [each for each in _attached if each.is_outlived(models, watched)]:
+        earlier.detach()  # a notebook's cell that is run again: each run has its own steps, and pays once
     recorder = Recorder(Path(directory) if directory else None, overhead=overhead, role="train" if watched else "serve")
     monitor = Monitor(recorder)
     monitor.watch(models, watched)
     monitor.install(only=watched)
     monitor.protect(of(guard), watched)
+    _attached.append(monitor)
     names = [type(module).__name__ for module in models]
     recorder.event("attached", models=names, optimizers=[type(each).__name__ for each in watched])
     return monitor

@@ -28,6 +28,7 @@ class Taps:
 
     def __init__(self) -> None:
         self._taps: list[Tap] = []
+        self.removed = False
 
     def wrap(
         self,
@@ -46,22 +47,33 @@ class Taps:
         original = getattr(owner, attribute, None)
         if original is None:
             return False
-        setattr(owner, attribute, _wrapper(original, before, after, enough))
+        wrapper = _wrapper(self, original, before, after, enough)
+        wrapper.taps = self
+        setattr(owner, attribute, wrapper)
         self._taps.append(Tap(owner, attribute, original))
         return True
 
     def remove(self) -> None:
-        """Put everything back that nobody else has replaced since, the last one first."""
+        """Let the wrappers pass everything through, and take away those that nobody has wrapped in turn.
+
+        Several monitors may go in any order: the last of a pile takes the others with it.
+        """
+        self.removed = True
         while self._taps:
-            owner, attribute, original = self._taps.pop()
-            if getattr(getattr(owner, attribute), "__wrapped__", None) is original:
-                setattr(owner, attribute, original)
+            owner, attribute, _ = self._taps.pop()
+            found = replaced = getattr(owner, attribute)
+            while getattr(found, "__code__", None) is tapped_code() and found.taps.removed:
+                found = found.__wrapped__
+            if found is not replaced:
+                setattr(owner, attribute, found)
 
 
-def _wrapper(original: Any, before: Listener | None, after: Listener | None, enough: Listener | None) -> Any:
+def _wrapper(
+    taps: Taps, original: Any, before: Listener | None, after: Listener | None, enough: Listener | None
+) -> Any:
     @wraps(original)
     def tapped(*args: Any, **kwargs: Any) -> Any:
-        if compiling():  # dynamo traces the original, and none of us
+        if taps.removed or compiling():  # dynamo traces the original, and none of us
             return original(*args, **kwargs)
         if enough is not None and enough(args, kwargs):
             return original(*args, **kwargs)

@@ -1,8 +1,5 @@
 """Attached, a job computes bit for bit what it computes alone, and every signal equals its truth."""
 
-import copy
-import io
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,29 +86,6 @@ def test_loss_norm_and_rate_are_the_truth(tmp_path: Path) -> None:
     assert set(list(series(tmp_path, "gradients_reset").values())[1:]) == {1.0}
 
 
-def test_accumulation_reports_the_applied_gradient(tmp_path: Path) -> None:
-    model = net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    losses, norms = [], []
-    with attach(model, optimizer, directory=tmp_path):
-        for _ in range(5):
-            optimizer.zero_grad()
-            parts = []
-            for _ in range(4):
-                x, y = batch()
-                loss = nn.functional.cross_entropy(model(x), y) / 4
-                loss.backward()
-                parts.append(loss.item())
-            losses.append(sum(parts))
-            norms.append(total_norm(model))
-            optimizer.step()
-
-    assert list(series(tmp_path, "loss").values()) == pytest.approx(losses, rel=1e-5)
-    assert list(series(tmp_path, "gradient_norm").values()) == pytest.approx(norms, rel=1e-5)
-    assert set(series(tmp_path, "backward_passes").values()) == {4.0}
-    assert set(series(tmp_path, "batch_items").values()) == {32.0}
-
-
 def test_missing_zero_grad_is_seen(tmp_path: Path) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -142,54 +116,6 @@ def test_gradients_cleared_by_hand_count_as_cleared(tmp_path: Path, to_none: boo
     assert set(series(tmp_path, "gradients_reset").values()) == {1.0}
 
 
-def test_clipping_gives_both_norms_for_free(tmp_path: Path) -> None:
-    model = net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    before, after = [], []
-    with attach(model, optimizer, directory=tmp_path):
-        for _ in range(6):
-            x, y = batch()
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x), y).backward()
-            before.append(total_norm(model))
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
-            after.append(total_norm(model))
-            optimizer.step()
-
-    assert list(series(tmp_path, "gradient_norm_unclipped").values()) == pytest.approx(before, rel=1e-5)
-    assert list(series(tmp_path, "gradient_norm").values()) == pytest.approx(after, rel=1e-5)
-
-
-@pytest.mark.parametrize("fused", [False, True])
-def test_loss_scaling_is_undone_and_skips_are_steps(tmp_path: Path, fused: bool) -> None:
-    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01, fused=fused)
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**32)
-    losses, norms, skipped = [], {}, []
-    with attach(model, optimizer, directory=tmp_path):
-        for step in range(30):
-            x, y = batch()
-            optimizer.zero_grad()
-            with torch.autocast("cpu", dtype=torch.float16):
-                loss = nn.functional.cross_entropy(model(x), y)
-            scale = scaler.get_scale()
-            scaler.scale(loss).backward()
-            losses.append(loss.item())
-            norms[step] = total_norm(model) / scale
-            scaler.step(optimizer)
-            scaler.update()
-            if scaler.get_scale() < scale:
-                skipped.append(step)
-
-    assert skipped
-    assert [step for step, value in series(tmp_path, "skipped_steps").items() if value] == skipped
-    assert len(steps(tmp_path)) == 30
-    assert list(series(tmp_path, "loss").values()) == pytest.approx(losses, rel=1e-6)
-    recorded = series(tmp_path, "gradient_norm")
-    assert not set(recorded) & set(skipped)
-    assert recorded == pytest.approx({step: norms[step] for step in recorded}, rel=1e-5)
-
-
 def test_two_optimizers_keep_their_own_steps(tmp_path: Path) -> None:
     first, second = net(0), net(1)
     one = torch.optim.Adam(first.parameters(), lr=0.01)
@@ -202,88 +128,6 @@ def test_two_optimizers_keep_their_own_steps(tmp_path: Path) -> None:
 
     for index in (0, 1):
         assert list(series(tmp_path, "loss", index).values()) == pytest.approx(truth[index], rel=1e-6)
-
-
-def test_lbfgs_closures_are_read_after_they_ran(tmp_path: Path) -> None:
-    model = nn.Linear(4, 1)
-    x = torch.randn(32, 4)
-    y = x.sum(1, keepdim=True)
-    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=3)
-    norms, losses = [], []
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = ((model(x) - y) ** 2).mean()
-        loss.backward()
-        return loss
-
-    with attach(model, optimizer, directory=tmp_path):
-        for _ in range(5):
-            losses.append(optimizer.step(closure).item())  # type: ignore[union-attr, arg-type]
-            norms.append(total_norm(model))
-
-    assert list(series(tmp_path, "gradient_norm").values()) == pytest.approx(norms, rel=1e-5)
-    assert list(series(tmp_path, "loss").values()) == pytest.approx(losses, rel=1e-6)
-    sampled = profiles(tmp_path, "parameter_update_norm")
-    assert all(value < 0 for values in sampled.values() for value in values), "not known, which is not zero"
-    assert profiles(tmp_path, "parameter_gradient_norm")
-
-
-def test_sparse_and_half_gradients(tmp_path: Path) -> None:
-    embedding = nn.Embedding(50, 4, sparse=True)
-    optimizer = torch.optim.SparseAdam(embedding.parameters(), lr=0.01)
-    truth = []
-    with attach(embedding, optimizer, directory=tmp_path):
-        for _ in range(3):
-            optimizer.zero_grad()
-            embedding(torch.randint(0, 50, (8,))).pow(2).sum().backward()
-            truth.append(float(embedding.weight.grad.coalesce().values().double().norm()))  # type: ignore[union-attr]
-            optimizer.step()
-
-    assert list(series(tmp_path, "gradient_norm").values()) == pytest.approx(truth, rel=1e-5)
-
-
-def test_large_half_gradients_do_not_overflow_their_norm(tmp_path: Path) -> None:
-    layer = nn.Linear(300, 300, bias=False, dtype=torch.bfloat16)
-    optimizer = torch.optim.SGD(layer.parameters(), lr=1e-6)
-    truth = []
-    with attach(layer, optimizer, directory=tmp_path):
-        for _ in range(2):
-            optimizer.zero_grad()
-            (layer(torch.full((64, 300), 1e3, dtype=torch.bfloat16)).float().sum() * 1e3).backward()
-            truth.append(float(layer.weight.grad.double().norm()))  # type: ignore[union-attr]
-            optimizer.step()
-
-    assert list(series(tmp_path, "gradient_norm").values()) == pytest.approx(truth, rel=1e-3)
-
-
-def test_shared_and_frozen_parameters_are_named(tmp_path: Path) -> None:
-    class Tied(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.embed = nn.Embedding(10, 4)
-            self.frozen = nn.Linear(4, 4).requires_grad_(requires_grad=False)
-            self.head = nn.Linear(4, 10, bias=False)
-            self.head.weight = self.embed.weight
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.head(self.frozen(self.embed(x)))
-
-    model = Tied()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with attach(model, optimizer, directory=tmp_path):
-        optimizer.zero_grad()
-        model(torch.randint(0, 10, (8,))).sum().backward()
-        optimizer.step()
-
-    from recorded import only_run
-    from torchvitals.signals.reader import RunReader
-    from torchvitals.signals.records import Axis
-
-    axes = [e.record for e in RunReader(only_run(tmp_path)).read() if isinstance(e.record, Axis)]
-    entries = next(axis.entries for axis in axes if axis.kind == "parameter")
-
-    assert entries == ["embed.weight = head.weight", "frozen.weight", "frozen.bias"]
 
 
 def test_update_and_weight_norms_are_the_truth(tmp_path: Path) -> None:
@@ -300,22 +144,6 @@ def test_update_and_weight_norms_are_the_truth(tmp_path: Path) -> None:
 
     assert profiles(tmp_path, "parameter_update_norm")[0] == pytest.approx(updates, rel=1e-4)
     assert profiles(tmp_path, "parameter_weight_norm")[0] == pytest.approx(weights, rel=1e-5)
-
-
-def test_a_hooked_model_copies_and_pickles(tmp_path: Path) -> None:
-    model = net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    with attach(model, optimizer, directory=tmp_path) as monitor:
-        twin = copy.deepcopy(model)
-        reloaded = pickle.loads(pickle.dumps(model))
-        buffer = io.BytesIO()
-        torch.save(model, buffer)
-        twin(torch.randn(4, 6))
-        reloaded(torch.randn(4, 6))
-        roots = monitor.observer.roots
-        assert [root.training_calls for root in roots] == [0]
-        model(torch.randn(4, 6))
-        assert [root.training_calls for root in roots] == [1]
 
 
 def test_log_adds_and_replaces(tmp_path: Path) -> None:
