@@ -77,6 +77,13 @@ def test_nothing_is_left_behind_by_a_script_that_trains_nothing(tmp_path: Path) 
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_process_without_torch_loads_nothing_for_us(tmp_path: Path) -> None:
+    script = "import sys; print(*sorted(sys.modules))"
+    bare, watched = run(tmp_path, script, watched=False), run(tmp_path, script)
+
+    assert set(watched.stdout.split()) - set(bare.stdout.split()) <= {"sitecustomize"}
+
+
 def test_an_exception_before_training_is_recorded(tmp_path: Path) -> None:
     done = run(tmp_path, "import torch\ntorch.nn.Linear(2, 3)(torch.ones(5))\n")
 
