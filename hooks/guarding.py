@@ -5,15 +5,18 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import Module
 from torch.optim import Optimizer
 from torch.optim import optimizer as optimizers
 from torchvitals.hooks import identity, norms
-from torchvitals.hooks.checkpoint import Checkpoint, buffers_of, size_of
+from torchvitals.hooks.checkpoint import Buffers, Checkpoint, companions_of, size_of
 from torchvitals.hooks.guard import ACTIONS, BadStep, Guard, NonFiniteStepError
 
 if TYPE_CHECKING:
     from torchvitals.hooks.observer import Observer
+
+
+SCANS = 2
+"""Schedules are looked for when the first checkpoints are taken: a pass over all living objects is not cheap."""
 
 
 class Watched:
@@ -24,7 +27,10 @@ class Watched:
         self.calls = 0
         self.consecutive = 0
         self.checkpoint: Checkpoint | None = None
-        self.buffers: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.checkpoints = 0
+        self.companions: list[Any] = []
+        self.buffers: list[torch.Tensor] = []
+        """Copies of the model's buffers after the last good step."""
         self.told: set[str] = set()
 
 
@@ -41,6 +47,7 @@ class Guarding:
         self._observer = observer
         self._recorder = observer.recorder
         self._watched: dict[int, Watched] = {}
+        self._places: tuple[tuple[int, ...], Buffers] = ((), Buffers(()))
         fuse = observer.recorder.fuse.guard
         self._look = fuse("guard", self._looked)
         self._undo = fuse("guard", self._undone)
@@ -105,6 +112,7 @@ class Guarding:
     def _watch(self, optimizer: Optimizer) -> Watched:
         found = self._watched.get(id(optimizer))
         if found is None or found.optimizer() is not optimizer:
+            self._watched = {key: each for key, each in self._watched.items() if each.optimizer() is not None}
             found = self._watched[id(optimizer)] = Watched(optimizer)
         return found
 
@@ -141,13 +149,15 @@ class Guarding:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 parameter.grad = None
-        if action == "rollback" and watched.checkpoint is not None:
-            watched.checkpoint.restore()
-            self._told(bad, "rollback", watched.checkpoint.step)
-            return
-        with torch.no_grad():
-            for buffer, copy in watched.buffers:
-                buffer.copy_(copy)
+        checkpoint, buffers = watched.checkpoint, self._buffers()
+        if action == "rollback" and checkpoint is not None:
+            if checkpoint.fits(optimizer, buffers, watched.companions):
+                checkpoint.restore(optimizer, buffers, watched.companions)
+                self._told(bad, "rollback", checkpoint.step)
+                return
+            self._admit(watched, "shapes", "the model has changed since the checkpoint: the step was skipped")
+        if [b.shape for b in buffers] == [copy.shape for copy in watched.buffers]:
+            _copy(watched.buffers, buffers)
         self._told(bad, "skip", None)
 
     def _kept(self, watched: Watched, optimizer: Optimizer) -> None:
@@ -155,8 +165,8 @@ class Guarding:
         due = watched.checkpoint is None or (watched.calls - 1) % self._guard.every == 0
         if not self._guard.keeps or not due or "size" in watched.told:
             return
-        modules = self._modules()
-        size = size_of(optimizer, modules)
+        buffers = self._buffers()
+        size = size_of(optimizer, buffers)
         if size > self._guard.largest:
             self._admit(
                 watched, "size", f"a checkpoint takes {size} bytes, more than {self._guard.largest}: steps are skipped"
@@ -164,7 +174,10 @@ class Guarding:
             watched.checkpoint = None
             return
         step = self._observer.watch_optimizer(optimizer).step
-        checkpoint = Checkpoint(optimizer, modules, step)
+        if watched.checkpoints < SCANS:
+            watched.companions = companions_of(optimizer)
+        watched.checkpoints += 1
+        checkpoint = Checkpoint(optimizer, buffers, watched.companions, step)
         if checkpoint.finite:
             watched.checkpoint = checkpoint
 
@@ -172,16 +185,18 @@ class Guarding:
         """Running statistics take in the batch before its gradients are known to be bad: keep the last good ones."""
         if self._guard.action == "stop":
             return
-        buffers = buffers_of(self._modules())
-        if [id(buffer) for buffer, _ in watched.buffers] != [id(buffer) for buffer in buffers]:
-            watched.buffers = [(buffer, buffer.detach().clone()) for buffer in buffers]
-            return
-        with torch.no_grad():
-            for buffer, copy in watched.buffers:
-                copy.copy_(buffer)
+        buffers = self._buffers()
+        if [b.shape for b in buffers] == [copy.shape for copy in watched.buffers]:
+            _copy(buffers, watched.buffers)
+        else:
+            watched.buffers = [buffer.detach().clone() for buffer in buffers]
 
-    def _modules(self) -> list[Module]:
-        return [model.inner for model in self._observer.naming.models]
+    def _buffers(self) -> list[torch.Tensor]:
+        modules = [model.inner for model in self._observer.naming.models]
+        key = tuple(id(module) for module in modules)
+        if self._places[0] != key:
+            self._places = key, Buffers(modules)
+        return self._places[1].now()
 
     def _uncertain(self) -> str:
         """Why ranks might not act alike; empty where they will."""
@@ -210,7 +225,8 @@ class Guarding:
 def nonfinite(parameters: list[torch.Tensor]) -> list[int]:
     """Positions of the parameters whose gradient holds NaN or Inf; waits for a device, once.
 
-    The largest absolute value is not finite exactly then; a 2-norm can overflow from finite ones.
+    A sum that is finite has only finite terms, and takes a twentieth of what ``isfinite`` does; where it is not,
+    the terms themselves are looked at, since finite ones may add up to Inf.
 
     >>> p = torch.nn.Parameter(torch.zeros(2))
     >>> p.grad = torch.tensor([3e38, 3e38])
@@ -220,12 +236,20 @@ def nonfinite(parameters: list[torch.Tensor]) -> list[int]:
     found = [norms.local(p.grad) for p in parameters if p.grad is not None]
     if not found:
         return []
-    largest = [g.abs().amax() if g.numel() else g.new_zeros(()) for g in found]
-    device = largest[0].device
-    good = torch.isfinite(torch.stack([value.float().to(device) for value in largest]))
-    if bool(good.all()):
+    device = found[0].device
+    on_device = device.type != "cpu" and all(g.numel() for g in found)
+    totals = torch._foreach_norm(found, 2) if on_device else [g.sum() for g in found]  # few launches on a device
+    fine = torch.isfinite(torch.stack([total.detach().to(device, torch.complex64) for total in totals]))
+    if bool(fine.all()):
         return []
-    return [index for index, fine in enumerate(good.tolist()) if not fine]
+    doubtful = [index for index, good in enumerate(fine.tolist()) if not good]
+    return [index for index in doubtful if not bool(torch.isfinite(found[index]).all())]
+
+
+@torch.no_grad()
+def _copy(source: list[torch.Tensor], target: list[torch.Tensor]) -> None:
+    for one, other in zip(source, target, strict=True):
+        other.copy_(one)
 
 
 def _message(bad: BadStep, *, given_up: bool) -> str:
