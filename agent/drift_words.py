@@ -32,10 +32,13 @@ def change_of(finding: Finding) -> str:
 
 
 def is_zero_filled(finding: Finding) -> bool:
-    """Whether nearly every value became exactly zero: a default for what no longer arrives."""
+    """Whether nearly every value became exactly zero: a default for what no longer arrives.
+
+    The rows after may begin before the change does: where hardly any was zero, half of them are telling enough.
+    """
     evidence = finding.evidence
-    share = float(evidence.get("zero_after", 0.0))
-    return "zero" in evidence.get("moved", ()) and share >= 0.95 and float(evidence.get("zero_before", 0.0)) < share
+    before, after = float(evidence.get("zero_before", 0.0)), float(evidence.get("zero_after", 0.0))
+    return "zero" in evidence.get("moved", ()) and before < after and (after >= 0.95 or (before < 0.01 and after > 0.5))
 
 
 def factor_of(finding: Finding) -> float | None:

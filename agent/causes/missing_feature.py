@@ -23,7 +23,7 @@ class MissingFeature:
         if finding.evidence.get("change") == "missing":
             clues.append(Clue(2.0, "the values are NaN, not different numbers"))
         else:
-            clues.append(Clue(2.5, "nearly every value is exactly zero: a default stands in for it"))
+            clues.append(Clue(2.5, "values that were hardly ever zero are exactly zero: a default stands in for them"))
         return Opinion(
             clues=clues,
             title=f"{name} is missing since request {finding.first_step}"[:79],
