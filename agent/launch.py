@@ -67,17 +67,10 @@ def launch(
         command=" ".join(command),
     )
     spool = SpoolWriter(directory, hello)
-    environ = {**environment(os.environ, run, name, directory, quiet=quiet), **(asked or {})}
-    told = {**os.environ, **(asked or {})}
-    details = {
-        "command": list(command),
-        "cwd": str(Path.cwd()),
-        "flight_records": next((os.environ[key] for key in DUMPS if key in os.environ), None),
-        "environment": {key: told[key] for key in OF_INTEREST if key in told},
-    }
+    given = {**os.environ, **(asked or {})}
     kills = OomKills()
-    process = _start(command, environ)
-    watched = spool.write(Event(time.time(), -1, "command", details))
+    process = _start(command, environment(given, run, name, directory, quiet=quiet))
+    watched = spool.write(Event(time.time(), -1, "command", _details(command, given)))
     if not watched:
         say(f"not recording, the job runs all the same; {directory}: {spool.failure}; choose another with --dir")
     watchman = Watchman(directory / run, spool.write)
@@ -96,6 +89,15 @@ def launch(
     if watched:
         say(closing_line(directory, run, command))
     return 128 - code if code < 0 else code
+
+
+def _details(command: Sequence[str], given: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "command": list(command),
+        "cwd": str(Path.cwd()),
+        "flight_records": next((given[key] for key in DUMPS if key in given), None),
+        "environment": {key: given[key] for key in OF_INTEREST if key in given},
+    }
 
 
 def run_id(name: str, clock: Callable[[], float] = time.time) -> str:
