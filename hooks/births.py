@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torchvitals.hooks.graph_task import inside_backward
+from torchvitals.hooks.graph_task import current_node, next_sequence_number
 from torchvitals.hooks.nested import tensors
 from torchvitals.hooks.source import Line, line_of, locals_of, user_frames
 
@@ -197,7 +197,7 @@ class Births(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's init
         name = func._schema.name.split("::")[1]
         allowed = name in _WRITES_CONSTANTS and not kind.nan
         birth = Birth(str(func), kind.worst, allowed=allowed)
-        node = torch._C._current_autograd_node() if inside_backward() else None
+        node = current_node()
         birth.place = self._place()
         if node is not None and not birth.place.line.file:
             birth.backward = True
@@ -216,7 +216,7 @@ class Births(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's init
 
     def _remember_node(self, func: Any) -> None:
         """The node of a forward operation took its sequence number just before the operation is dispatched."""
-        number = _sequence_number() - 1
+        number = next_sequence_number() - 1
         if number not in self._nodes and torch.is_grad_enabled():
             self._nodes[number] = self._place()
             self._nodes[number].operation = str(func)
@@ -235,11 +235,6 @@ def _paths(frame: FrameType | None, stop: CodeType, modules: dict[int, str]) -> 
             if path is not None:
                 yield path
         frame = frame.f_back
-
-
-def _sequence_number() -> int:
-    """The number the next autograd node of this thread will get."""
-    return int(torch.autograd._get_sequence_nr())  # type: ignore[attr-defined]
 
 
 def _inputs(func: Any, args: Any, kwargs: Any) -> list[tuple[int, torch.Tensor]]:

@@ -27,3 +27,21 @@ def left() -> None:
     """``torch.autograd.backward`` has ended."""
     global _running  # noqa: PLW0603
     _running -= 1
+
+
+def current_node() -> Any:
+    """The autograd node whose backward runs now, ``None`` outside of backward.
+
+    Private: ``torch._C._current_autograd_node``. Without it what happens in backward has no node to be traced to.
+    """
+    node: Any = getattr(torch._C, "_current_autograd_node", None)
+    return node() if node is not None and inside_backward() else None
+
+
+def next_sequence_number() -> int:
+    """The number the next autograd node of this thread will get, 0 where torch does not tell.
+
+    Private: ``torch.autograd._get_sequence_nr``. Without it the lines that made a node are not known.
+    """
+    number: Any = getattr(torch.autograd, "_get_sequence_nr", None)
+    return int(number()) if number is not None else 0

@@ -21,6 +21,9 @@ ROWS_ARE_NOT_UNITS = ("Embedding", "Transpose", "PReLU", "LSTM", "GRU", "RNN", "
 ROWS_ARE_UNITS = ("Linear", "Conv", "Norm", "Conv1D")
 
 
+_foreach_sub = getattr(torch, "_foreach_sub_", None)
+
+
 class Layer(NamedTuple):
     """Parameters with one row per unit: the index of the weight, of the bias (or ``None``), and the rows."""
 
@@ -89,7 +92,7 @@ class GradientProfile:
         weight_norms = norms([values(self._parameters[i]) for i in whole])
         if self._copies:
             news = [values(self._parameters[i]) for i in self._watched]
-            torch._foreach_sub_(self._copies, news)
+            subtract(self._copies, news)
         groups = (self._present, whole, self._watched)
         numbers = to_host([*self._gradient_norms, *weight_norms, *norms(self._copies)], self._spoke)
         answer = self._norm_signals(groups, numbers[0])
@@ -237,6 +240,15 @@ def values(parameter: Tensor) -> Tensor:
 def local(gradient: Tensor | None) -> Tensor | None:
     """A gradient as one dense local tensor: shards are local, sparse ones give their values."""
     return dense(gradient.detach()) if gradient is not None else None
+
+
+def subtract(minuends: list[Tensor], subtrahends: list[Tensor]) -> None:
+    """Take ``subtrahends`` off ``minuends`` in place, in one launch where torch has the function."""
+    if _foreach_sub is not None:
+        _foreach_sub(minuends, subtrahends)
+        return
+    for minuend, subtrahend in zip(minuends, subtrahends, strict=True):
+        minuend.sub_(subtrahend)
 
 
 def row_absmax(gradient: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class Relations:
         made = guard("relations", lambda _result, args, _kwargs: self._made.add(args[0]))
         taps.wrap(Optimizer, "__init__", None, made)
         loaded = guard("relations", lambda result, args, _kwargs: self.loaded(args[0], result))
-        taps.wrap(dataloader._BaseDataLoaderIter, "__next__", None, loaded)
+        taps.wrap(getattr(dataloader, "_BaseDataLoaderIter", None), "__next__", None, loaded)
 
     def loss_seen(self, loss: Any) -> None:
         """``backward`` of ``loss`` is about to run: its graph is whole."""

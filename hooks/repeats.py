@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvitals.hooks import digests
 from torchvitals.hooks.births import CollectiveError
 from torchvitals.hooks.calls import Call
+from torchvitals.hooks.graph_task import current_node, next_sequence_number
 from torchvitals.hooks.nested import tensors
 from torchvitals.hooks.replay import Replay, refusal
 from torchvitals.hooks.sandbox import sandbox
@@ -76,10 +77,10 @@ class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call] # torch's 
         result = func(*args, **kwargs)
         self._note_memory(name, {key for key, _ in given}, result)
         frame = next(user_frames(sys._getframe(1)), None)
-        node = torch._C._current_autograd_node() if torch._C._current_graph_task_id() != -1 else None
+        node = current_node()
         line = line_of(frame) if frame is not None and node is None else Line()
         if node is None and torch.is_grad_enabled():
-            self.lines[int(torch.autograd._get_sequence_nr()) - 1] = line  # type: ignore[attr-defined]
+            self.lines[next_sequence_number() - 1] = line
         number = -1 if node is None else int(node._sequence_nr())
         draws = torch.Tag.nondeterministic_seeded in func.tags
         outputs = self._digests(t for t in tensors(result) if _storage(t) not in self._raw)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchvitals.hooks.digests import fold, odd_weights
-from torchvitals.hooks.norms import local
+from torchvitals.hooks.norms import _foreach_norm, local
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -114,7 +114,8 @@ def _on_device(tensors: Sequence[Tensor]) -> Tensor | None:
     """1-norms in one launch, weighted: floats, but the same kernel on the same bits gives the same float."""
     if any(t.device != tensors[0].device or not t.is_floating_point() or t.is_meta or not t.numel() for t in tensors):
         return None
-    norms = [norm.double() for norm in torch._foreach_norm(list(tensors), 1)]
+    each = _foreach_norm(list(tensors), 1) if _foreach_norm else [torch.linalg.vector_norm(t, 1) for t in tensors]
+    norms = [norm.double() for norm in each]
     weights = torch.arange(1, len(norms) + 1, dtype=torch.float64, device=tensors[0].device).sqrt_()
     return torch.stack(norms).dot(weights)
 
