@@ -85,6 +85,8 @@ class RootWatch:
         self._glimpse_output = guard("replay", self.replay.glimpse_output)
         self._remember_output = guard("replay", self.replay.remember_output)
         self._training = False
+        self._carried: dict[int, torch.UntypedStorage] = {}
+        """Memory of the states that the last training forward put out, kept so that nothing else takes the place."""
         self._counted = observer.counted
         self._is_counted = False
         self._activations: ActivationProfile | None = None
@@ -144,6 +146,7 @@ class RootWatch:
         """Forward has ended."""
         if self._is_counted:
             self._is_counted = False
+            self._carried = states(output)
             self._glimpse_output(output)
             return
         now = time.perf_counter()
@@ -180,6 +183,7 @@ class RootWatch:
         self._remember(module, args, kwargs)
 
     def _after_training(self, output: Any) -> None:
+        self._carried = states(output)
         self._remember_output(output)
         if self._measuring and self._activations is not None:
             began = time.perf_counter()
@@ -226,6 +230,8 @@ class RootWatch:
     def _read_ranges(self, found: Iterable[torch.Tensor]) -> None:
         for tensor in found:
             if tensor.is_floating_point() and tensor.device.type == "cpu" and tensor.numel():
+                if self._carried and tensor.untyped_storage().data_ptr() in self._carried:
+                    continue  # the model's own state comes back: no part of the batch
                 self._read_range(tensor, self._observer.pending.scalars)
 
     def _read_range(self, tensor: torch.Tensor, scalars: dict[str, float]) -> None:
@@ -248,3 +254,11 @@ def tensors(structure: Any, depth: int = 4) -> Iterator[torch.Tensor]:
     elif depth and isinstance(structure, Mapping):
         for item in structure.values():
             yield from tensors(item, depth - 1)
+
+
+def states(output: Any) -> dict[int, torch.UntypedStorage]:
+    """Where the small tensors of a structured output lie: a recurrent model is given some of them back."""
+    if not isinstance(output, tuple | list | Mapping):
+        return {}
+    small = [t for t in tensors(output) if t.device.type == "cpu" and 0 < t.numel() <= FREE_NUMEL]
+    return {storage.data_ptr(): storage for tensor in small if (storage := tensor.untyped_storage())}

@@ -29,9 +29,12 @@ def global_norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor | None:
 
 
 def tripwire(parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The few small parameters nearest to the input, which a NaN born in backward flows down to."""
-    small = [p for p in parameters if p.requires_grad and 0 < p.numel() <= TRIPWIRE_NUMEL]
-    return (small or [p for p in parameters if p.requires_grad and p.numel()])[:TRIPWIRE_TENSORS]
+    """The few small parameters nearest to the input, which a NaN born in backward flows down to.
+
+    Where all are frozen they are so for a moment: a critic while its generator learns.
+    """
+    trained = [p for p in parameters if p.requires_grad and p.numel()] or [p for p in parameters if p.numel()]
+    return ([p for p in trained if p.numel() <= TRIPWIRE_NUMEL] or trained)[:TRIPWIRE_TENSORS]
 
 
 def on_host(tensor: torch.Tensor) -> bool:
