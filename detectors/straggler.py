@@ -50,22 +50,23 @@ class Straggler:
         warm_up: int = 8,  # first steps: caches, autotuning, workers that start
         window: int = 32,  # steps: by chance one of two equal ranks is last in 24 of them once in 280 windows
         windows: int = 3,  # in a row, which chance does once in 20 million; a fair turn is over by then
-        last: float = 0.75,  # share of a window's steps in which it is the last
+        last: float = 0.5,  # share of a window's steps in which it is the last, and half of what chance gives it:
+        # 24 of 32 with two ranks, 20 with four
         share: float = 0.1,  # of the step that the median lateness takes: a job gains that much at most
         seconds: float = 0.005,  # and this long: below, timers, schedulers and the reading of them speak
         contended: float = 1.5,  # runnable tasks by core; a job with all its cores busy is at 1
-        contended_share: float = 0.25,  # of the step there: four healthy ranks on two cores reached 0.15
+        contended_share: float = 0.15,  # of the step there
     ) -> None:
         self.warm_up, self.window, self.windows = warm_up, window, windows
         self.last, self.share, self.seconds = last, share, seconds
         self.contended, self.contended_share = contended, contended_share
         self._seen = np.zeros(0, dtype=np.int64)
         """Per rank the steps with an arrival."""
-        self._late = np.full((0, window), np.nan)
+        self._late = np.full((0, window), np.nan, dtype=np.float32)
         self._was_last = np.zeros((0, window), dtype=bool)
-        self._excess = np.full((0, window, len(PHASES)), np.nan)
+        self._excess = np.full((0, window, len(PHASES)), np.nan, dtype=np.float32)
         """How much longer than the others it took for each phase, in the steps in which it was the last."""
-        self._steps = np.full((0, window), np.nan)
+        self._steps = np.full((0, window), np.nan, dtype=np.float32)
         self._load = np.zeros(0)
         self._first = np.zeros(0, dtype=np.int64)
         """Per rank where the window in progress began."""
@@ -128,7 +129,8 @@ class Straggler:
         late, usual = row_median(self._late[full]), row_median(self._steps[full])
         # The scheduler of one busy host keeps all ranks of the job waiting.
         share = self.contended_share if self._load.max(initial=0.0) > self.contended else self.share
-        slow = (self._was_last[full].mean(axis=1) >= self.last) & (late > self.seconds) & (late > share * usual)
+        often = self.last + 0.5 / max(2, len(full))
+        slow = (self._was_last[full].mean(axis=1) >= often) & (late > self.seconds) & (late > share * usual)
         self._since[full] = np.where(slow & (self._row[full] == 0), self._first[full], self._since[full])
         self._row[full] = np.where(slow, self._row[full] + 1, 0)
         certain = (self._row[full] >= self.windows) & ~self._alarmed[full]

@@ -1,0 +1,163 @@
+"""Real ranks over gloo: what the monitor must not do, whom it compares, and jobs that start again."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from torchvitals.agent.offline import Report, diagnose_directory
+from torchvitals.signals.reader import Entry, RunReader
+from torchvitals.signals.records import Digest
+
+PREAMBLE = """
+    import json, os, sys, torch, torch.distributed as dist
+    from torch import nn
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    rank, world = dist.get_rank(), dist.get_world_size()
+    torch.manual_seed(0)
+"""
+SECONDS = 280
+"""A machine without a free core takes a minute to start four ranks."""
+
+
+def run(directory: Path, script: str, ranks: int, *, watched: bool = True, options: tuple[str, ...] = ()) -> str:
+    """Run ``script`` under torchrun and, if ``watched``, under ``torchvitals run``; return what it printed."""
+    path = directory / "train.py"
+    path.write_text(textwrap.dedent(PREAMBLE) + textwrap.dedent(script))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *options, str(path)]
+    ours = ["-m", "torchvitals.agent.cli", "run", "--dir", str(directory / "runs"), sys.executable] if watched else []
+    ran = subprocess.run(
+        [sys.executable, *ours, *torchrun],
+        capture_output=True, text=True, timeout=SECONDS, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return ran.stdout
+
+
+def report(directory: Path) -> Report:
+    """The diagnosis of the one run there is."""
+    (path,) = (directory / "runs").iterdir()
+    return diagnose_directory(path)
+
+
+COLLECTIVES = """
+    model = nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 4))
+    ddp = nn.parallel.DistributedDataParallel(model)
+    optimizer = torch.optim.Adam(ddp.parameters(), lr=1e-3)
+    generator = torch.Generator().manual_seed(rank)
+    for step in range(90):
+        optimizer.zero_grad()
+        with ddp.no_sync():
+            ddp(torch.randn(8, 16, generator=generator)).square().mean().backward()
+        ddp(torch.randn(8, 16, generator=generator)).square().mean().backward()
+        nn.utils.clip_grad_norm_(ddp.parameters(), 1.0)
+        optimizer.step()
+        if step % 10 == 0:
+            dist.all_reduce(torch.ones(3))
+            if rank == 0:
+                ddp.eval()
+                with torch.no_grad():
+                    model(torch.randn(8, 16))
+                ddp.train()
+    from torch._C._distributed_c10d import _dump_fr_trace_json
+    number = dist.distributed_c10d._get_default_group()._get_sequence_number_for_group()
+    entries = json.loads(_dump_fr_trace_json(includeCollectives=True))["entries"]
+    told = [[e["collective_seq_id"], e["profiling_name"], e["input_sizes"], e["input_dtypes"]] for e in entries]
+    if rank == 0:
+        print("COLLECTIVES", json.dumps([number, told]))
+    dist.barrier()
+    dist.destroy_process_group()
+"""
+
+
+def test_a_monitored_job_issues_exactly_the_collectives_of_a_bare_one(tmp_path: Path) -> None:
+    """By the flight recorder: number, operation, sizes and types of each, over every probe that ranks have.
+
+    Ninety steps: digests, sums, running statistics and arrivals have all been looked at by then.
+    """
+    told = {}
+    for watched in (False, True):
+        (line,) = (
+            line for line in run(tmp_path, COLLECTIVES, 2, watched=watched).splitlines() if line.startswith("COLL")
+        )
+        told[watched] = json.loads(line.removeprefix("COLLECTIVES "))
+    number, entries = told[False]
+
+    assert told[True] == told[False]
+    assert number >= len(entries) > 99
+    names = {entry.record.__class__.__name__ for entry in _entries(tmp_path)}
+    assert {"Digest", "Arrivals", "Profile"} <= names
+
+
+def _entries(directory: Path) -> list[Entry]:
+    (path,) = (directory / "runs").iterdir()
+    return list(RunReader(path).read())
+
+
+ELASTIC = """
+    again = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    model = nn.parallel.DistributedDataParallel(nn.Linear(16, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    generator = torch.Generator().manual_seed(rank)
+    for step in range(40):
+        if rank == 1 and step == 25 and not again:
+            raise RuntimeError("a fault of the first time only")
+        optimizer.zero_grad()
+        model(torch.randn(8, 16, generator=generator)).square().mean().backward()
+        optimizer.step()
+    dist.barrier()
+    dist.destroy_process_group()
+"""
+
+
+def test_an_elastic_restart_is_one_run_with_two_incarnations(tmp_path: Path) -> None:
+    run(tmp_path, ELASTIC, 2, options=("--max-restarts", "1"))
+    found = report(tmp_path)
+
+    assert [crew.hello.incarnation for crew in found.engine.crews] == [0, 1]
+    assert found.ranks == 2
+    assert found.engine.newest.history.last_step == {0: 39, 1: 39}
+    assert found.engine.crews[0].history.last_step == {0: 24, 1: 24}
+    assert [(incident.kind, incident.rank) for incident in found.incidents] == [("crash", 1)]
+    assert "a fault of the first time only" in found.incidents[0].explanation
+
+
+SHARDED = """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    mesh = init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard"))
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+    fully_shard(model, mesh=mesh)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    generator = torch.Generator().manual_seed(rank)
+    for step in range(45):
+        optimizer.zero_grad()
+        model(torch.randn(8, 16, generator=generator)).square().mean().backward()
+        optimizer.step()
+        if step == 21 and rank == 3:
+            with torch.no_grad():
+                model[2].weight.to_local().view(torch.int32)[0, 0] ^= 1
+    dist.barrier()
+    dist.destroy_process_group()
+"""
+
+
+def test_shards_are_compared_with_their_replicas(tmp_path: Path) -> None:
+    """Hybrid sharding, two by two: ranks 1 and 3 hold the same half of each tensor, 0 and 2 the other."""
+    run(tmp_path, SHARDED, 4)
+    found = report(tmp_path)
+    held = {
+        tuple(entry.axis.details["replicas"])
+        for entry in _entries(tmp_path)
+        if isinstance(entry.record, Digest) and entry.record.kind == "parameter" and entry.axis
+    }
+
+    assert held == {("shard 0 of 2",) * 4, ("shard 1 of 2",) * 4}
+    (incident,) = found.incidents
+    assert (incident.kind, incident.first_step, incident.rank) == ("desync", 22, None)
+    assert incident.where == "2.weight (shard 1 of 2)"
+    assert incident.findings[0].evidence["ranks_compared"] == 2
+    assert incident.findings[0].evidence["agreed_at"] == 21
