@@ -6,10 +6,10 @@ are held back, so that a slow rise is compared with what was before the rise and
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torchvitals.detectors.scalars import Kind, grown
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.intp]
@@ -25,7 +25,8 @@ class Envelope:
     ``lag`` values are held back (in a ring that callers may look at); the recent past is four blocks of half a lag.
     ``floors``, one for each series, are the smallest references while fewer than ``lag`` values are known, since a
     loss that starts at 0 (distillation, clipped policies) has no scale of its own yet. A row of the state is one
-    subject of one series, those of the first series first. State: 2.5 × ``lag`` + 8 numbers per row.
+    subject of one series, those of the first series first; only of these the steps are kept. State: 4 × (``lag`` + 8)
+    bytes per row and 4 × ``lag`` per subject. Blocks of subjects end at different steps, so that work is spread out.
     """
 
     def __init__(self, floors: Sequence[float] = (0.1,), lag: int = 32) -> None:
@@ -33,14 +34,15 @@ class Envelope:
         self.block = lag // 2
         self.floors = np.log10(floors)
         self.count = np.zeros(0, dtype=np.int64)
+        self.phase = np.zeros(0, dtype=np.int64)
         self.first = np.zeros(0)
         self.highest = np.zeros(0)
         """Of what had settled before this block."""
-        self.settling = np.zeros((0, self.block + 1))
-        """Largest of the first 0, 1, 2, ... values that leave the ring in this block: known when it begins."""
-        self.blocks = np.zeros((0, BLOCKS))
-        self.ring = np.zeros((0, lag))
-        self.steps = np.zeros((0, lag), dtype=np.int64)
+        self.settled = np.zeros(0)
+        """Of what has settled in this block."""
+        self.blocks = np.zeros((0, BLOCKS), dtype=np.float32)
+        self.ring = np.zeros((0, lag), dtype=np.float32)
+        self.steps = np.zeros((0, lag), dtype=np.int32)
 
     @property
     def known(self) -> NDArray[np.int64]:
@@ -52,14 +54,15 @@ class Envelope:
         if subjects * len(self.floors) <= len(self.count):
             return
         self.count = self._wider(self.count, subjects, 0)
+        self.phase = np.tile(np.arange(subjects) % self.block, len(self.floors))
         self.first = self._wider(self.first, subjects, np.inf)
         self.highest = self._wider(self.highest, subjects, -np.inf)
-        self.settling = self._wider(self.settling, subjects, -np.inf)
+        self.settled = self._wider(self.settled, subjects, -np.inf)
         self.blocks = self._wider(self.blocks, subjects, -np.inf)
         self.ring = self._wider(self.ring, subjects, np.nan)
-        self.steps = self._wider(self.steps, subjects, -1)
+        self.steps = grown(self.steps, subjects, -1)
 
-    def _wider(self, state: NDArray[Any], subjects: int, fill: float) -> NDArray[Any]:
+    def _wider(self, state: NDArray[Kind], subjects: int, fill: float) -> NDArray[Kind]:
         series, rest = len(self.floors), state.shape[1:]
         wide = np.full((series, subjects, *rest), fill, dtype=state.dtype)
         old = state.reshape(series, len(state) // series, *rest)
@@ -68,18 +71,13 @@ class Envelope:
 
     def bound(self) -> Floats:
         """Largest settled height, (series, subjects); the earliest quarter (at least two) counts as settled."""
-        return np.maximum(self.first, np.maximum(self.highest, self._settled())).reshape(len(self.floors), -1)
+        return np.maximum(self.first, np.maximum(self.highest, self.settled)).reshape(len(self.floors), -1)
 
     def recent_bound(self) -> Floats:
         """The largest height of the recent past, the newest ``lag`` values held back."""
-        recent = np.maximum(self.blocks.max(axis=1, initial=-np.inf), self._settled())
+        recent = np.maximum(self.blocks.max(axis=1, initial=-np.inf), self.settled)
         young = self.known < self.lag + self.block // 4
         return np.where(young, self.bound(), recent.reshape(young.shape))
-
-    def _settled(self) -> Floats:
-        """Largest of what has left the ring in this block."""
-        settled: Floats = self.settling[np.arange(len(self.count)), (self.count - 1) % self.block + 1]
-        return settled
 
     def add(self, step: int, height: Floats, present: NDArray[np.bool_], tolerance: float | Floats = 2.0) -> None:
         """Take (series, subjects) heights of those present, exact zeros as -inf; the others keep their state.
@@ -88,12 +86,14 @@ class Envelope:
         """
         rows = (present & (height < np.inf)).reshape(-1).nonzero()[0]
         count = self.count[rows]
-        turn = rows[count % self.block == 0]
+        turn = rows[(count + self.phase[rows]) % self.block == 0]
         if len(turn):
             self._turn(turn)
         slot = count % self.lag
+        self.settled[rows] = np.fmax(self.settled[rows], self.ring[rows, slot])
         self.ring[rows, slot] = np.maximum(height.reshape(-1)[rows], TINY)
-        self.steps[rows, slot] = step
+        losses = np.searchsorted(rows, len(self.steps))
+        self.steps[rows[:losses], slot[:losses]] = step
         count += 1
         self.count[rows] = count
         young = rows[count < self.lag]
@@ -101,13 +101,11 @@ class Envelope:
             self._start(young, np.broadcast_to(tolerance, height.shape).reshape(-1)[young])
 
     def _turn(self, rows: Rows) -> None:
-        """End a block of settled values and look ahead to the next."""
-        ended = self.settling[rows, -1]
+        """End a block of settled values."""
+        ended = self.settled[rows]
         self.highest[rows] = np.maximum(self.highest[rows], ended)
-        self.blocks[rows, self.count[rows] // self.block % BLOCKS] = ended
-        places = self.count[rows, None] % self.lag + np.arange(self.block)
-        leaving = np.fmax(self.ring[rows[:, None], places], -np.inf)
-        self.settling[rows, 1:] = np.maximum.accumulate(leaving, axis=1)
+        self.blocks[rows, (self.count[rows] + self.phase[rows]) // self.block % BLOCKS] = ended
+        self.settled[rows] = -np.inf
 
     def _start(self, rows: Rows, tolerance: Floats) -> None:
         """The first values of a series that is still within its first ``lag``, up to the first leap."""
@@ -118,6 +116,6 @@ class Envelope:
         self.first[rows] = np.maximum(np.where(use, ring, -np.inf).max(axis=1, initial=-np.inf), floor)
 
     def since(self, row: int, level: float, step: int) -> int:
-        """The earliest held-back step whose height exceeded ``level``; ``step`` when none did."""
+        """The earliest held-back step whose height in the first series exceeded ``level``; ``step`` when none did."""
         above = self.steps[row][(self.ring[row] > level) & (self.steps[row] >= 0)]
         return int(above.min(initial=step))

@@ -106,10 +106,11 @@ class LossSpike:
     def _excess(self, height: Floats) -> Floats:
         """Decades above the running median where they may exceed the noise so far; NaN, which exceeds nothing, else."""
         ring = self.past.ring[: len(height)]
-        if self.age % REFRESH == 0:
+        turn = slice(-self.age % REFRESH, len(height), REFRESH)
+        if turn.start < len(height):
             place = self.past.lag // 2 - 1 - REFRESH
-            full = self.past.known[0] >= self.past.lag
-            self.lower = np.where(full, np.partition(ring, place, axis=1)[:, place], -np.inf)
+            full = self.past.known[0, turn] >= self.past.lag
+            self.lower[turn] = np.where(full, np.partition(ring[turn], place, axis=1)[:, place], -np.inf)
         self.age += 1
         excess = np.full(len(height), np.nan)
         rows = (height - self.lower > self.noise).nonzero()[0]

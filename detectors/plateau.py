@@ -13,6 +13,10 @@ SMALL = (3, 5, 6, 7, 8, 9, 10, 11, 12)
 costs its critic ln 2 or ln 4, and preference losses begin at ln 2."""
 
 
+EVERY = 8
+"""Steps between two looks at a loss; those of other ranks are looked at in between, so that work is spread out."""
+
+
 class Plateau:
     """The loss is at -ln(1/C) and does not vary: the outputs do not depend on the inputs.
 
@@ -81,7 +85,7 @@ class Plateau:
         self.first[fresh], self.start[fresh] = reading.step, loss[fresh]
         self.ring[rows, count % self.window] = loss[rows]
         self.count[rows] += 1
-        due = rows[((count + 1) % 8 == 0) & (count + 1 >= self.window) & ~self.fired[rows]]
+        due = rows[((count + 1 + rows) % EVERY == 0) & (count + 1 >= self.window) & ~self.fired[rows]]
         return self._judge(reading.step, due) if len(due) else []
 
     def status(self) -> Status:
@@ -94,7 +98,7 @@ class Plateau:
         return Status("ok")
 
     def _judge(self, step: int, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[Finding]:
-        second = rows[self.count[rows] == 2 * self.window]
+        second = rows[(self.count[rows] >= 2 * self.window) & np.isnan(self.early[0, rows])]
         self.early[:, second] = self.ring[second].mean(axis=1), self.ring[second].var(axis=1)
         middle = row_median(self.ring[rows])
         self.lowest[rows] = np.fmin(self.lowest[rows], middle)

@@ -7,6 +7,10 @@ from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Statu
 from torchvitals.detectors.scalars import scalar, subjects_of
 
 
+LARGEST = 1e30
+"""Losses are cut here: what is made of them must stay finite."""
+
+
 class ThrownOff:
     """The first updates throw the loss far above where it began, and there it stays.
 
@@ -41,8 +45,8 @@ class ThrownOff:
     ) -> None:
         self.horizon, self.worse, self.rate, self.least = horizon, worse, rate, least
         self.items, self.improving = items, improving
-        self.losses = np.zeros((0, horizon))
-        self.steps = np.zeros((0, horizon), dtype=np.int64)
+        self.losses = np.zeros((0, horizon), dtype=np.float32)
+        self.steps = np.zeros((0, horizon), dtype=np.int32)
         self.count = np.zeros(0, dtype=np.int64)
         self.highest_rate = np.zeros(0)
         self.fair = np.zeros(0, dtype=bool)
@@ -61,7 +65,7 @@ class ThrownOff:
         rows = np.flatnonzero(use)
         self.fair |= items >= self.items
         self.highest_rate = np.fmax(self.highest_rate, rate)
-        self.losses[rows, self.count[rows]] = loss[rows]
+        self.losses[rows, self.count[rows]] = np.clip(loss[rows], -LARGEST, LARGEST)
         self.steps[rows, self.count[rows]] = reading.step
         self.count[rows] += 1
         return [self._finding(int(row), reading.step) for row in rows if self._thrown(int(row))]
@@ -103,8 +107,8 @@ class ThrownOff:
         if new <= 0:
             return
         zeros = np.zeros(new, dtype=np.int64)
-        self.losses = np.concatenate([self.losses, np.full((new, self.horizon), np.nan)])
-        self.steps = np.concatenate([self.steps, np.zeros((new, self.horizon), dtype=np.int64)])
+        self.losses = np.concatenate([self.losses, np.full((new, self.horizon), np.nan, dtype=np.float32)])
+        self.steps = np.concatenate([self.steps, np.zeros((new, self.horizon), dtype=np.int32)])
         self.count = np.concatenate([self.count, zeros])
         self.highest_rate = np.concatenate([self.highest_rate, zeros])
         self.fair = np.concatenate([self.fair, zeros.astype(bool)])

@@ -23,7 +23,7 @@ from torchvitals.detectors.reference import MEAN, MISSING, SCALE, ZERO, Anchor, 
 from torchvitals.detectors.surprise import LEAST_INDEPENDENT, surprise
 
 STATISTICS = ("mean", "scale", "missing", "zero")
-KEPT_BLOCKS = 64
+KEPT_BLOCKS = 60
 ANCHOR_BLOCKS = 32
 """Blocks of the frozen reference. A ramp that begins inside it looks like memory and hides itself: with 64 none of
 three ramps of 5 standard deviations from block 25 to 125 was found, with 32 all are, at equal false alarms on
@@ -31,7 +31,8 @@ streams with memory (correlation 0.5 to 0.98 between blocks) and on cycles."""
 NEEDED = 6
 """The first of ``reads``: without them there is nothing to compare."""
 LARGEST_LOG = 100.0
-MOST_ROWS = 1e6
+MOST_ROWS = 6e4
+"""float16 ends there."""
 HOPELESS = 2.5
 """Half of what the false discovery rate asks of a normal tail; compression of heavy tails earns the other half."""
 

@@ -180,7 +180,7 @@ def test_memory_is_bounded_in_time_and_small_by_subject(make):
     played(wide, healthy(make, subjects, steps=8))
 
     assert len(pickle.dumps(many)) <= 1.2 * len(pickle.dumps(few)) + 512
-    assert len(pickle.dumps(wide)) <= 3072 * subjects + 65536
+    assert len(pickle.dumps(wide)) <= 1024 * subjects + 65536
 
 
 @all_detectors
