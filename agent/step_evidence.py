@@ -111,9 +111,25 @@ def raw_input(case: Case) -> float | None:
 
 
 def origin(case: Case) -> dict[str, Any] | None:
-    """What the replay found: the earliest event, if it is not of another incident long ago."""
+    """What the replay found: the earliest event, if it is not of another incident long ago.
+
+    Of several ranks one knows, and the others say that their own gradients were finite before they were shared.
+    """
     events = [event for _, event in case.events_of("origin") if event.step >= case.opening.first_step - LOOK_BACK]
-    return min(events, key=lambda event: event.step).details if events else None
+    return min(events, key=lambda event: (event.step, not event.details.get("complete"))).details if events else None
+
+
+def culprit(case: Case) -> int | None:
+    """The one rank on which something stopped being finite, though sharing gradients spread it within the step."""
+    step = case.opening.first_step
+    if case.world_size < 2:
+        return None
+    origins = {rank for rank, event in case.events_of("origin") if event.step == step and event.details.get("complete")}
+    if len(origins) == 1:
+        return origins.pop()
+    losses = {rank: case.history.series("loss", rank).at(step) for rank in case.history.ranks("loss")}
+    broken = [rank for rank, loss in losses.items() if loss is not None and not np.isfinite(loss)]
+    return broken[0] if len(broken) == 1 < len(losses) else None
 
 
 def place(found: dict[str, Any] | None) -> str:

@@ -182,3 +182,30 @@ def test_a_schedule_that_climbs_slowly_is_named_when_it_is_beyond_what_is_usual(
     rates = [0.02 * 1.02**step for step in range(240)]
 
     assert best(case_of("divergence", 190, SGD, learning_rate=rates)) == "learning_rate_too_high"
+
+
+def test_the_rank_that_made_it_is_named_though_all_ranks_have_it_within_the_step() -> None:
+    case = case_of("nonfinite", 3, input_nonfinite=[0.0, 0.0, 0.0, 1.0])
+    case.world_size = 3
+    elsewhere = {"complete": False, "operation": "", "module": "", "line": "", "phase": "backward"}
+    for rank in (0, 1):
+        case.events.append((rank, Event(time=0.0, step=3, kind="origin", details=elsewhere)))
+    found = {"complete": True, "operation": "batch", "batch_finite": False, "batch_rows": [5], "columns": [3]}
+    case.events.append((2, Event(time=1.0, step=3, kind="origin", details=found)))
+    opinion = BadBatch().weigh(case)
+
+    assert best(case) == "bad_batch"
+    assert opinion is not None
+    assert (opinion.rank, opinion.where) == (2, "input column 3")
+
+
+def test_without_a_replay_the_rank_is_the_one_whose_own_loss_was_not_finite() -> None:
+    case = case_of("nonfinite", 3)
+    case.world_size = 2
+    for step in range(5):
+        case.history.add("loss", step, 1.0 if step < 4 else math.nan, rank=0)
+        case.history.add("loss", step, 1.0 if step < 3 else math.nan, rank=1)
+    opinion = NumericalDomainError().weigh(case)
+
+    assert opinion is not None
+    assert opinion.rank == 1

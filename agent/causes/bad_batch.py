@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.step_evidence import at_onset, grew, leap, origin
+from torchvitals.agent.step_evidence import at_onset, culprit, grew, leap, origin
 
 
 class BadBatch:
@@ -28,6 +28,7 @@ class BadBatch:
                 "non-finite and outlying rows in the dataset, and clip the gradient so that one batch can't do harm."
             ),
             where=_place(found),
+            rank=culprit(case),
         )
 
 

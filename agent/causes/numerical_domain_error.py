@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.step_evidence import at_onset, grew, origin, place
+from torchvitals.agent.step_evidence import at_onset, culprit, grew, origin, place
 
 DOMAINS: dict[str, str] = {
     "log": "needs arguments above 0",
@@ -66,6 +66,7 @@ class NumericalDomainError:
             explanation=_explanation(found, name, step),
             remedy=_remedy(found, name),
             where=place(found),
+            rank=culprit(case),
         )
 
 
