@@ -26,6 +26,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--json", action="store_true", help="one JSON object")
     form.add_argument("--markdown", action="store_true", help="for an issue or a chat")
     form.add_argument("--html", type=Path, metavar="FILE", help="one file with plots that opens offline")
+    parser.add_argument(
+        "--also",
+        type=Path,
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="the same run, as another host recorded it",
+    )
     false_alarms.add_argument(parser)
     parser.add_argument(
         "--flight-records", type=Path, metavar="DIR", help="dumps of torch's flight recorder, one per rank, to read too"
@@ -46,6 +54,7 @@ def execute(args: argparse.Namespace) -> int:
             allowance=Allowance(asked or _usual_false_alarms()),
             insist=asked is not None,
             flight_records=args.flight_records,
+            also=args.also,
         )
     except NotARunError:
         if not files_in(path):

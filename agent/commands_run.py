@@ -1,4 +1,4 @@
-"""``torchvitals run [OPTIONS] COMMAND...``: ``--name``, ``--dir``, ``--quiet``, ``--guard``, ``--exact``,
+"""``torchvitals run [OPTIONS] COMMAND...``: ``--name``, ``--dir``, ``--run``, ``--quiet``, ``--guard``, ``--exact``,
 ``--false-alarms-per-month``.
 """
 
@@ -17,6 +17,7 @@ GUARDS = ("skip", "stop", "rollback")
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="", help="a name for people; by default the script's")
     parser.add_argument("--dir", type=Path, default=None, help="where runs are recorded (TORCHVITALS_DIR)")
+    parser.add_argument("--run", default="", metavar="ID", help="one id for a job that is started on several hosts")
     parser.add_argument("--quiet", action="store_true", help="say nothing about the recording")
     parser.add_argument(
         "--guard", choices=GUARDS, help="what to do with a step whose gradients are not finite; by default nothing"
@@ -38,4 +39,5 @@ def execute(args: argparse.Namespace) -> int:
         **({"TORCHVITALS_EXACT": "1"} if args.exact else {}),
         **({false_alarms.VARIABLE: f"{args.false_alarms_per_month:g}"} if args.false_alarms_per_month else {}),
     }
-    return launch(command, directory=args.dir or default_directory(), name=name, quiet=args.quiet, asked=asked)
+    directory, run = args.dir or default_directory(), clean_name(args.run) if args.run else ""
+    return launch(command, directory=directory, name=name, run=run, quiet=args.quiet, asked=asked)

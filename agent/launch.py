@@ -42,19 +42,21 @@ def launch(
     *,
     directory: Path,
     name: str = "",
+    run: str = "",
     quiet: bool = False,
     asked: Mapping[str, str] | None = None,
 ) -> int:
     """Run ``command`` and return its exit code, 128 + n when signal n ended it.
 
-    ``asked`` is what the hooks are asked for beside recording, as environment variables.
+    ``run`` is the id of a run that other hosts take part in; by default a new one. ``asked`` is what the hooks are
+    asked for beside recording, as environment variables.
 
     Raises:
         CommandError: the command cannot be started (status 127 or 126, as a shell answers).
 
     """
     name = name or name_of(command)
-    run = run_id(name)
+    run = run or run_id(name)
     say = _say if not quiet else _say_nothing
     hello = Hello(
         run=run,

@@ -1,5 +1,6 @@
 """Diagnose a run from its files alone: no agent, no store, nothing but the spool."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -42,21 +43,23 @@ def diagnose_directory(
     allowance: Allowance | None = None,
     insist: bool = False,
     flight_records: Path | None = None,
+    also: Sequence[Path] = (),
 ) -> Report:
     """Read a run from its beginning to its end and say what was wrong with it.
 
     A process that neither said goodbye nor lives any more was killed; one that lives is still at work, and
     its run is judged as far as it has come. ``allowance`` is for a run that was started without a number of false
     alarms of its own, or with ``insist`` for any. ``flight_records`` is a folder with dumps of torch's flight recorder;
-    those that torch wrote where the run told it to are found without.
+    those that torch wrote where the run told it to are found without. ``also`` are directories in which other hosts
+    recorded the same run; their clocks may differ.
 
     Raises:
         SpoolError: the directory holds no run, or one of another schema version.
 
     """
-    reader = RunReader(path)
+    readers = [reader for each in (path, *also) for reader in RunReader(each).processes.values()]
     state = RunState(path.resolve().name, allowance=allowance, insist=insist)
-    state.feed(merged(process.read() for process in reader.processes.values()))
+    state.feed(merged(process.read() for process in readers))
     if not state.engine.processes:
         raise SpoolError(f"{path} holds no readable record of a run; list the runs there are with: torchvitals runs")
     liveness = liveness or Liveness()
@@ -66,7 +69,7 @@ def diagnose_directory(
     state.finish(gone)
     if mismatch is not None:
         add_finding(state, mismatch)
-    return _report(state, list(reader.processes.values()), gone, alive)
+    return _report(state, readers, gone, alive)
 
 
 def silent(engine: Engine) -> list[Process]:

@@ -51,13 +51,15 @@ def run_id(environ: Mapping[str, str] = os.environ) -> str:
     """
     if chosen := environ.get("TORCHVITALS_RUN"):
         return chosen
-    shared = [
-        environ.get(key, "")
-        for key in ("SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", "MASTER_PORT")
-    ]
+    elastic = environ.get("TORCHELASTIC_RUN_ID", "") not in ("", "none")
+    # An elastic launcher takes another port for each restart, and keeps its id.
+    port = "" if elastic else "MASTER_PORT"
+    names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "TORCHELASTIC_RUN_ID", "MASTER_ADDR", port)
+    shared = [environ.get(name, "") for name in names]
     if any(shared):
         # The launcher is the parent of every rank on this host: it tells two jobs with one port apart.
-        parent = "" if shared[0] else f"{os.getppid()}"
+        hosts = environ.get("GROUP_WORLD_SIZE", "1") != "1"
+        parent = "" if shared[0] or hosts else f"{os.getppid()}"
         digest = hashlib.sha256("\0".join([*shared, parent]).encode()).hexdigest()[:8]
         return f"{run_name(environ)}-{digest}"
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{run_name(environ)}-{secrets.token_hex(2)}"

@@ -125,7 +125,8 @@ def finding(kind: str, step: int, first: int | None = None, **fields: Any) -> Fi
 def writer(directory: Path, rank: int = 0, world: int = 1, *, run: str = "made-up", **hello: Any) -> SpoolWriter:
     """A spool writer of one rank with a fixed process number and clock."""
     pid = hello.pop("pid", 4_000_000 + rank)  # above every kernel's default limit: no such process lives
-    told = Hello(run=run, name="made", rank=rank, world_size=world, pid=pid, host="elsewhere", **hello)
+    hello = {"host": "elsewhere", **hello}
+    told = Hello(run=run, name="made", rank=rank, world_size=world, pid=pid, **hello)
     return SpoolWriter(directory, told, clock=lambda: 1000.0, monotonic=lambda: 0.0)
 
 
