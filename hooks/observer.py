@@ -10,6 +10,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 from torchvitals.hooks import discovery, readback
 from torchvitals.hooks.beat import Heartbeat
+from torchvitals.hooks.by_hand import ByHand
 from torchvitals.hooks.clipping import Clipping
 from torchvitals.hooks.collectives import Collectives
 from torchvitals.hooks.compilation import Compilation
@@ -53,6 +54,7 @@ class Observer:
         self.clipping = Clipping()
         self.unseen = Unseen(recorder)
         self.compilation = Compilation(self)
+        self.by_hand = ByHand(self)
         self.collectives = Collectives()
         self.leaks = LeakWatch(recorder)
         self.optimizers: list[OptimizerWatch] = []
@@ -328,6 +330,7 @@ class Observer:
 
     def close(self) -> None:
         """Write what still waits and stop the threads."""
+        self.by_hand.finish()
         self.compilation.ended()
         for watch in self.optimizers:
             watch.flush()

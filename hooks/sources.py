@@ -28,16 +28,20 @@ def install(taps: Taps, observer: Observer, guard: Guard) -> None:
 
 
 def _tap_backward(taps: Taps, observer: Observer, guard: Guard) -> None:
+    begins_by_hand, ended_by_hand = guard("by hand", observer.by_hand.begins), guard("by hand", observer.by_hand.ended)
+
     def begins(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         nested = inside_backward()  # reentrant checkpointing runs a backward pass for each of its segments
         graph_task.entered()
         if not nested:
+            begins_by_hand()
             observer.losses.backward_begins(args[0] if args else kwargs.get("tensors"))
 
     def ended(_result: Any, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         graph_task.left()
         if not inside_backward():
             observer.losses.backward_ended()
+            ended_by_hand()
 
     def counted(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if not observer.counted.left or inside_backward():
