@@ -14,10 +14,11 @@ from torchvitals.agent.engine import Engine, NotChecked
 from torchvitals.agent.guard import guarded
 from torchvitals.agent.guard_words import guard_note, tempered
 from torchvitals.agent.history import RECENT_STEPS
-from torchvitals.agent.incident import SEVERITY_ORDER, Incident, RankedCause, by_severity
+from torchvitals.agent.incident import Incident, RankedCause, by_severity
 from torchvitals.agent.kinds import CAUSAL_RANK, follows, same_fault
 from torchvitals.agent.links import links
 from torchvitals.agent.memory_words import fills_up
+from torchvitals.agent.standstill_words import duration_note, severity_of, title_of
 from torchvitals.detectors.detector import Finding
 
 LIKELY = 0.01
@@ -128,7 +129,7 @@ class Diagnosis:
         return Incident(
             id=group.id,
             kind=root.kind,
-            severity=tempered(min((f.severity for f in findings), key=SEVERITY_ORDER.__getitem__), case, root),
+            severity=tempered(severity_of(group.findings), case, root),
             first_step=root.first_step if opinion.first_step is None else opinion.first_step,
             detected_step=min(finding.step for finding in findings),
             rank=_rank(root, findings, group.crew.world_size) if opinion.rank is None else opinion.rank,
@@ -136,8 +137,10 @@ class Diagnosis:
             cause=best.cause,
             confidence=best.confidence,
             causes=[cause for cause, _ in ranked if cause.confidence >= LIKELY],
-            title=opinion.title,
-            explanation=" ".join(filter(None, (opinion.explanation, guard_note(case, root)))),
+            title=title_of(opinion.title, group.findings),
+            explanation=" ".join(
+                filter(None, (opinion.explanation, guard_note(case, root), duration_note(group.findings)))
+            ),
             remedy=opinion.remedy,
             findings=findings,
             stacks=next((f.evidence["groups"] for f in findings if f.evidence.get("groups")), []),

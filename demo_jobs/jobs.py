@@ -225,7 +225,6 @@ ENDING_JOBS: tuple[Job, ...] = (
         first_step=(80, 80),
         ranks=2,
         fails=True,
-        patience=60.0,
     ),
     Job(
         "hang_missing_of_four",
@@ -238,7 +237,6 @@ ENDING_JOBS: tuple[Job, ...] = (
         ranks=4,
         script="hang_missing_collective",
         fails=True,
-        patience=90.0,
     ),
     Job(
         "hang_uneven_batches",
@@ -248,7 +246,6 @@ ENDING_JOBS: tuple[Job, ...] = (
         first_step=(90, 90),
         ranks=2,
         fails=True,
-        patience=60.0,
     ),
     Job(
         "crash_one_rank",

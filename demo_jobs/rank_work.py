@@ -3,20 +3,26 @@
 import argparse
 import os
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+PATIENCE = timedelta(minutes=30)
+"""How long a collective waits for the other ranks; torch's own default with gloo."""
 
-def play(train: Callable[[int, int], None], description: str | None, steps: int = 160) -> None:
+
+def play(
+    train: Callable[[int, int], None], description: str | None, steps: int = 160, patience: timedelta = PATIENCE
+) -> None:
     """Run ``train(steps, rank)`` in the process group that torchrun has prepared."""
     arguments = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--steps", type=int, default=steps)
     steps = arguments.parse_args().steps
     torch.set_num_threads(1)
-    dist.init_process_group("gloo")
+    dist.init_process_group("gloo", timeout=patience)
     train(steps, int(os.environ["RANK"]))
     dist.barrier()
     dist.destroy_process_group()

@@ -171,10 +171,20 @@ class Hang:
         if pulse is None:
             world.ranks[rank] = Pulse(beat, world.ears)
             return []
+        still, step = pulse.still, pulse.step
         if pulse.take(beat, world.ears):
-            world.told = False
-            return []
+            known, world.told = world.told, False
+            seconds = still + beat.monotonic - pulse.heard_before
+            return [self._over(rank, step, seconds)] if known and not pulse.ended else []
         return [] if world.told else self._look_round(world)
+
+    def _over(self, rank: int, step: int, seconds: float) -> Finding:
+        """A standstill that was told has ended by itself."""
+        evidence = {"resumed": True, "seconds": seconds, "groups": []}
+        return Finding(
+            kind=self.kind, severity="info", first_step=step, step=step, value=seconds, threshold=self.least,
+            rank=rank, evidence=evidence,
+        )  # fmt: skip
 
     def _is_silent(self, world: World, pulse: Pulse) -> bool:
         """Whether it has not beaten for too long, given where it was and what the launcher saw of it."""

@@ -10,6 +10,7 @@ COLLECTIVE = (
     "/distributed/nn/functional.py",
     "/nn/parallel/distributed.py",
 )
+SAVING = ("/torch/serialization.py", "/torch/distributed/checkpoint/", "/safetensors/")
 COMPILING = ("/torch/_dynamo/", "/torch/_inductor/", "/torch/_functorch/", "/triton/")
 
 
@@ -42,6 +43,11 @@ def stands_in_own_code(frames: Sequence[str]) -> bool:
     (True, False)
     """
     return bool(frames) and not any(mark in frames[-1] for mark in FOREIGN)
+
+
+def saves(frames: Sequence[str]) -> bool:
+    """Whether a checkpoint is being written, by whatever file object the job has given."""
+    return any(mark in frame for frame in frames for mark in SAVING)
 
 
 def main_thread(threads: dict[str, list[str]]) -> list[str]:

@@ -2,13 +2,15 @@
 
 from typing import Any
 
-from torchvitals.detectors.job_frames import main_thread, stands_in_own_code, waits_in_collective
+from torchvitals.detectors.job_frames import main_thread, saves, stands_in_own_code, waits_in_collective
 from torchvitals.signals.records import Beat, Event, Stacks
 
 WORKING = frozenset({"data", "forward", "backward", "optimizer"})
 """Phases in which standing still is wrong; in all others (``idle``, ``eval``, ``init``) a job may be busy unseen."""
 AT_REST = 0.05
 """CPU seconds per second below which nothing is computed: our own thread takes 0.002, a training thread 0.5 to 1."""
+LOOKS, LOOKS_AT_WORK = 2, 4
+"""Looks, three seconds apart, that must show one and the same line: a computation moves from line to line."""
 OBSERVED = 2.0
 """A listener that says nothing for longer than this many seconds hears nothing either (a suspended machine)."""
 
@@ -42,7 +44,8 @@ class Pulse:
         self.failed = False
         """It ended badly; what that brings about is a matter of its crash."""
         self.blocked = False
-        """Two looks in a row found it on one and the same line of the job's own code."""
+        """All looks found it on one and the same line of the job's own code, and it saves no checkpoint there."""
+        self._looks = 0
         self.deadlocked = False
         """It waits without a limit for a thread, no thread does anything, and no process of it computes."""
         self.compiled = False
@@ -56,7 +59,7 @@ class Pulse:
         """What the launcher saw of it while it was silent."""
         self.beat = beat
         self.since = beat.monotonic
-        self._stepped = beat.monotonic
+        self._stepped = self.heard_before = beat.monotonic
         self._heard = {who: ear.felt for who, ear in ears.items()}
 
     @property
@@ -82,6 +85,7 @@ class Pulse:
     def take(self, beat: Beat, ears: dict[int, Ear]) -> bool:
         """Whether the rank has moved since its last beat."""
         last = self.beat
+        self.heard_before = last.monotonic
         self._heard = {who: ear.felt for who, ear in ears.items()}
         self.unheard = {}
         if beat.step > last.step:
@@ -104,7 +108,10 @@ class Pulse:
         """Take what its threads were doing; those of one stall only come without any movement in between."""
         frames = main_thread(stacks.threads)
         if frames:
-            self.blocked = frames[-1:] == self.stacks[-1:] and stands_in_own_code(frames)
+            same = frames[-1:] == self.stacks[-1:]
+            self._looks = self._looks + 1 if same else 1
+            enough = LOOKS_AT_WORK if stacks.cpu >= AT_REST else LOOKS
+            self.blocked = self._looks >= enough and stands_in_own_code(frames) and not saves(frames)
             self.deadlocked = bool(stacks.waits) and 0.0 <= stacks.cpu < AT_REST
             self.stacks = frames
         self.workers = {n: f for n, f in stacks.threads.items() if n.startswith("worker ")} or self.workers
@@ -132,3 +139,4 @@ class Pulse:
         self.since = beat.monotonic
         self.stacks, self.collectives, self.workers = [], [], {}
         self.blocked = self.deadlocked = False
+        self._looks = 0

@@ -80,8 +80,9 @@ class Heartbeat:
         guard: puts a fuse around the reading of stacks: a beat must go on whatever is found in them.
         patience: standing still for less long than this many seconds is nobody's business: a checkpoint, a flush.
             A beat less than the hang detector's, so that the evidence is there when it decides.
+        shy: seconds after which a process is heard that stands still before its first step.
         factor: nor is less than this many times the usual step.
-        stacks_per_stall: the first says where, the second, ``patience`` later, whether anything moves.
+        stacks_per_stall: the first says where, the others, ``patience`` apart, whether anything moves.
         stacks_in_all: a job that stalls again and again (evaluation) is known by then.
         clock, monotonic: injected for tests.
     """
@@ -96,8 +97,9 @@ class Heartbeat:
         interval: float = 1.0,
         patience: float = 2.8,
         factor: float = 4.0,
-        stacks_per_stall: int = 2,
-        stacks_in_all: int = 20,
+        shy: float = 10.0,
+        stacks_per_stall: int = 4,
+        stacks_in_all: int = 40,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -109,6 +111,7 @@ class Heartbeat:
         self._interval = interval
         self._patience = patience
         self._factor = factor
+        self._shy = shy
         self._stacks_per_stall = stacks_per_stall
         self._stacks_left = stacks_in_all
         self._clock = clock
@@ -121,10 +124,17 @@ class Heartbeat:
         self._moved = self._stepped = monotonic()
         self._usual = 0.0
         self._shown = 0
+        self._quiet = False
 
-    def start(self) -> None:
-        """Start the thread, unless it runs in this process already."""
-        if self._thread is not None and self._pid == os.getpid():
+    def start(self, *, quietly: bool = False) -> None:
+        """Start the thread, unless it runs in this process already.
+
+        ``quietly``: the process may train or not; nothing is written before a louder start, unless it is known
+        which rank it is and it has stood still for ``shy`` seconds. Ranks that never meet never take a step.
+        """
+        running = self._thread is not None and self._pid == os.getpid()
+        self._quiet = quietly and (self._quiet or not running)
+        if running:
             return
         self._pid = os.getpid()
         self._stop = threading.Event()  # a new one: after a fork the old one's lock may be held by nobody
@@ -151,6 +161,8 @@ class Heartbeat:
         if self._job.busy:
             self._job.activity += 1
         now, step, activity = self._monotonic(), self._job.step, self._job.activity
+        if self._quiet and not self._speaks_up(now, step, activity):
+            return
         sequences, memory = self._collectives.sequences(), resident_bytes()
         self._job.write(Beat(self._clock(), now, step, self._job.phase, sequences, memory, activity))
         if step != self._step:
@@ -166,6 +178,14 @@ class Heartbeat:
             self._shown += 1
             self._stacks_left -= 1
             self._show(step, f"nothing moved for {still:.0f} s, limit {limit:.0f} s, phase {self._job.phase}")
+
+    def _speaks_up(self, now: float, step: int, activity: int) -> bool:
+        """Whether a process that has not taken a step has stood still for so long that it must be heard."""
+        if (step, activity) != (self._step, self._activity):
+            self._step, self._activity, self._moved = step, activity, now
+        if now - self._moved > self._shy and (os.environ.get("RANK") or self._collectives.sequences()):
+            self._quiet = False
+        return not self._quiet
 
     def limit(self) -> float:
         """Seconds of standstill after which stacks are written."""

@@ -93,7 +93,7 @@ def test_a_replay_of_our_own_is_no_standstill_of_the_job(still):
     assert len(job.of(Stacks)) == 1
 
 
-def test_stacks_are_written_twice_per_stall_then_no_more(still):
+def test_stacks_are_written_four_times_per_stall_then_no_more(still):
     job, _, seconds = still
     seconds(3, steps_per_second=2)
     job.phase = "backward"
@@ -106,11 +106,48 @@ def test_stacks_are_written_twice_per_stall_then_no_more(still):
     side.start()
     side.join()
 
-    first, second = job.of(Stacks)
+    first, second, _, _ = job.of(Stacks)
     assert first.step == 6
     assert "phase backward" in first.reason
     assert "MainThread" not in first.threads, "the thread that looks leaves itself out"
-    assert any("test_stacks_are_written_twice" in frame for frame in second.threads["MainThread"])
+    assert any("test_stacks_are_written_four_times" in frame for frame in second.threads["MainThread"])
+
+
+def test_before_the_first_step_a_process_is_silent_until_it_stands_still(still, monkeypatch):
+    job, heart, seconds = still
+    monkeypatch.setenv("RANK", "1")
+    heart.start(quietly=True)
+    heart.stop()
+    for _ in range(30):
+        job.activity += 1
+        seconds(1)
+    assert job.of(Beat) == []
+
+    seconds(15)
+    assert len(job.of(Beat)) >= 4
+    assert job.of(Stacks)
+
+
+def test_a_process_of_which_nobody_knows_the_rank_stays_silent(still, monkeypatch):
+    job, heart, seconds = still
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr(Counters, "sequences", lambda _: {})
+    heart.start(quietly=True)
+    heart.stop()
+
+    seconds(60)
+    assert job.of(Beat) == []
+
+
+def test_a_louder_start_ends_the_silence(still):
+    job, heart, seconds = still
+    heart.start(quietly=True)
+    heart.start()
+    heart.start(quietly=True)
+    heart.stop()
+
+    seconds(1)
+    assert job.of(Beat)
 
 
 def test_a_long_evaluation_moves_though_its_step_does_not(still):
@@ -144,7 +181,7 @@ def test_a_job_that_stalls_for_ever_again_has_a_bounded_number_of_stacks(still):
         seconds(20)
         seconds(1, steps_per_second=1)
 
-    assert len(job.of(Stacks)) == 20
+    assert len(job.of(Stacks)) == 40
 
 
 def test_the_newest_collectives_are_told_once_per_stall():

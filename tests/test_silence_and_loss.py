@@ -8,6 +8,7 @@ from torchvitals.agent.causes.frozen_process import FrozenProcess
 from torchvitals.agent.causes.stuck_code import StuckCode
 from torchvitals.agent.exit_codes import Ended, ended
 from torchvitals.agent.history import History
+from torchvitals.agent.standstill_words import duration_note, severity_of
 from torchvitals.detectors.hang import Hang
 from torchvitals.signals.records import LAUNCHER_RANK, Beat, Event, Hello, Stacks, Step
 
@@ -171,6 +172,31 @@ class TestStandstill:
         assert (finding.rank, finding.evidence["absent"]) == (3, [3])
 
 
+class TestBlocked:
+    def looked_at(self, *frames, cpu, looks=3):
+        """Rank 0 between steps, seen on the same frames three seconds apart, while rank 1 waits in its backward."""
+        ranks = Ranks(2)
+        ranks.run(20)
+        ranks.stop(0, phase="idle")
+        ranks.stop(1)
+        for _ in range(looks):
+            ranks.run(3)
+            ranks.tell(0, Stacks(ranks.now, 80, "nothing moved", {"MainThread": list(frames)}, cpu=cpu))
+        return ranks.run(60)
+
+    def test_a_rank_that_sleeps_on_a_line_of_its_own(self):
+        assert len(self.looked_at("/job/train.py:44 main", cpu=0.0)) == 1
+
+    def test_a_computation_is_looked_at_more_often(self):
+        assert self.looked_at("/job/train.py:44 main", cpu=1.0) == []
+        assert len(self.looked_at("/job/train.py:44 main", cpu=1.0, looks=4)) == 1
+
+    def test_a_checkpoint_on_its_way_through_a_file_of_the_jobs_own_is_none(self):
+        save = "/x/site-packages/torch/serialization.py:900 save"
+
+        assert self.looked_at("/job/train.py:44 main", save, "/job/files.py:9 write", cpu=0.0) == []
+
+
 class TestGroups:
     def test_most_wait_and_one_is_elsewhere(self):
         ranks = Ranks(8)
@@ -317,6 +343,10 @@ def test_a_hang_that_was_told_is_told_once_until_it_moves():
     ranks.mute[1] = False
     ranks.stopped = [False, False]
     ranks.run(20)
+    (_, hang), (_, over) = ranks.found
 
-    assert len(ranks.found) == 1
+    assert (hang.severity, over.severity, over.evidence["resumed"]) == ("critical", "info", True)
+    assert severity_of([hang, over]) == "warning"
+    assert severity_of([hang, over, hang]) == severity_of([hang]) == "critical"
+    assert duration_note([hang, over]).startswith("It went on by itself after 64 s")
     assert Hang().observe(hello(), Event(0.0, 0, "facts", {})) == []

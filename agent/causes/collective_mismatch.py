@@ -1,7 +1,8 @@
 """Ranks wait in collectives that are not the same one, or one of them never issued it."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.exit_codes import ended
@@ -43,11 +44,11 @@ def _of_hang(finding: Finding) -> Opinion | None:
     clash = _clash(dict(evidence.get("collectives", {})))
     behind = sorted(rank for rank, count in issued.items() if count < max(issued.values()))
     gone, absent = list(evidence.get("ended", ())), list(evidence.get("absent", ()))
-    if not (clash or behind or gone or absent):
+    if not (clash.text or behind or gone or absent):
         return None
     clues = []
-    if clash:
-        clues.append(Clue(4.0, clash))
+    if clash.text:
+        clues.append(Clue(4.0, clash.text))
     if behind:
         told = ", ".join(f"rank {rank}: {count}" for rank, count in sorted(issued.items())[:8])
         clues.append(Clue(2.0, f"the ranks issued different numbers of collectives ({told})"))
@@ -56,27 +57,34 @@ def _of_hang(finding: Finding) -> Opinion | None:
     if absent:
         clues.append(Clue(3.0, f"{ranks_text(absent)} has not come to the job's process group"))
     elsewhere = [rank for rank in behind if rank not in _waiting(evidence)]
-    if elsewhere and not clash:
+    if elsewhere and not clash.text:
         clues.append(Clue(-2.5, f"{ranks_text(elsewhere)} stands elsewhere and may still issue its collective"))
     clues += _uneven(evidence)
-    guilty = behind or gone or absent
+    guilty = behind or gone or absent or list(clash.alone)
     who = ranks_text(guilty) if guilty else "the ranks"
-    if clash and not guilty:
+    if clash.text and not guilty:
         what = "wait in different collectives"
     else:
-        what = "issued another collective than its peers" if clash else "did not join the others' collective"
+        what = "issued another collective than its peers" if clash.text else "did not join the others' collective"
     return Opinion(
         clues=clues,
         title=f"Deadlock at step {finding.first_step}: {who} {what}"[:79],
         explanation=(
             f"Nothing has moved for {finding.value:.0f} s{_colon(evidence)}. "
-            + (f"{clash[:1].upper()}{clash[1:]}. " if clash else "")
+            + (f"{clash.text[:1].upper()}{clash.text[1:]}. " if clash.text else "")
             + f"{who[:1].upper()}{who[1:]} {what}; a collective completes only when all ranks of its group issue the "
             "same one."
         ),
         remedy=REMEDY,
+        where=_place_of(guilty, evidence),
         rank=guilty[0] if len(guilty) == 1 else None,
     )
+
+
+def _place_of(ranks: Sequence[int], evidence: Mapping[str, Any]) -> str:
+    """Where the guilty stand; empty when nobody is."""
+    groups = evidence.get("groups", ())
+    return next((str(group["where"]) for group in groups if set(ranks) & set(group["ranks"])), "")
 
 
 def _of_crash(case: Case, finding: Finding) -> Opinion | None:
@@ -150,19 +158,34 @@ def _uneven(evidence: dict[str, Any]) -> Sequence[Clue]:
     return [Clue(1.0, f"the ranks have done different numbers of steps, as with uneven batches ({told})")]
 
 
-def _clash(collectives: dict[Any, list[dict[str, Any]]]) -> str:
-    """Two ranks whose collective of one group and number is not the same, in words; empty when there is none."""
-    first: dict[tuple[Any, Any], tuple[Any, tuple[Any, ...]]] = {}
+class _Clash(NamedTuple):
+    """What two ranks did instead of the same, and who is alone with it; nobody where there is no majority."""
+
+    text: str = ""
+    alone: tuple[int, ...] = ()
+
+
+def _clash(collectives: Mapping[Any, Sequence[Mapping[str, Any]]]) -> _Clash:
+    """The first collective of a group and number that is not the same on all ranks that still know it."""
+    issued: dict[tuple[Any, Any], dict[int, tuple[Any, ...]]] = {}
     for rank, entries in sorted(collectives.items(), key=lambda item: int(item[0])):
         for entry in entries:
-            key = (entry.get("group"), entry.get("sequence"))
             shape = (entry.get("operation"), entry.get("sizes"), entry.get("dtypes"))
-            other, seen = first.setdefault(key, (rank, shape))
-            if seen != shape:
-                kinds = seen[:2] == shape[:2]  # only then the types of their elements are what differs
-                one, two = _said(seen, types=kinds), _said(shape, types=kinds)
-                return f"collective {key[1]} is {one} on rank {other} and {two} on rank {rank}"
-    return ""
+            issued.setdefault((entry.get("group"), entry.get("sequence")), {})[int(rank)] = shape
+    for (_, number), shapes in issued.items():
+        first, *others = shapes
+        other = next((rank for rank in others if shapes[rank] != shapes[first]), None)
+        if other is not None:
+            kinds = shapes[first][:2] == shapes[other][:2]  # only then the types of their elements are what differs
+            one, two = _said(shapes[first], types=kinds), _said(shapes[other], types=kinds)
+            return _Clash(f"collective {number} is {one} on rank {first} and {two} on rank {other}", _alone(shapes))
+    return _Clash()
+
+
+def _alone(shapes: Mapping[int, tuple[Any, ...]]) -> tuple[int, ...]:
+    """The ranks that are not with the majority."""
+    (most, count), *_ = Counter(map(repr, shapes.values())).most_common()
+    return tuple(rank for rank, shape in shapes.items() if repr(shape) != most) if 2 * count > len(shapes) else ()
 
 
 def _said(shape: tuple[Any, ...], *, types: bool) -> str:

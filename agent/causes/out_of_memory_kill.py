@@ -8,6 +8,8 @@ from torchvitals.agent.exit_codes import ended
 from torchvitals.detectors.detector import Finding
 
 SIGKILL = 9
+SOARING = 3
+"""Looks in a row at which memory must have grown: one jump is a batch, and a person kills at any moment."""
 GROWN = 1.5
 """Memory at the end over its median: batches of unequal size stay below in the healthy jobs measured."""
 
@@ -38,7 +40,8 @@ class OutOfMemoryKill:
         if kills:
             clues.append(Clue(4.0, f"the kernel counted {kills} out-of-memory kills in this control group meanwhile"))
         elif kills == 0:  # user-space killers are not in that count, so it is not the last word
-            clues.append(Clue(-3.0, "the kernel counted no out-of-memory kill in this control group meanwhile"))
+            told = "the kernel counted no out-of-memory kill in this control group meanwhile"
+            clues.append(Clue(-1.5 if _soared(case, finding.rank) else -3.0, told))
         if killed:
             clues.append(Clue(0.3, "the process was ended by SIGKILL, which nobody can catch"))
         elif silent:
@@ -65,7 +68,19 @@ def _growth(case: Case, rank: int | None) -> Clue | None:
         return None
     last, usual = float(values[-1]), float(np.median(values))
     text = f"resident memory was {last / 2**30:.2f} GiB at the end against a median of {usual / 2**30:.2f} GiB"
+    if _soared(case, rank):
+        return Clue(3.5, f"{text}, and rose at every one of the last {SOARING} looks")
     return Clue(1.5 if last > GROWN * usual else -0.5, text)
+
+
+def _soared(case: Case, rank: int | None) -> bool:
+    """Whether memory had grown far beyond its usual size and was still growing when it ended."""
+    values = case.history.series("rss_bytes", rank).values
+    values = values[np.isfinite(values)]
+    if len(values) < 8 or not values[-1] > GROWN * np.median(values):
+        return False
+    seen = values[np.concatenate([[True], np.diff(values) != 0])]  # it is read every few steps and repeated between
+    return len(seen) > SOARING and bool((np.diff(seen[-SOARING - 1 :]) > 0).all())
 
 
 def _before(case: Case) -> Clue | None:
