@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import Module
 from torch.optim import Optimizer
-from torch.utils.data import dataloader
 from torchvitals.hooks.dropout_in_evaluation import DropoutInEvaluation
 from torchvitals.hooks.loss_graph import squashed_twice, start_of_classifier
 from torchvitals.hooks.modes import Modes
@@ -52,17 +51,9 @@ class Relations:
         self.dropout = DropoutInEvaluation(lambda line: self._tell("dropout_in_evaluation", line=line))
 
     def install(self, taps: "Taps", guard: Guard) -> None:
-        """Listen to backward passes and to optimizers being built."""
-
-        def begins(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self.loss_seen(args[0] if args else kwargs.get("tensors"))
-
-        ended = guard("relations", lambda *_: self.backward_ended())
-        taps.wrap(torch.autograd, "backward", guard("relations", begins), ended)
+        """Listen to optimizers being built; backward passes and loaders are tapped in ``sources``."""
         made = guard("relations", lambda _result, args, _kwargs: self._made.add(args[0]))
         taps.wrap(Optimizer, "__init__", None, made)
-        loaded = guard("relations", lambda result, args, _kwargs: self.loaded(args[0], result))
-        taps.wrap(getattr(dataloader, "_BaseDataLoaderIter", None), "__next__", None, loaded)
 
     def loss_seen(self, loss: Any) -> None:
         """``backward`` of ``loss`` is about to run: its graph is whole."""

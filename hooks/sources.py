@@ -28,6 +28,8 @@ def install(taps: Taps, observer: Observer, guard: Guard) -> None:
 
 
 def _tap_backward(taps: Taps, observer: Observer, guard: Guard) -> None:
+    look_at_graph = guard("relations", observer.relations.loss_seen)
+    look_at_gradients = guard("relations", observer.relations.backward_ended)
     begins_by_hand, ended_by_hand = guard("by hand", observer.by_hand.begins), guard("by hand", observer.by_hand.ended)
 
     def begins(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -35,12 +37,14 @@ def _tap_backward(taps: Taps, observer: Observer, guard: Guard) -> None:
         graph_task.entered()
         if not nested:
             begins_by_hand()
+            look_at_graph(args[0] if args else kwargs.get("tensors"))
             observer.losses.backward_begins(args[0] if args else kwargs.get("tensors"))
 
     def ended(_result: Any, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         graph_task.left()
         if not inside_backward():
             observer.losses.backward_ended()
+            look_at_gradients()
             ended_by_hand()
 
     def counted(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -101,6 +105,7 @@ def _tap_loader(taps: Taps, observer: Observer, guard: Guard) -> None:
     if iterator_class is None:
         return
     began = 0.0
+    look_at_workers = guard("relations", observer.relations.loaded)
 
     def waits(args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         nonlocal began
@@ -112,6 +117,7 @@ def _tap_loader(taps: Taps, observer: Observer, guard: Guard) -> None:
         observer.batch_loaded(args[0], time.perf_counter() - began, ended=ended)
         if not ended:
             observer.digests.loaded(result, observer.recorder.step)
+            look_at_workers(args[0], result)
 
     def made(_args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         observer.beat.workers.arm()  # before it forks
