@@ -8,6 +8,7 @@ from torchvitals.detectors.block_statistics import Floats, Mask
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.trend import Slope, corner, theil_sen
 
+Readings = NDArray[np.floating[Any]]
 BLOCKS = 64
 PARTS = 6
 STAIRS = 16
@@ -101,7 +102,7 @@ class MemoryLeak:
         self.steps_for = steps_for
         self._block_steps = block_steps
         self._steps: list[int] = []
-        self._lows = np.zeros((len(self.reads), 0, BLOCKS), dtype=np.float32)
+        self._lows = np.zeros((BLOCKS, len(self.reads), 0), dtype=np.float32)
         """float32: exact to 1 kB at 10 GB, where the least leak that is told of has gained 2 MB."""
         self._low = np.zeros((len(self.reads), 0))
         self._began = -1
@@ -154,13 +155,13 @@ class MemoryLeak:
 
     def _close(self) -> bool:
         if len(self._steps) == BLOCKS:
-            self._lows[..., : BLOCKS // 2] = np.fmin(self._lows[..., ::2], self._lows[..., 1::2])
+            self._lows[: BLOCKS // 2] = np.fmin(self._lows[::2], self._lows[1::2])
             self._steps = self._steps[::2]
             # Where readings are rarer than blocks are long, a block is as long as it turned out to be.
             self._block_steps = max(2 * self._block_steps, int(np.median(np.diff(self._steps))))
             if not self._is_full():
                 return False  # this block is now half as long as the others: let it grow
-        self._lows[..., len(self._steps)] = self._low
+        self._lows[len(self._steps)] = self._low
         self._steps.append(self._began)
         self._low.fill(np.nan)
         self._began = -1
@@ -175,24 +176,24 @@ class MemoryLeak:
         for start in (0, middle):
             if count - start < 2 * PARTS:
                 continue
-            lows = self._lows[..., start:count]
-            gain = lows[..., -2:].min(-1) - lows[..., :2].min(-1)
+            lows = self._lows[start:count]
+            gain = lows[-2:].min(0) - lows[:2].min(0)
             with np.errstate(invalid="ignore"):
-                worth = (gain >= self._least(lows[..., 0])) & np.isfinite(gain) & ~self._alarmed
+                worth = (gain >= self._least(lows[0])) & np.isfinite(gain) & ~self._alarmed
             worth[MAPPED] = False
             for row, rank in zip(*np.nonzero(worth), strict=True):
-                if row == RESIDENT and not self._asked(lows[RESIDENT, rank], lows[MAPPED, rank]):
+                if row == RESIDENT and not self._asked(lows[:, RESIDENT, rank], lows[:, MAPPED, rank]):
                     continue
-                growth = self._growth(lows[row, rank], self._steps[start:count])
+                growth = self._growth(lows[:, row, rank], self._steps[start:count])
                 if growth and not self._alarmed[rank]:
                     self._alarmed[rank] = True
                     findings.append(self._finding(step, int(row), int(rank), growth))
         return sorted(findings, key=lambda finding: finding.subject or 0)
 
-    def _least(self, base: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    def _least(self, base: Readings) -> Readings:
         return np.asarray(np.maximum(self.least_gain, self.least_relative * base))
 
-    def _asked(self, resident: Floats, mapped: Floats) -> bool:
+    def _asked(self, resident: Readings, mapped: Readings) -> bool:
         """Whether memory was asked for as it became resident, part by part; also where nobody knows.
 
         Some is reserved in one leap for other ends (a thread's arena: 64 MB), so that a part counts at most twice
@@ -208,7 +209,7 @@ class MemoryLeak:
         steady = np.argsort(counted)[:-1]  # without the part that grew most: a hunt for leaks takes 17 MB for a while
         return bool(counted[steady].sum() >= self.asked_for * rises[0][steady].sum())
 
-    def _growth(self, lows: Floats, steps: list[int]) -> _Growth | None:
+    def _growth(self, lows: Readings, steps: list[int]) -> _Growth | None:
         """The growth when this stretch of one rank's memory leaks."""
         known = np.isfinite(lows)
         if known.sum() < 2 * PARTS:
@@ -239,7 +240,7 @@ class MemoryLeak:
         return _Growth(slope, gained, float(y[0]), lasted) if slope.low >= self.least_rate else None
 
     def _finding(self, step: int, row: int, rank: int, growth: _Growth) -> Finding:
-        series = self._lows[row, rank, : len(self._steps)]
+        series = self._lows[: len(self._steps), row, rank]
         known = np.isfinite(series)
         place = corner(series[known].astype(np.float64))
         # A leak that is as old as the first blocks is as old as the run.
@@ -266,6 +267,6 @@ class MemoryLeak:
     def _grow(self, count: int) -> None:
         more = count - len(self._alarmed)
         if more > 0:
-            self._lows = np.pad(self._lows, ((0, 0), (0, more), (0, 0)), constant_values=np.nan)
+            self._lows = np.pad(self._lows, ((0, 0), (0, 0), (0, more)), constant_values=np.nan)
             self._low = np.pad(self._low, ((0, 0), (0, more)), constant_values=np.nan)
             self._alarmed = np.pad(self._alarmed, (0, more))

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torchvitals.detectors.block_statistics import Floats, Mask
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.ladder import BLOCKS, Ladder
-from torchvitals.detectors.scalars import grown, scalar
+from torchvitals.detectors.scalars import grown, scalar, subjects_of
 
 USED = ("rss_bytes", "cuda_allocated_bytes")
 LEFT = ("memory_headroom_bytes", "cuda_headroom_bytes")
@@ -80,10 +80,11 @@ class MemoryPressure:
 
     def update(self, reading: Reading) -> list[Finding]:
         """Take one step."""
-        named = [len(reading.values[name]) for name in self.reads if name in reading.values]
-        if not named:
+        subjects = subjects_of(reading, self.reads)
+        if not subjects:
             return []
-        self._grow(max(named))
+        if subjects > len(self._alarmed):
+            self._grow(subjects)
         self._first = reading.step if self._first < 0 else self._first
         self._look_round(reading)
         found = self._forecast(reading) if reading.step >= self._first + self.warm_up else []

@@ -13,6 +13,8 @@ from torchvitals.detectors.surprise import surprise
 Rows = NDArray[np.intp]
 REFERENCE = 48
 """Blocks of the past that are remembered."""
+LONGEST = 1e9
+"""Seconds; more is a broken number."""
 NEAR = 16
 """Of which the newest are the level to compare with: machines change over hours."""
 
@@ -98,6 +100,7 @@ class Slowdown:
         self._items = np.full(0, np.nan)
         """In a batch of the reference, and for how many steps there have been others."""
         self._differs = np.zeros(0, dtype=np.int64)
+        self._resizing = False
         self._alarmed = np.zeros(0, dtype=bool)
 
     def __repr__(self) -> str:
@@ -111,18 +114,20 @@ class Slowdown:
         """Take one step."""
         if "step_seconds" not in reading.values:
             return []
-        self._grow(len(reading.values["step_seconds"]))
+        if len(reading.values["step_seconds"]) > len(self._alarmed):
+            self._grow(len(reading.values["step_seconds"]))
         ranks = len(self._alarmed)
-        values, present = scalar(reading, "step_seconds", ranks)
-        load, told = scalar(reading, "machine_load", ranks)
-        np.copyto(self._load, load, where=told & np.isfinite(load))
-        self._resize(reading)
+        values, _ = scalar(reading, "step_seconds", ranks)
+        if "machine_load" in reading.values:
+            load, told = scalar(reading, "machine_load", ranks)
+            np.copyto(self._load, load, where=told & np.isfinite(load))
+        if "batch_items" in reading.values:
+            self._resize(scalar(reading, "batch_items", ranks)[0])
         self._seen += 1
         if self._seen <= self.warm_up:
             return []
         place = (self._seen - self.warm_up - 1) % self.block_steps
-        usable = present & np.isfinite(values) & (values > 0)
-        self._newest[:, place] = np.where(usable, np.minimum(values, 1e9), np.nan)
+        self._newest[:, place] = np.where((values > 0) & (values < LONGEST), values, np.nan)
         self._steps[place] = reading.step
         self._oldest = (place + 1) % self.block_steps
         turn = slice(self._oldest, None, self.block_steps)
@@ -185,15 +190,17 @@ class Slowdown:
         self._recent[ranks] = np.roll(self._recent[ranks], -1, axis=1)
         self._recent[ranks, -1] = median
 
-    def _resize(self, reading: Reading) -> None:
-        """Begin the reference anew where batches have had another size for half a block."""
-        items, sent = scalar(reading, "batch_items", len(self._alarmed))
-        known = sent & (items > 0)
+    def _resize(self, items: Floats) -> None:
+        """Begin the reference anew where batches have had another size for more steps than half a block, in a row."""
+        if not self._resizing and not np.count_nonzero(items != self._items):
+            return
+        known = (items > 0) & (items < np.inf)
         fresh = known & np.isnan(self._items)
         np.copyto(self._items, items, where=fresh)
         ratio = np.divide(items, self._items, out=np.ones_like(items), where=known)
         differs = (ratio > self.resized) | (ratio < 1 / self.resized)
         self._differs = np.where(known, np.where(differs, self._differs + 1, 0), self._differs)
+        self._resizing = bool(self._differs.any())
         renewed = np.flatnonzero(self._differs > self.block_steps // 2)
         self._items[renewed] = items[renewed]
         self._differs[renewed] = self._slow[renewed] = 0
