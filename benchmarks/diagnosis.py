@@ -8,6 +8,7 @@ import argparse
 import itertools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,8 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "faults"))
 from table import Fault, cases  # noqa: E402 (a folder of scripts, no package)
 
-SECONDS = 300
+SECONDS = 1800
+"""A job takes 5; on a machine that others use as well, minutes."""
 BINS = (0.0, 0.5, 0.7, 0.9, 0.97, 1.0001)
 
 
@@ -60,7 +62,9 @@ def diagnosed(fault: Fault, family: str, seed: int, directory: Path) -> dict[str
     home = directory / f"{fault.name.replace(':', '-')}-{family}-{seed}"
     home.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "TORCHVITALS_DIR": str(home), "OMP_NUM_THREADS": "1"}
-    if not any(home.iterdir()):
+    if not (home / "output.txt").exists():  # an earlier attempt that was broken off is made again
+        shutil.rmtree(home)
+        home.mkdir()
         run = [sys.executable, "-m", "torchvitals.agent.cli", "run", *command(fault, family, seed)]
         ended = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False)
         (home / "output.txt").write_text(ended.stdout + ended.stderr)

@@ -131,6 +131,6 @@ def _numbers(entries: Iterable[tuple[str, str, Any]]) -> Iterator[tuple[str, flo
     for path, name, value in entries:
         newest = value[-1] if isinstance(value, list) and value else value
         if isinstance(newest, torch.Tensor):
-            newest = float(newest) if newest.numel() == 1 and newest.device.type == "cpu" else None
+            newest = float(newest.detach()) if newest.numel() == 1 and newest.device.type == "cpu" else None
         if isinstance(newest, Real) and not isinstance(newest, bool) and is_validation_loss(name):
             yield path, float(newest)
