@@ -1,4 +1,4 @@
-"""Parameters that an optimizer updates though nobody computes with them any more: a head that was replaced too late."""
+"""Optimizers on the wrong parameters: of a head that was replaced too late, or of the model of another optimizer."""
 
 import gc
 from collections.abc import Iterable, Sequence
@@ -30,6 +30,9 @@ def tell_orphans(observer: "Observer") -> None:
     if found := orphans(held, trained):
         observer.pending.scalars["orphaned_parameters"] = float(found.number)
         observer.recorder.learn(left_out=found.left_out[:NAMED])
+    elif found := held_twice([watch.parameters for watch in observer.optimizers], trained):
+        observer.pending.scalars["orphaned_parameters"] = float(found.number)
+        observer.recorder.learn(left_out=found.left_out[:NAMED], held_twice=found.number)
 
 
 def orphans(optimized: Sequence[torch.Tensor], trained: Iterable[Module]) -> Orphans | None:
@@ -46,6 +49,28 @@ def orphans(optimized: Sequence[torch.Tensor], trained: Iterable[Module]) -> Orp
         return None
     lost = idle - _owned()
     return Orphans(len(lost), left_out) if lost else None
+
+
+def held_twice(optimizers: Sequence[Sequence[torch.Tensor]], trained: Iterable[Module]) -> Orphans | None:
+    """Parameters in two optimizers, where a whole model in training gets gradients and is in none.
+
+    A line was copied and its model not changed. Two optimizers may well share an encoder, and a model may well be
+    in no optimizer (an attack, a style to be copied): together they make no sense.
+    """
+    held: set[int] = set()
+    twice: set[int] = set()
+    for parameters in optimizers:
+        own = {id(parameter) for parameter in parameters}
+        twice |= own & held
+        held |= own
+    if not twice:
+        return None
+    for module in trained:
+        wanted = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        alone = all(id(p) not in held and p.grad is not None for p in wanted.values())
+        if wanted and alone and module.training:
+            return Orphans(len(twice), [f"{type(module).__name__}.{plain_name(name)}" for name in wanted])
+    return None
 
 
 def _owned() -> set[int]:

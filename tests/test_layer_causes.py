@@ -178,3 +178,12 @@ def test_a_rate_of_zero_that_ended_by_itself_is_named_too():
     ranked, opinion = best(given)
 
     assert (ranked.cause, opinion.first_step) == ("learning_rate_zero", 20)
+
+
+def test_an_optimizer_on_the_model_of_another_is_told_with_the_model_that_has_none():
+    given = case(finding("stuck_parameters", first_step=0, relation="stale_parameters", parameters=4))
+    given.facts.update(held_twice=4, left_out=["Generator.0.weight", "Generator.0.bias"])
+
+    ranked, opinion = best(given)
+
+    assert (ranked.cause, opinion.where) == ("stale_optimizer_parameters", "Generator")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvitals.detectors.detector import Reading
 from torchvitals.detectors.stuck_parameters import IdleOptimizer
-from torchvitals.hooks.orphans import orphans
+from torchvitals.hooks.orphans import held_twice, orphans
 
 
 def trained(model, optimizer):
@@ -42,3 +42,15 @@ def test_orphans_are_told_at_once_and_once():
         values = {"orphaned_parameters": [2.0]} if step == 10 else {}
         told += detector.update(Reading.of(step, learning_rate=np.array([0.1]), **values))
     assert [(f.step, f.first_step, f.evidence["relation"]) for f in told] == [(10, 0, "stale_parameters")]
+
+
+def test_two_optimizers_on_one_model_and_none_on_the_other_are_told():
+    generator, critic = network(), nn.Linear(9, 1)
+    critic(generator(torch.randn(4, 6))).sum().backward()
+    of_critic, of_generator = list(critic.parameters()), list(generator.parameters())
+    found = held_twice([of_critic, of_critic], [critic, generator])
+    assert found is not None
+    assert (found.number, found.left_out[0]) == (2, "Sequential.0.weight")
+    assert held_twice([of_critic, of_generator], [critic, generator]) is None
+    assert held_twice([of_critic, [*of_critic, *of_generator]], [critic, generator]) is None
+    assert held_twice([of_critic], [critic, generator]) is None  # an attack on a fixed generator

@@ -19,6 +19,8 @@ class StaleOptimizerParameters:
         extra = case.history.series("optimizer_extra_parameters", None, case.opening.optimizer)
         strangers = int(np.max(extra.values, initial=0.0))
         lonely = _all_without_gradient(case)
+        if case.facts.get("held_twice"):
+            return _held_twice(case, int(case.facts["held_twice"]))
         if not strangers and lonely is None:
             return None
         first = case.opening
@@ -36,6 +38,18 @@ class StaleOptimizerParameters:
             ),
             where=_left_out(case) or ("optimizer" if strangers else layer_of(first.name) or "optimizer"),
         )
+
+
+def _held_twice(case: Case, number: int) -> Opinion:
+    model = str(next(iter(case.facts.get("left_out") or []), "")).split(".", maxsplit=1)[0]
+    said = f"two optimizers hold the same {number} parameters, and {model} gets gradients and is in none"
+    return Opinion(
+        clues=[Clue(4.0, said)],
+        title=f"No optimizer holds the parameters of {model}; two hold the same"[:79],
+        explanation=f"From the first step on {said}: it never changes, and the other is stepped twice.",
+        remedy=f"Build one of the two optimizers on the parameters of {model}: a line was copied with its argument.",
+        where=model,
+    )
 
 
 def _left_out(case: Case) -> str:
