@@ -25,7 +25,7 @@ OURS: list[CodeType] = [
 ]  # fmt: skip
 """The code of ours that a job's calls enter."""
 IN_PLACE = "the model is compiled in place: hooks on it run inside its code, or not at all"
-NOT_CALLED = "its forward was not called, or inside compiled code, where no hook runs"
+NOT_CALLED = "its forward was not called, or only inside compiled or transformed code, where no hook runs"
 STEPS = "no step was seen, and something is compiled: a step inside compiled code runs no hook"
 
 
@@ -84,7 +84,7 @@ class Compilation:
                 continue
             if any(id(p) in trained for p in module.parameters()):
                 self._observer.unseen.note("forward", NOT_CALLED)
-        if self._observer.will_train and not trained and _has_compiled():
+        if self._observer.will_train and not self._observer.recorder.step and _has_compiled():
             self._observer.unseen.note("steps", STEPS)
             self._observer.unseen.tell()
 

@@ -1,5 +1,7 @@
 """Activation checkpointing: the forward runs twice, and must be counted once."""
 
+from functools import partial
+
 import pytest
 import torch
 from compatibility.toys import batch
@@ -7,7 +9,12 @@ from compatibility.trial import Trial, Watch
 from compatibility.truth import Truth, gradient_norm, gradient_norms
 from recorded import records
 from torch import nn
-from torch.utils.checkpoint import checkpoint, checkpoint_sequential
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    checkpoint_sequential,
+    create_selective_checkpoint_contexts,
+)
 from torchvitals.signals.records import Axis
 
 
@@ -110,3 +117,46 @@ def test_segments_shared_weights_and_autocast(trial: Trial, *, reentrant: bool) 
         return model, optimizer
 
     trial.run(job)
+
+
+KEPT = {getattr(torch.ops.aten, name).default for name in ("addmm", "relu", "abs", "amax")}
+
+
+def keep_some(_context: object, operator: object, *_args: object, **_kwargs: object) -> CheckpointPolicy:
+    return CheckpointPolicy.MUST_SAVE if operator in KEPT else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+class Selective(Blocks):
+    """Keeps the results of operations: one of ours among them would be handed to the wrong layer."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        kept = partial(create_selective_checkpoint_contexts, keep_some)
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False, context_fn=kept)
+        return self.head(x)
+
+
+@pytest.mark.setting(
+    "selective checkpointing: no activation is looked at inside of it",
+    records=["loss", "gradient_norm", "parameter_gradient_norm", "backward_passes"],
+)
+def test_selective_checkpointing(trial: Trial) -> None:
+    def job(watch: Watch, truth: Truth) -> object:
+        model = Selective(reentrant=False)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        with watch(model, optimizer):
+            for step in range(4):
+                x, y = batch()
+                loss = nn.functional.cross_entropy(model(x), y)
+                optimizer.zero_grad()
+                loss.backward()
+                truth.note(step, loss=loss, backward_passes=1, gradient_norm=gradient_norm(model.parameters()))
+                truth.note_each(step, parameter_gradient_norm=gradient_norms(model.parameters()))
+                optimizer.step()
+        return model, optimizer
+
+    trial.run(job)
+
+    axes = [record for record in records(trial.directory) if isinstance(record, Axis) and record.kind == "module"]
+    assert axes[0].entries == ["stem", "head"]

@@ -21,7 +21,7 @@ IN_PLACE = {
     "forward": "the model is compiled in place: hooks on it run inside its code, or not at all",
     **ACTIVATIONS,
 }
-UNCALLED = {"forward": "its forward was not called, or inside compiled code, where no hook runs"}
+UNCALLED = {"forward": "its forward was not called, or only inside compiled or transformed code, where no hook runs"}
 
 
 class Part(nn.Module):

@@ -168,7 +168,9 @@ class Guided(nn.Module):
 @pytest.mark.setting(
     "a model whose `forward` is not called, only its methods",
     records=["loss", "gradient_norm"],
-    not_checked={"forward": "its forward was not called, or inside compiled code, where no hook runs"},
+    not_checked={
+        "forward": "its forward was not called, or only inside compiled or transformed code, where no hook runs"
+    },
 )
 def test_a_model_that_is_called_by_method(trial: Trial) -> None:
     def job(watch: Watch, truth: Truth) -> object:
@@ -305,3 +307,34 @@ def test_a_saved_model_needs_nothing_of_ours(trial: Trial, tmp_path: Path) -> No
     )
     done = subprocess.run([sys.executable, "-c", code, str(stored)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.setting(
+    "`torch.func`: gradients of each sample by `vmap` and `grad`, averaged and stepped",
+    records=["gradient_norm", "parameter_gradient_norm"],
+    not_checked={
+        "forward": "its forward was not called, or only inside compiled or transformed code, where no hook runs"
+    },
+)
+def test_functional_transforms(trial: Trial) -> None:
+    def job(watch: Watch, truth: Truth) -> object:
+        model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+        def loss_of_one(weights: dict[str, torch.Tensor], x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            answer = torch.func.functional_call(model, weights, (x.unsqueeze(0),))
+            return nn.functional.cross_entropy(answer, y.unsqueeze(0))
+
+        each = torch.func.vmap(torch.func.grad(loss_of_one), in_dims=(None, 0, 0))
+        with watch(model, optimizer):
+            for step in range(4):
+                weights = {name: p.detach() for name, p in model.named_parameters()}
+                gradients = each(weights, *batch())
+                for name, parameter in model.named_parameters():
+                    parameter.grad = gradients[name].mean(0)
+                truth.note(step, gradient_norm=gradient_norm(model.parameters()))
+                truth.note_each(step, parameter_gradient_norm=gradient_norms(model.parameters()))
+                optimizer.step()
+        return model
+
+    trial.run(job)
