@@ -23,7 +23,8 @@ from torchvitals.hooks.births import CollectiveError
 from torchvitals.hooks.calls import Call
 from torchvitals.hooks.graph_task import current_node, next_sequence_number
 from torchvitals.hooks.nested import tensors
-from torchvitals.hooks.replay import Replay, refusal
+from torchvitals.hooks.refusal import refusal
+from torchvitals.hooks.replay import Replay
 from torchvitals.hooks.sandbox import sandbox
 from torchvitals.hooks.source import Line, line_of, user_frames
 
@@ -122,6 +123,8 @@ class Repeats:
         if self.found or newest is None:
             return
         module, call = newest
+        if not call.gradients and not call.substituted:
+            return  # another model's step, as the generator's in the step of its judge
         why = refusal(module) or call.changed(gradients=True)
         if why:
             self._tell(step, why=why)
