@@ -58,9 +58,12 @@ class Overfit:
     def update(self, reading: Reading) -> list[Finding]:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
-        loss, present = scalar(reading, "loss", subjects)
-        use = present & np.isfinite(loss) & (np.abs(loss) < 1e100)  # sums stay finite
-        self.sum[use] += np.stack([loss, np.ones(subjects)], axis=1)[use]
+        loss, _ = scalar(reading, "loss", subjects)
+        use = np.abs(loss) < 1e100  # sums stay finite; what is absent is NaN
+        np.add(self.sum[:, 0], loss, out=self.sum[:, 0], where=use)
+        self.sum[:, 1] += use
+        if "validation_loss" not in reading.values:
+            return []
         value, sent = scalar(reading, "validation_loss", subjects)
         due = sent & np.isfinite(value) & (value > 0) & (self.sum[:, 1] > 0)
         return self._evaluate(reading.step, value, due) if due.any() else []

@@ -81,11 +81,14 @@ class Plateau:
         self.working += use & (~sent | (rate >= 0.1 * self.rate))
         rows = use.nonzero()[0]
         count = self.count[rows]
-        fresh = rows[count == 0]
-        self.first[fresh], self.start[fresh] = reading.step, loss[fresh]
+        if np.count_nonzero(self.start == 0):  # somebody has not begun
+            fresh = rows[count == 0]
+            self.first[fresh], self.start[fresh] = reading.step, loss[fresh]
         self.ring[rows, count % self.window] = loss[rows]
         self.count[rows] += 1
-        due = rows[((count + 1 + rows) % EVERY == 0) & (count + 1 >= self.window) & ~self.fired[rows]]
+        due = rows[(count + rows) % EVERY == EVERY - 1]
+        if len(due):
+            due = due[(self.count[due] >= self.window) & ~self.fired[due]]
         return self._judge(reading.step, due) if len(due) else []
 
     def status(self) -> Status:
