@@ -98,6 +98,14 @@ def at_onset(case: Case, name: str) -> float | None:
     return float(bad[0] if len(bad) else near[np.argmax(np.abs(near))])
 
 
+def in_force(case: Case, name: str) -> float | None:
+    """What a setting was at the onset: as last seen by then, else as first seen after it."""
+    series, onset = scalars(case, name), case.opening.first_step
+    if not len(series.values):
+        return None
+    return float(series.values[max(0, int(np.searchsorted(series.steps, onset, side="right")) - 1)])
+
+
 def first_value(case: Case, name: str) -> float | None:
     """The value of the very first step, if it is still known."""
     series = scalars(case, name)

@@ -5,8 +5,8 @@ from typing import ClassVar
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.step_evidence import (
     Leap,
-    at_onset,
     first_value,
+    in_force,
     leap,
     leap_elsewhere,
     never_cleared,
@@ -40,7 +40,7 @@ class LearningRateTooHigh:
     prior: ClassVar[float] = 0.0
 
     def weigh(self, case: Case) -> Opinion | None:
-        rate = at_onset(case, "learning_rate")
+        rate = in_force(case, "learning_rate")
         if not rate:
             return None
         jump = leap(case, "learning_rate") or leap_elsewhere(case, "learning_rate")
