@@ -50,7 +50,7 @@ class Census:
         self.lengths = ids[order], sizes[order]
         tensor_kinds = {kind for kind in self.types if issubclass(kind, torch.Tensor)}
         tensors = [thing for thing, kind in zip(things, kinds, strict=True) if kind in tensor_kinds]
-        tensors = [tensor for tensor in tensors if tensor.grad_fn is not None]
+        tensors = [tensor for tensor in tensors if tensor.grad_fn is not None and has_numbers(tensor)]
         self.graphs = _graph_sizes(tensors, deadline)
 
 
@@ -93,6 +93,11 @@ def graph_nodes(tensor: torch.Tensor) -> int:
                 seen.add(following)
                 waiting.append(following)
     return len(seen)
+
+
+def has_numbers(tensor: torch.Tensor) -> bool:
+    """Whether ``tensor`` is more than the description of one: what torch.compile leaves behind has symbols as sizes."""
+    return all(type(size) is int for size in tensor.shape)
 
 
 def graph_key(tensor: torch.Tensor) -> tuple[str, tuple[int, ...]]:

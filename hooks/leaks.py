@@ -12,7 +12,7 @@ from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
 import torch
-from torchvitals.hooks.census import Census, Lengths, graph_key, graph_nodes, grown
+from torchvitals.hooks.census import Census, Lengths, graph_key, graph_nodes, grown, has_numbers
 from torchvitals.hooks.holders import Holder, find_holder
 from torchvitals.hooks.memory import Memory
 from torchvitals.hooks.sizes import Weigher, heaviest_leaf, type_name
@@ -138,7 +138,7 @@ class LeakHunt:
         if not rates:
             return None
         tensors = [t for t in gc.get_objects() if issubclass(type(t), torch.Tensor) and t.grad_fn is not None]
-        tensors = [tensor for tensor in tensors if graph_key(tensor) in rates]
+        tensors = [tensor for tensor in tensors if has_numbers(tensor) and graph_key(tensor) in rates]
         tensors.sort(key=graph_nodes, reverse=True)
         for tensor in tensors[:4]:
             holder = find_holder(tensor, deadline, {id(tensors)})

@@ -339,3 +339,19 @@ def test_too_few_samples_tell_nothing(samples):
     for number in range(samples):
         hunt.sample(number)
     assert hunt.report() is None
+
+
+def test_the_symbolic_tensors_of_a_compilation_are_passed_over():
+    """torch.compile leaves fake tensors with grad_fn behind; their sizes are symbols, which cannot be looked up."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
+    from torchvitals.hooks.census import Census, has_numbers
+
+    real = torch.ones(7, 3)
+    fake = FakeTensorMode(shape_env=ShapeEnv()).from_tensor(real).requires_grad_() * 2
+    census = Census(float("inf"))
+
+    assert has_numbers(real)
+    assert not has_numbers(fake)
+    assert fake.grad_fn is not None
+    assert all(type(size) is int for _, shape in census.graphs for size in shape)
