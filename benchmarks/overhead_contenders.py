@@ -1,0 +1,176 @@
+"""The ways of watching a job whose cost is compared."""
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torchvitals.hooks import Monitor, attach, sources
+
+from benchmarks.overhead_jobs import Job
+
+
+class Contender:
+    """One way of watching a job; this one does not. ``active`` surrounds a timed block, outside the clock."""
+
+    needs = ""
+    """The package it comes from."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        yield
+
+    def step(self) -> None:
+        self.job.step()
+
+    def spent_allowance(self) -> bool:
+        """Whether what it may cost at the start has been paid."""
+        return True
+
+    def close(self) -> None:
+        """Undo what was set up."""
+
+
+class Torchvitals(Contender):
+    """Ours with its default budget."""
+
+    overhead = 0.01
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self._directory = tempfile.TemporaryDirectory()
+        self.monitor: Monitor = attach(job.model, job.optimizer, directory=self._directory.name, overhead=self.overhead)
+        self.monitor._taps.remove()
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """The taps are global: they are there in our blocks and in no other."""
+        sources.install(self.monitor._taps, self.monitor.observer, self.monitor.recorder.fuse.guard)
+        self.monitor.observer.interrupted = True  # the time since our last block is not a step's
+        yield
+        self.monitor._taps.remove()
+
+    def spent_allowance(self) -> bool:
+        return self.overhead >= 1 or self.monitor.recorder.budget.tokens <= 0.01
+
+    def close(self) -> None:
+        blown = self.monitor.recorder.fuse.blown
+        self.monitor.detach()
+        self._directory.cleanup()
+        if blown:
+            raise RuntimeError(f"probes failed, so that the figures tell nothing: {', '.join(sorted(blown))}")
+
+
+class EverythingEveryStep(Torchvitals):
+    """Ours with a budget that never says no."""
+
+    overhead = 1000.0
+
+
+class Anomaly(Contender):
+    """torch.autograd.set_detect_anomaly."""
+
+    def step(self) -> None:
+        with torch.autograd.detect_anomaly(check_nan=True):
+            self.job.step()
+
+
+class NaiveHooks(Contender):
+    """What people write first: a forward hook on every leaf that reads three numbers with ``.item()``."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.seen: dict[str, tuple[float, float, float]] = {}
+        for name, module in job.inner.named_modules():
+            if not list(module.children()):
+                module.register_forward_hook(self._hook(name))
+
+    def _hook(self, name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if isinstance(output, torch.Tensor):
+                self.seen[name] = (output.mean().item(), output.std().item(), output.abs().max().item())
+
+        return hook
+
+
+class WandbWatch(Contender):
+    """``wandb.watch`` offline, with the loss logged at each step as its guide shows."""
+
+    needs = "wandb"
+    log = "all"
+    every = 100
+
+    def __init__(self, job: Job) -> None:
+        import wandb
+
+        super().__init__(job)
+        self._directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        # Its hooks log into the one global run of the process: all contenders of wandb share it.
+        settings = wandb.Settings(silent=True)
+        self._run = wandb.run or wandb.init(mode="offline", dir=self._directory.name, settings=settings)
+        self._run.watch(job.model, log=self.log, log_freq=self.every)
+
+    def step(self) -> None:
+        self._run.log({"loss": self.job.step().item()})
+
+    def close(self) -> None:
+        self._run.finish()
+        self._directory.cleanup()
+
+
+class WandbWatchEveryStep(WandbWatch):
+    """``wandb.watch`` of everything at every step."""
+
+    every = 1
+
+
+class WandbGradients(WandbWatch):
+    """``wandb.watch`` of gradients, now and then."""
+
+    log = "gradients"
+
+
+class WandbGradientsEveryStep(WandbGradients):
+    """``wandb.watch`` of gradients at every step."""
+
+    every = 1
+
+
+class Torchmortem(Contender):
+    """torchmortem's ``Autopsy`` with its defaults, called as its guide shows."""
+
+    needs = "torchmortem"
+
+    def __init__(self, job: Job) -> None:
+        from torchmortem import Autopsy
+
+        super().__init__(job)
+        logging.getLogger("torchmortem").setLevel(logging.ERROR)
+        self._autopsy = Autopsy(job.inner, optimizer=job.optimizer)
+        self._autopsy.__enter__()
+
+    def step(self) -> None:
+        self._autopsy.step(loss=self.job.step().item())
+
+    def close(self) -> None:
+        self._autopsy.__exit__(None, None, None)
+
+
+CONTENDERS: dict[str, type[Contender]] = {
+    "bare": Contender,
+    "torchvitals": Torchvitals,
+    "torchvitals, everything every step": EverythingEveryStep,
+    "wandb.watch gradients, every 100": WandbGradients,
+    "wandb.watch gradients, every step": WandbGradientsEveryStep,
+    "wandb.watch all, every 100": WandbWatch,
+    "wandb.watch all, every step": WandbWatchEveryStep,
+    "torchmortem": Torchmortem,
+    "set_detect_anomaly": Anomaly,
+    "naive .item() hooks": NaiveHooks,
+}
