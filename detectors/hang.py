@@ -13,6 +13,7 @@ LISTENERS = 2
 """Ranks besides the launcher by whose beats the silence of the others is measured; two, since one may be silent."""
 DEVICE_WAIT = "D"
 STOPPED = ("T", "t")
+RUNNABLE = "R"
 
 
 class World:
@@ -192,7 +193,10 @@ class Hang:
         state, cpu = pulse.unheard.get("state"), pulse.unheard.get("cpu_seconds")
         if state is None:
             return silence > self.silent
-        at_rest = cpu is not None and cpu < AT_REST * max(1.0, pulse.unheard.get("seconds") or 0.0)
+        share = 1.0 if cpu is None else cpu / max(1.0, pulse.unheard.get("seconds") or 0.0)
+        at_rest = share < AT_REST and state != RUNNABLE
+        if state == RUNNABLE:  # it wants to go on: on a crowded machine it has lived through its share of that time
+            silence *= min(1.0, share)
         if state in STOPPED or (at_rest and state != DEVICE_WAIT) or pulse.beat.phase in WORKING:
             return silence > max(self.least, self.factor * pulse.usual)
         return silence > self.blocked

@@ -60,6 +60,17 @@ class TestSilence:
         assert finding.evidence["silent"] == [world - 1]
         assert finding.rank == world - 1
 
+    def test_a_process_that_gets_no_processor_lives_more_slowly(self):
+        ranks = Watched(1)
+        ranks.run(20)
+        ranks.stop(phase="backward")
+        ranks.mute[0] = True
+        ranks.run(3)
+        ranks.unheard(0, state="R", cpu_seconds=0.15)  # runnable, with a twentieth of a core
+
+        assert ranks.run(40) == []
+        assert ranks.run(80) != []
+
     def test_native_code_that_computes_between_steps_has_time(self):
         ((when, _),) = silenced(2, state="R", cpu_seconds=3.0).found
         assert when <= 25
