@@ -33,10 +33,10 @@ from torchvitals.detectors.vanishing import VanishingGradient, ZeroGradient
 from torchvitals.detectors.wild_start import WildStart
 
 DETECTORS: tuple[type[Detector], ...] = (
-    BufferSpread,
     DeadReluByGradient,
     DeadReluByOutput,
-    Desync,
+    Desync,  # the first of a kind says what the kind needs
+    BufferSpread,
     Divergence,
     Drift,
     DuplicateData,

@@ -7,7 +7,11 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+from torchvitals.agent.commands_demo import known_jobs
+from torchvitals.agent.demo_judgement import misjudged, told
 from torchvitals.agent.offline import Report, diagnose_directory
+from torchvitals.agent.report import incident_object
 from torchvitals.signals.reader import Entry, RunReader
 from torchvitals.signals.records import Digest
 
@@ -41,6 +45,23 @@ def report(directory: Path) -> Report:
     """The diagnosis of the one run there is."""
     (path,) = (directory / "runs").iterdir()
     return diagnose_directory(path)
+
+
+@pytest.mark.parametrize("name", ["unsynced_forward", "bit_flip_of_two"])
+def test_rank_jobs_of_the_demo_are_judged_right(tmp_path: Path, name: str) -> None:
+    """Two of the jobs that ``torchvitals demo --more`` plays; the others take minutes."""
+    (job,) = (job for job in known_jobs() if job.name == name)
+    ours = [sys.executable, "-m", "torchvitals.agent.cli", "run", "--dir", str(tmp_path / "runs")]
+    subprocess.run(
+        [*ours, *job.command],
+        check=True,
+        capture_output=True,
+        timeout=SECONDS,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    found = report(tmp_path)
+
+    assert misjudged(job, [told(incident_object(incident)) for incident in found.incidents]) == ""
 
 
 COLLECTIVES = """
@@ -78,15 +99,15 @@ def test_a_monitored_job_issues_exactly_the_collectives_of_a_bare_one(tmp_path: 
 
     Ninety steps: digests, sums, running statistics and arrivals have all been looked at by then.
     """
-    told = {}
+    issued = {}
     for watched in (False, True):
         (line,) = (
             line for line in run(tmp_path, COLLECTIVES, 2, watched=watched).splitlines() if line.startswith("COLL")
         )
-        told[watched] = json.loads(line.removeprefix("COLLECTIVES "))
-    number, entries = told[False]
+        issued[watched] = json.loads(line.removeprefix("COLLECTIVES "))
+    number, entries = issued[False]
 
-    assert told[True] == told[False]
+    assert issued[True] == issued[False]
     assert number >= len(entries) > 99
     names = {entry.record.__class__.__name__ for entry in _entries(tmp_path)}
     assert {"Digest", "Arrivals", "Profile"} <= names

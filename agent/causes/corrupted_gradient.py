@@ -35,7 +35,8 @@ class CorruptedGradient:
         agreed = finding.evidence.get("agreed_until")
         if agreed is not None:
             found = sharing(case, int(agreed) + 1, finding.step)
-            clues.append(Clue(0.5, f"all bits were equal up to step {agreed}"))
+            equal = finding.evidence.get("agreed_at", agreed)
+            clues.append(Clue(0.5, f"all bits were equal up to step {equal}"))
             if found.steps:
                 text = f"{found.steps - found.unshared} of {found.steps} steps since then shared gradients"
                 clues.append(Clue(-2.0 if found.unshared else 0.5, text))
