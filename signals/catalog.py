@@ -33,6 +33,8 @@ SIGNALS: tuple[Signal, ...] = (
         "or as a variable of the job like `val_loss` holds it.",
     ),
     Signal("learning_rate", "1", "none", "step", "The largest learning rate of the optimizer's groups."),
+    Signal("epoch", "{epoch}", "none", "step", "As the trainer counts; sent by the callbacks of hooks/integrations."),
+    Signal("trainer_step", "{step}", "none", "step", "The step's number in the trainer's own log; sent by the same."),
     Signal("gradient_norm", "1", "none", "step", "Global 2-norm of the gradients the optimizer is about to apply."),
     Signal("gradient_norm_unclipped", "1", "none", "step", "The same before clipping; present when the job clips."),
     Signal("gradient_norm_shard", "1", "none", "step", "2-norm of this rank's part of the gradients (FSDP2)."),

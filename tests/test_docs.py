@@ -26,6 +26,7 @@ from torchvitals.signals.reader import list_runs
 ROOMS = (
     "torchvitals.signals",
     "torchvitals.hooks",
+    "torchvitals.hooks.integrations",
     "torchvitals.detectors",
     "torchvitals.agent",
     "torchvitals.agent.causes",
