@@ -10,9 +10,20 @@ DEFAULT_POINTS = 600
 MAX_POINTS = 5000
 
 _SERIES = """
-WITH chosen AS (
-  SELECT rank, optimizer, signal, step, time, value FROM scalars
-  WHERE run = $run AND signal IN (SELECT unnest($signals)) AND ($rank IS NULL OR rank = $rank)
+WITH parts AS (
+  SELECT rank, optimizer, signal, step, max(time) AS time, arg_max(value, time) AS value FROM scalars
+  WHERE run = $run AND signal IN (SELECT unnest($signals) || '_shard') GROUP BY ALL),
+wholes AS (
+  SELECT min(rank) AS rank, optimizer, regexp_replace(signal, '_shard$', '') AS signal, step, max(time) AS time,
+    sqrt(sum(value * value)) AS value
+  FROM parts GROUP BY optimizer, signal, step
+  HAVING count(*) = (SELECT max(world_size) FROM runs WHERE run = $run)),
+chosen AS (
+  SELECT rank, optimizer, signal, step, time, value FROM (
+    SELECT rank, optimizer, signal, step, time, value FROM scalars
+    WHERE run = $run AND signal IN (SELECT unnest($signals))
+    UNION ALL SELECT rank, optimizer, signal, step, time, value FROM wholes)
+  WHERE ($rank IS NULL OR rank = $rank)
     AND step >= coalesce($first, step) AND step <= coalesce($last, step)),
 bounds AS (SELECT min(step) AS low, max(step) - min(step) + 1 AS width FROM chosen)
 SELECT signal, rank, optimizer, (step - low) * least($points, width) // width AS bucket,
@@ -21,6 +32,7 @@ SELECT signal, rank, optimizer, (step - low) * least($points, width) // width AS
   arg_max(value, step) AS last, count(*) FILTER (WHERE NOT isfinite(value)) AS nonfinite
 FROM chosen, bounds GROUP BY signal, rank, optimizer, bucket ORDER BY signal, rank, optimizer, bucket
 """
+# Norms of shards are put together where every rank sent its part (agent/shards.py), and stand with the first rank.
 # NaN > 5 is true in DuckDB, hence the filters. Buckets share one step range, so ranks line up.
 
 _PROFILE = """

@@ -22,7 +22,8 @@ def with_wholes(rows: Mapping[int, Step], ranks: int) -> tuple[dict[int, Step], 
     wholes = {
         name.removesuffix(SHARD): math.hypot(*(row.values[name] for row in rows.values()))
         for name in names
-        if len(rows) == ranks and all(name in row.values for row in rows.values())
+        if len(rows) == ranks
+        and all(name in row.values and name.removesuffix(SHARD) not in row.values for row in rows.values())
     }
     if not wholes:
         return dict(rows), {}
