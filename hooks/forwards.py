@@ -66,7 +66,9 @@ class RootWatch:
         self.awaiting_backward = False
         """A training forward whose loss nobody has called backward on yet."""
         self.backward_follows = False
-        """Whether each training forward so far was followed by a backward pass, as is usual."""
+        """Whether the last backward pass followed a single training forward, as is usual: no loss is given up there."""
+        self.forwards = 0
+        """Training forwards since then, without those whose loss was given up."""
         self.compiled = type(module).__name__ == "OptimizedModule"
         self._observer = observer
         self._recorder = observer.recorder
@@ -74,15 +76,15 @@ class RootWatch:
         guard = observer.recorder.fuse.guard
         self._before = guard("forward", self._before_training)
         self._after = guard("forward", self._after_training)
-        self._answered = guard("requests", observer.evaluated)
+        self._answered = guard("requests", observer.evaluations.answered)
         self._look_at_batch = guard("batch", self._read_batch)
         self._evaluates = guard("relations", observer.relations.enter)
         self._arm_activations = guard("activations", self._install)
         self._send_activations = guard("activations", self._send)
         self._give_up = guard("abandoned", observer.origins.of_abandoned)
         self._remember = guard("replay", self.replay.remember)
-        self._glimpse = guard("replay", self.replay.glimpse)
-        self._glimpse_output = guard("replay", self.replay.glimpse_output)
+        self._glimpse = guard("replay", self.replay.glimpse.see)
+        self._glimpse_output = guard("replay", self.replay.glimpse.see_output)
         self._remember_output = guard("replay", self.replay.remember_output)
         self._training = False
         self._carried: dict[int, torch.UntypedStorage] = {}
@@ -165,12 +167,15 @@ class RootWatch:
     def _before_counted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.awaiting_backward:
             self._expect_backward()
-        self.awaiting_backward = True
-        self._glimpse(args, kwargs)
+        else:
+            self.forwards += 1
+            self.awaiting_backward = True
+        self._glimpse(self.replay.device, args, kwargs)
 
     def _expect_backward(self) -> None:
         if self.awaiting_backward and self.backward_follows:
             self._give_up(sys._getframe())
+        self.forwards += 1
         self.awaiting_backward = True
 
     def _before_training(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -37,6 +37,15 @@ def tripwire(parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     return ([p for p in trained if p.numel() <= TRIPWIRE_NUMEL] or trained)[:TRIPWIRE_TENSORS]
 
 
+def plain(tripwire: list[torch.Tensor]) -> torch.Tensor | None:
+    """The parameter of ``tripwire`` if its gradient is read by one kernel and without waiting."""
+    wire = next(iter(tripwire), None)
+    gradient = wire.grad if wire is not None else None
+    if type(gradient) is not torch.Tensor or not gradient.is_cpu or gradient.layout is not torch.strided:
+        return None
+    return wire if gradient.dtype in (torch.float32, torch.float64) else None
+
+
 def on_host(tensor: torch.Tensor) -> bool:
     """Whether reading ``tensor`` waits for nobody."""
     return tensor.device.type == "cpu"

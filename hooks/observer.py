@@ -1,7 +1,6 @@
 """All probes of one process, wired: what is watched, what is pending, and who is asked when something trips."""
 
 import sys
-import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,11 +14,13 @@ from torchvitals.hooks.clipping import Clipping
 from torchvitals.hooks.collectives import Collectives
 from torchvitals.hooks.compilation import Compilation
 from torchvitals.hooks.counted import CountedSteps
+from torchvitals.hooks.evaluations import Evaluations
 from torchvitals.hooks.exits import Exits
-from torchvitals.hooks.facts import describe_loader, describe_optimizer
+from torchvitals.hooks.facts import describe_optimizer
 from torchvitals.hooks.fingerprints import Fingerprints
 from torchvitals.hooks.forwards import RootWatch
 from torchvitals.hooks.leak_watch import LeakWatch
+from torchvitals.hooks.loading import Loading
 from torchvitals.hooks.losses import Losses, sum_of
 from torchvitals.hooks.memory import Memory
 from torchvitals.hooks.naming import Naming
@@ -30,7 +31,6 @@ from torchvitals.hooks.pending import Pending
 from torchvitals.hooks.rank_probes import RankProbes
 from torchvitals.hooks.recorder import Recorder
 from torchvitals.hooks.relations import Relations
-from torchvitals.hooks.serving import QUIET_WHERE_TRAINED, Service
 from torchvitals.hooks.unseen import Unseen
 from torchvitals.hooks.validation import ValidationLoss, tell_validation
 from torchvitals.hooks.worker_stacks import WorkerStacks
@@ -61,8 +61,6 @@ class Observer:
         self.roots: list[RootWatch] = []
         self.naming = Naming()
         self.digests = Fingerprints(recorder)
-        self.interrupted = False
-        """An evaluation ran since the last step."""
         self.will_train = False
         """Whether an optimizer has been made: a forward without gradients is an evaluation then."""
         guard = recorder.fuse.guard
@@ -70,17 +68,16 @@ class Observer:
         self.origins = Origins(self)
         self.relations = Relations(self)
         self.validation = ValidationLoss()
+        self.loading = Loading(self)
+        self.evaluations = Evaluations(self)
         self.beat = Heartbeat(recorder, collectives=self.collectives, workers=WorkerStacks(), guard=guard)
         self.exits = Exits(self._leaving, lambda: recorder.step, ending=guard("abandoned", self.origins.of_abandoned))
-        self._services: dict[int, Service] = {}
         self._by_id: dict[int, OptimizerWatch] = {}
         self._hunt = guard("leaks", self.leaks.step)
         self._tell_orphans = guard("orphans", tell_orphans)
-        self._validates = guard("validation", self.validation.evaluated)
         self._tell_validation = guard("validation", tell_validation)
         self.ranks = RankProbes(recorder)
         self._close_digests = guard("digests", self.digests.close)
-        self._relate = guard("relations", self.relations.evaluated)
 
     # -- what is watched --------------------------------------------------------------------------
 
@@ -106,7 +103,7 @@ class Observer:
             return watch
         if not self.optimizers:
             self.recorder.step = 0  # what was answered before, to try the model out, is forgotten
-            self._services.clear()
+            self.evaluations.forget()
         self.will_train = True
         watch = OptimizerWatch(optimizer, len(self.optimizers), self)
         self.optimizers.append(watch)
@@ -138,7 +135,7 @@ class Observer:
 
     def before_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Optimizer pre-hook."""
-        if self._evaluations:
+        if self.evaluations.forwards:
             self._tell_validation(self)
         watch = self._by_id.get(id(optimizer))
         if watch is None or watch.optimizer() is not optimizer:
@@ -168,10 +165,9 @@ class Observer:
 
     def step_closed(self, watch: OptimizerWatch) -> None:
         """``watch`` has closed a step: what happens between steps happens now."""
-        self.interrupted = False
         for root in self.roots:
             root.replay.forget()
-        self._end_evaluation()
+        self.evaluations.ended()
         if watch.index == 0:
             if watch.step == 1:
                 self.first_step()
@@ -210,23 +206,16 @@ class Observer:
         """``watch`` has counted a step."""
         for root in self.roots:
             root.replay.forget()
-        if self._evaluations:
-            self._end_evaluation()
+        self.evaluations.paused()
         if watch.index == 0:
             self.recorder.step = watch.step
             self.counted.left -= 1
-
-    def _end_evaluation(self) -> None:
-        for service in self._services.values():
-            service.flush()
-        self._services.clear()
-        self._evaluations = 0
 
     def first_step(self) -> None:
         """The job trains: describe its optimizers, start the heart beat, look for replicas."""
         optimizers = [optimizer for watch in self.optimizers if (optimizer := watch.optimizer())]
         self.recorder.learn(optimizers=[describe_optimizer(optimizer) for optimizer in optimizers])
-        self.recorder.learn(**self._unoptimized())
+        self.recorder.learn(**self.relations.held())
         self.digests.begin(self.naming.models, sharded=self.naming.sharded)
         if self.digests.compared:
             self.ranks.begin(self.naming.models)
@@ -236,41 +225,7 @@ class Observer:
         if self.first_step_over is not None:
             self.first_step_over()
 
-    def _unoptimized(self) -> dict[str, Any]:
-        """Relations between what was trained and what the optimizers hold."""
-        held = {id(p) for watch in self.optimizers for p in watch.parameters}
-        # `is not None`: a compiled module without `__len__` raises when it is asked whether it is true
-        trained = [m for root in self.roots if root.training_calls and (m := root.module()) is not None]
-        if not trained:
-            return {}
-        wanted = {id(p): p for module in trained for p in module.parameters() if p.requires_grad}
-        self.pending.scalars["parameters_not_optimized"] = float(len(wanted.keys() - held))
-        # what has a gradient takes part in training, though the forward of its module has not been seen yet
-        idle = {id(p) for watch in self.optimizers for p in watch.parameters if p.grad is None}
-        self.pending.scalars["optimizer_extra_parameters"] = float(len(idle - wanted.keys()))
-        return {"optimized_share": len(wanted.keys() & held) / max(1, len(wanted))}
-
     # -- the batch --------------------------------------------------------------------------------
-
-    def batch_loaded(self, iterator: Any, seconds: float, *, ended: bool) -> None:
-        """A data loader's iterator answered after ``seconds``; its first answer includes starting workers."""
-        self.recorder.phase = "idle"
-        if ended:
-            return
-        self.pending.loader_batches += 1
-        if self._last_iterator is not None and self._last_iterator() is iterator:
-            if not self.counted.left:
-                self.recorder.spent["data"] += seconds
-            return
-        self._last_iterator = weakref.ref(iterator)
-        loader = describe_loader(iterator)
-        self._loads_stored = loader["sampler"] != "_InfiniteConstantSampler"  # that of an IterableDataset: a stream
-        self.recorder.learn(loader=loader)
-
-    _last_iterator: "weakref.ref[Any] | None" = None
-    _loads_stored = False
-    _evaluations = 0
-    """Forwards without gradients since the last step of a job that trains."""
 
     def look_at_batch(self) -> dict[str, float]:
         """The range of the batch of the step that ends."""
@@ -289,27 +244,6 @@ class Observer:
             self.optimizers[0].abandoned(optimizer)
 
     # -- forwards ---------------------------------------------------------------------------------
-
-    def evaluated(self, root: RootWatch, args: tuple[Any, ...], kwargs: Any, output: Any, seconds: float) -> None:
-        """A root was called without gradients, or in evaluation mode: an evaluation, or a request."""
-        self.interrupted = True
-        self._relate(root.module(), output)
-        self._validates(root.module(), output)
-        fed = self.pending.loader_batches > 0
-        if self.will_train:
-            # Nothing is kept of an evaluation, a teacher or a policy at play: there is one in every step of some jobs.
-            self._evaluations += 1
-            if fed or self._evaluations <= QUIET_WHERE_TRAINED:
-                return
-        service = self._services.get(id(root))
-        if service is None:
-            name, before = type(root.module()).__name__, max(0, self._evaluations - 1)
-            stored = fed and self._loads_stored
-            service = Service(name, self.recorder, len(self._services), before=before, stored=stored)
-            self._services[id(root)] = service
-        service.request(args, kwargs, output, seconds)
-        if not self.optimizers:
-            self.recorder.step = service.requests
 
     def saw_batch(self, tensor: torch.Tensor) -> None:
         """The first tensor of a training batch."""
@@ -337,8 +271,7 @@ class Observer:
         self.ranks.close()
         self._close_digests(self.optimizers)
         self._write_last_words()
-        for service in self._services.values():
-            service.flush()
+        self.evaluations.flush()
         self.beat.stop()
         self.memory.close()
 

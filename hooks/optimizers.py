@@ -6,24 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import Optimizer
-from torchvitals.hooks import clipping, gradients, readback, replica_groups
-from torchvitals.hooks.headroom import Headroom
-from torchvitals.hooks.load import MachineLoad
-from torchvitals.hooks.profiles import GradientProfile
+from torchvitals.hooks import clipping, gradients, readback
+from torchvitals.hooks.gradient_sampling import GradientSampling
+from torchvitals.hooks.process_vitals import ProcessVitals
 from torchvitals.hooks.shards import shard_norm
 from torchvitals.hooks.suspicion import Suspicion
 from torchvitals.hooks.weight_sums import WeightSums
-from torchvitals.signals.records import Axis, Profile, pack_floats
 
 if TYPE_CHECKING:
     from torchvitals.hooks.forwards import RootWatch
     from torchvitals.hooks.observer import Observer
-
-NAMELESS = "parameter[{}]"
-
-
-RSS_EVERY = 4
-"""Steps between readings of resident memory in a job whose steps are too short to pay for each."""
 
 
 class OptimizerWatch:
@@ -52,7 +44,8 @@ class OptimizerWatch:
         self.axis = f"parameter:{index}"
         self._observer = observer
         self._recorder = observer.recorder
-        self._profile: GradientProfile | None = None
+        self._sampling = GradientSampling(self, observer)
+        self._process = ProcessVitals(observer)
         self._suspicion = Suspicion()
         self._suspicious = False
         self._bounds = self._suspicion.bounds()
@@ -60,15 +53,8 @@ class OptimizerWatch:
         self._wire: torch.Tensor | None = None
         """The parameter whose gradient is read in counted steps; ``None`` where reading it costs more."""
         guard = observer.recorder.fuse.guard
-        self._device_memory = guard("memory", observer.memory.device)
-        self._resident = guard("memory", observer.memory.rss_bytes)
-        self._mapped = guard("memory", observer.memory.mapped_bytes)
-        self._load = guard("load", MachineLoad().fresh)
-        self._headroom = guard("memory", Headroom().fresh)
         self._relations_before = guard("relations", observer.relations.before)
         self._relations_after = guard("relations", observer.relations.after)
-        self._start_sample = guard("profile", self._sample)
-        self._finish_sample = guard("profile", self._send_profile)
         self._take_digests = guard("digests", observer.digests.after)
         self._sums = WeightSums()
         self._sum_weights = guard("sums", self._take_sum)
@@ -80,9 +66,6 @@ class OptimizerWatch:
         self._steps_counted = 0
         self._scalars: dict[str, torch.Tensor | float] = {}
         self._arriving: tuple[int, float, dict[str, float], readback.Arriving] | None = None
-        self._profiling = False
-        self._facts: dict[str, Any] = {}
-        self._sample_cost = 0.0
         self.refresh()
 
     def refresh(self) -> None:
@@ -92,7 +75,7 @@ class OptimizerWatch:
             return
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.tripwire = gradients.tripwire(self._observer.naming.in_model_order(self.parameters))
-        self._profile = None
+        self._sampling.renew()
 
     # -- the step ---------------------------------------------------------------------------------
 
@@ -129,8 +112,7 @@ class OptimizerWatch:
             self._scalars = {}
             self._close(optimizer, now, skipped=True)
             return
-        if self._profiling and self._profile is not None:
-            self._finish_sample(self._profile)
+        self._sampling.finish()
         self._take_digests(self, optimizer)
         if self._observer.digests.compared:
             self._sum_weights()
@@ -146,13 +128,13 @@ class OptimizerWatch:
     def skipped(self, optimizer: Optimizer) -> None:
         """The loss scaler found an overflow and did not step: an attempt of its own, nothing applied."""
         self._scalars = {}
-        self._profiling = False
+        self._sampling.drop()
         self._close(optimizer, time.perf_counter(), skipped=True)
 
     def abandoned(self, optimizer: Optimizer) -> None:
         """The job computed a loss and gave it up: an attempt of its own, nothing applied."""
         self._scalars = {}
-        self._profiling = False
+        self._sampling.drop()
         self._close(optimizer, time.perf_counter(), skipped=False)
 
     def flush(self) -> None:
@@ -182,7 +164,7 @@ class OptimizerWatch:
             self._read_norm(scale)
             self._check_finite(found)
             if self.sampled:
-                self._start_sample(scale, applied)
+                self._scalars |= self._sampling.begin(scale, applied=applied)
 
     def _read_tripwire(self, scale: torch.Tensor | None) -> None:
         norm = gradients.global_norm(gradients.gradients(self.tripwire))
@@ -207,7 +189,7 @@ class OptimizerWatch:
             self._scalars[name] = gradients.unscaled(norm, scale)
         wanted = sum(p.requires_grad for p in self.parameters)
         self._scalars["parameters_without_gradient"] = float(max(0, wanted - len(found)))
-        self._scalars |= self._device_memory() or {}
+        self._scalars |= self._process.device_memory() or {}
         budget.done("norm", self.step, time.perf_counter() - began, self.index)
 
     def _check_finite(self, found_inf: torch.Tensor | None) -> None:
@@ -219,30 +201,6 @@ class OptimizerWatch:
             if value is not None and not _finite(float(value)) and not (found_inf is not None and _truthy(found_inf)):
                 self._observer.origins.of_gradients(self)
                 return
-
-    def _sample(self, scale: torch.Tensor | None, applied: bool) -> None:
-        began = time.perf_counter()
-        if self._profile is None:
-            self._profile = self._make_profile()
-        self._scalars["sampling_interval"] = float(self._recorder.budget.interval("sample", self.step, self.index))
-        self._facts = self._profile.before(scale, applied=applied)
-        self._profiling = True
-        self._sample_cost = time.perf_counter() - began
-
-    def _make_profile(self) -> GradientProfile:
-        names = self._observer.naming.names_of(self.parameters)
-        kinds = self._observer.naming.kinds_of(self.parameters)
-        held = replica_groups.replicas(self.parameters, self._observer.naming.models)
-        self._recorder.write(Axis(self.axis, "parameter", names, {"kinds": kinds, "replicas": held}))
-        return GradientProfile(names, self.parameters, dict(zip(names, kinds, strict=True)))
-
-    def _send_profile(self, profile: GradientProfile) -> None:
-        began = time.perf_counter()
-        self._profiling = False
-        values = {**self._facts, **profile.after()}
-        packed = {name: pack_floats(value) for name, value in values.items()}
-        self._recorder.write(Profile(self.step, self._recorder.clock(), self.axis, packed, self.index))
-        self._recorder.budget.done("sample", self.step, self._sample_cost + time.perf_counter() - began, self.index)
 
     def _take_sum(self) -> None:
         """One number that dates what the digests find; see hooks/weight_sums.py."""
@@ -257,8 +215,7 @@ class OptimizerWatch:
 
     def declare(self) -> None:
         """Name the entries of the parameter axis, once, before a record refers to it."""
-        if self._profile is None:
-            self._profile = self._make_profile()
+        self._sampling.declared()
 
     def _close(self, optimizer: Optimizer, now: float, *, skipped: bool) -> None:
         scalars: dict[str, torch.Tensor | float] = dict(self._scalars)
@@ -272,29 +229,20 @@ class OptimizerWatch:
         self.step += 1
         if self.index == 0:
             self._recorder.step = self.step
-        interrupted = self._observer.interrupted
+        interrupted = self._observer.evaluations.interrupted
         self._observer.step_closed(self)
         self._settle(now, interrupted=interrupted)
 
     def _add_timing(self, scalars: dict[str, torch.Tensor | float], now: float) -> None:
         spent = self._recorder.spent
-        if self._ended and not self._observer.interrupted:
+        if self._ended and not self._observer.evaluations.interrupted:
             scalars["step_seconds"] = now - self._ended
             for phase in ("data", "forward", "backward", "optimizer"):
                 if spent[phase]:
                     scalars[f"{phase}_seconds"] = spent[phase]
-        if self.step % RSS_EVERY == 0 or self._steps_counted or not self._recorder.budget.in_debt:
-            rss = self._resident()
-            if rss is not None:
-                scalars["rss_bytes"] = float(rss)
-            mapped = self._mapped()
-            if mapped is not None:
-                scalars["mapped_bytes"] = float(mapped)
-        load = self._load()
-        if load is not None:
-            scalars["machine_load"] = load
-            scalars |= self._headroom() or {}
-        scalars["overhead_ratio"] = self._recorder.budget.ratio
+        budget = self._recorder.budget
+        scalars |= self._process.read(self.step, in_debt=budget.in_debt and not self._steps_counted)
+        scalars["overhead_ratio"] = budget.ratio
 
     def _write(self, scalars: dict[str, torch.Tensor | float]) -> None:
         self.flush()
@@ -319,21 +267,12 @@ class OptimizerWatch:
         self._ended = self._watched = ended
         self._steps_counted = 0
         if not self._suspicious:
-            self._wire = _plain(self.tripwire)
+            self._wire = gradients.plain(self.tripwire)
             if self.index == 0:
                 self._observer.count_next(recorder.budget.steps_to_count())
         self.sampled = self._suspicious or recorder.budget.wants("sample", self.step, self.index)
         self.looks_inside = self._suspicious or recorder.budget.wants("activations", self.step, self.index)
         recorder.phase = "idle"
-
-
-def _plain(tripwire: list[torch.Tensor]) -> torch.Tensor | None:
-    """The parameter of ``tripwire`` if its gradient is read by one kernel and without waiting."""
-    wire = next(iter(tripwire), None)
-    gradient = wire.grad if wire is not None else None
-    if type(gradient) is not torch.Tensor or not gradient.is_cpu or gradient.layout is not torch.strided:
-        return None
-    return wire if gradient.dtype in (torch.float32, torch.float64) else None
 
 
 def _learning_rate(optimizer: Optimizer) -> torch.Tensor | float:

@@ -55,6 +55,22 @@ class Relations:
         made = guard("relations", lambda _result, args, _kwargs: self._made.add(args[0]))
         taps.wrap(Optimizer, "__init__", None, made)
 
+    def held(self) -> dict[str, Any]:
+        """The share of what was trained that the optimizers hold; what either side lacks goes to the step."""
+        observer = self._observer
+        held = {id(p) for watch in observer.optimizers for p in watch.parameters}
+        # `is not None`: a compiled module without `__len__` raises when it is asked whether it is true
+        trained = [m for root in observer.roots if root.training_calls and (m := root.module()) is not None]
+        if not trained:
+            return {}
+        wanted = {id(p): p for module in trained for p in module.parameters() if p.requires_grad}
+        scalars = observer.pending.scalars
+        scalars["parameters_not_optimized"] = float(len(wanted.keys() - held))
+        # what has a gradient takes part in training, though the forward of its module has not been seen yet
+        idle = {id(p) for watch in observer.optimizers for p in watch.parameters if p.grad is None}
+        scalars["optimizer_extra_parameters"] = float(len(idle - wanted.keys()))
+        return {"optimized_share": len(wanted.keys() & held) / max(1, len(wanted))}
+
     def loss_seen(self, loss: Any) -> None:
         """``backward`` of ``loss`` is about to run: its graph is whole."""
         if self._graphs_left <= 0 or not isinstance(loss, torch.Tensor) or loss.grad_fn is None:

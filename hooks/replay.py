@@ -9,7 +9,7 @@ import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -17,11 +17,13 @@ import torch
 from torch.autograd import backward as run_backward  # imported before anybody taps it
 from torch.nn import Module
 from torchvitals.hooks.births import Birth, Births, kind_of
-from torchvitals.hooks.calls import Call, Surroundings, surroundings_of
+from torchvitals.hooks.calls import Call
 from torchvitals.hooks.expression import LossExpression
+from torchvitals.hooks.glimpse import Glimpse
 from torchvitals.hooks.job_tensors import inputs_finite, living_loss
 from torchvitals.hooks.nested import tensors
 from torchvitals.hooks.operation_line import nearest, operation_line
+from torchvitals.hooks.refusal import refusal
 from torchvitals.hooks.sandbox import sandbox
 from torchvitals.hooks.source import Line, user_frames
 from torchvitals.hooks.verdict import Origin, Scene, tell
@@ -58,9 +60,9 @@ class Replay:
         self._largest_gradient = largest_gradient
         self._probe: weakref.ref[torch.Tensor] | None = None
         self._probe_version = -1
-        self._device = torch.device("cpu")
-        self._glimpse: tuple[tuple[Any, ...], dict[str, Any], Surroundings] | None = None
-        self._glimpsed: tuple[weakref.ref[torch.Tensor], int] | None = None
+        self.device = torch.device("cpu")
+        self.glimpse = Glimpse()
+        """The last forward of a step that is only counted."""
         _replays.add(self)
 
     # -- every forward ----------------------------------------------------------------------------
@@ -74,7 +76,7 @@ class Replay:
             if probe is None:
                 return
             self._probe = weakref.ref(probe)
-            self._device = probe.device
+            self.device = probe.device
         if probe._version != self._probe_version:  # an optimizer has written to it: what came before is over
             self._probe_version = probe._version
             self._calls.clear()
@@ -87,28 +89,13 @@ class Replay:
         elif self._calls:
             self._calls[-1].returned(output)
 
-    def glimpse(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """As :meth:`remember`, at a third of its price: only of the last forward, and no gradients will be kept."""
-        self._glimpse = (args, kwargs, surroundings_of(self._device))
-        self._glimpsed = None
-
-    def glimpse_output(self, output: Any) -> None:
-        """The call glimpsed last has returned ``output``."""
-        if isinstance(output, torch.Tensor) and output.grad_fn is not None:
-            self._glimpsed = weakref.ref(output), output.grad_fn._sequence_nr()
-
     def recall(self) -> None:
         """Something is wrong, or watched again: make what was glimpsed a call that can be run again."""
-        glimpse, self._glimpse = self._glimpse, None
         probe = self._probe() if self._probe is not None else None
-        if glimpse is None or probe is None:
-            return
-        args, kwargs, surroundings = glimpse
-        call = Call(probe, args, kwargs, self._largest_gradient, surroundings)
-        reference, sequence = self._glimpsed or (None, -1)
-        call.returned_before(reference() if reference is not None else None, sequence)
-        self._probe_version = probe._version
-        self._calls.append(call)
+        call = self.glimpse.take(probe, self._largest_gradient) if probe is not None else None
+        if probe is not None and call is not None:
+            self._probe_version = probe._version
+            self._calls.append(call)
 
     @property
     def last_inputs(self) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
@@ -122,7 +109,7 @@ class Replay:
 
     def forget(self) -> None:
         """Let go of all inputs and gradients."""
-        self._glimpse = None
+        self.glimpse.forget()
         self._calls.clear()
 
     # -- when something is not finite -------------------------------------------------------------
@@ -277,36 +264,6 @@ def _marked() -> Iterator[None]:
             yield
     finally:
         _running = False
-
-
-def refusal(module: Module) -> str:
-    """Why ``module`` must not be run again; empty if it may be."""
-    for name, child in module.named_modules():
-        for predicate, reason in _REFUSALS:
-            if predicate(child, name):
-                return reason
-        if any(type(p).__name__ == "DTensor" for p in child._parameters.values()):
-            return "the parameters are sharded: running the model again would communicate"
-    return ""
-
-
-_Predicate = Callable[[Module, str], bool]
-_REFUSALS: tuple[tuple[_Predicate, str], ...] = (
-    (lambda m, _: isinstance(m, torch.jit.ScriptModule), "the model is a TorchScript module"),
-    (
-        lambda m, _: type(m).__name__ == "OptimizedModule" or m._compiled_call_impl is not None,
-        "the model is compiled: its operations do not exist one by one",
-    ),
-    (
-        lambda m, _: isinstance(m, torch.nn.SyncBatchNorm) and torch.distributed.is_initialized(),
-        "the model holds a SyncBatchNorm, which communicates",
-    ),
-    (
-        lambda m, _: type(m).__name__ in ("DistributedDataParallel", "FullyShardedDataParallel"),
-        "a part of the model communicates by itself",
-    ),
-    (lambda m, _: isinstance(m, torch.nn.modules.lazy.LazyModuleMixin), "the model has lazy parameters"),
-)
 
 
 def _inner(module: Module) -> Module:

@@ -114,7 +114,7 @@ def _tap_loader(taps: Taps, observer: Observer, guard: Guard) -> None:
 
     def arrived(result: Any, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         ended = isinstance(result, StopIteration)
-        observer.batch_loaded(args[0], time.perf_counter() - began, ended=ended)
+        observer.loading.arrived(args[0], time.perf_counter() - began, ended=ended)
         if not ended:
             observer.digests.loaded(result, observer.recorder.step)
             look_at_workers(args[0], result)

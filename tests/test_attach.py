@@ -205,7 +205,7 @@ def test_a_teacher_in_every_step_leaves_nothing_behind(tmp_path: Path) -> None:
             optimizer.zero_grad()
             loss = (model(torch.randn(4, 6)) - target).pow(2).mean()
             loss.backward()
-            assert not monitor.observer._services
+            assert not monitor.observer.evaluations._services
             optimizer.step()
 
 

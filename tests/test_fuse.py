@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from torchvitals.hooks import attach
-from torchvitals.hooks.observer import Observer
+from torchvitals.hooks.evaluations import Evaluations
 from torchvitals.hooks.serving import Service
 
 
-@pytest.mark.parametrize(("owner", "method"), [(Service, "__init__"), (Service, "request"), (Observer, "evaluated")])
+@pytest.mark.parametrize(("owner", "method"), [(Service, "__init__"), (Service, "request"), (Evaluations, "answered")])
 def test_a_service_answers_when_the_record_of_its_requests_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, owner: type, method: str
 ) -> None:

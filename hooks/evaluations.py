@@ -1,0 +1,68 @@
+"""Forwards that do not train: an evaluation between steps, or the requests of a service."""
+
+from typing import TYPE_CHECKING, Any
+
+from torchvitals.hooks.serving import QUIET_WHERE_TRAINED, Service
+
+if TYPE_CHECKING:
+    from torchvitals.hooks.forwards import RootWatch
+    from torchvitals.hooks.observer import Observer
+
+
+class Evaluations:
+    """What is answered between two training steps, and in a process that never trains."""
+
+    def __init__(self, observer: "Observer") -> None:
+        self._observer = observer
+        self._recorder = observer.recorder
+        self.interrupted = False
+        """An evaluation ran since the last watched step."""
+        self._services: dict[int, Service] = {}
+        self.forwards = 0
+        """Forwards without gradients since the last step of a job that trains."""
+        guard = observer.recorder.fuse.guard
+        self._relate = guard("relations", observer.relations.evaluated)
+        self._validates = guard("validation", observer.validation.evaluated)
+
+    def answered(self, root: "RootWatch", args: tuple[Any, ...], kwargs: Any, output: Any, seconds: float) -> None:
+        """A root was called without gradients, or in evaluation mode: an evaluation, or a request."""
+        observer = self._observer
+        self.interrupted = True
+        self._relate(root.module(), output)
+        self._validates(root.module(), output)
+        fed = observer.pending.loader_batches > 0
+        if observer.will_train:
+            # Nothing is kept of an evaluation, a teacher or a policy at play: there is one in every step of some jobs.
+            self.forwards += 1
+            if fed or self.forwards <= QUIET_WHERE_TRAINED:
+                return
+        service = self._services.get(id(root))
+        if service is None:
+            name, before = type(root.module()).__name__, max(0, self.forwards - 1)
+            stored = fed and observer.loading.stored
+            service = Service(name, self._recorder, len(self._services), before=before, stored=stored)
+            self._services[id(root)] = service
+        service.request(args, kwargs, output, seconds)
+        if not observer.optimizers:
+            self._recorder.step = service.requests
+
+    def paused(self) -> None:
+        """A step was counted: what follows is another evaluation."""
+        if self.forwards:
+            self.flush()
+            self.forget()
+
+    def ended(self) -> None:
+        """A watched step was closed."""
+        self.interrupted = False
+        self.paused()
+
+    def flush(self) -> None:
+        """Write what waits for a full window."""
+        for service in self._services.values():
+            service.flush()
+
+    def forget(self) -> None:
+        """What was answered so far was no service of this process."""
+        self._services.clear()
+        self.forwards = 0

@@ -1,0 +1,71 @@
+"""The gradient profile of one optimizer at its sampled steps: begun before the update is applied, sent after it."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torchvitals.hooks import replica_groups
+from torchvitals.hooks.profiles import GradientProfile
+from torchvitals.signals.records import Axis, Profile, pack_floats
+
+if TYPE_CHECKING:
+    from torchvitals.hooks.observer import Observer
+    from torchvitals.hooks.optimizers import OptimizerWatch
+
+
+class GradientSampling:
+    """Profiles the parameters of ``watch`` when told to."""
+
+    def __init__(self, watch: "OptimizerWatch", observer: "Observer") -> None:
+        self._watch = watch
+        self._naming = observer.naming
+        self._recorder = observer.recorder
+        self._profile: GradientProfile | None = None
+        self._facts: dict[str, Any] = {}
+        self._cost = 0.0
+        self._running = False
+        self._start = observer.recorder.fuse.guard("profile", self._begin)
+        self._finish = observer.recorder.fuse.guard("profile", self._send)
+
+    def renew(self) -> None:
+        """The parameters are others now."""
+        self._profile = None
+
+    def drop(self) -> None:
+        """The step that was begun is not applied."""
+        self._running = False
+
+    def begin(self, scale: torch.Tensor | None, *, applied: bool) -> dict[str, float]:
+        """Before the step, or, with a closure, when it has been ``applied``. What the step record should say of it."""
+        return self._start(scale, applied) or {}
+
+    def finish(self) -> None:
+        """The step has been applied: write the profile, if one was begun."""
+        if self._running:
+            self._finish(self.declared())
+
+    def declared(self) -> GradientProfile:
+        """The profile; the entries of the parameter axis are named before any record refers to them."""
+        if self._profile is None:
+            parameters = self._watch.parameters
+            names, kinds = self._naming.names_of(parameters), self._naming.kinds_of(parameters)
+            held = replica_groups.replicas(parameters, self._naming.models)
+            self._recorder.write(Axis(self._watch.axis, "parameter", names, {"kinds": kinds, "replicas": held}))
+            self._profile = GradientProfile(names, parameters, dict(zip(names, kinds, strict=True)))
+        return self._profile
+
+    def _begin(self, scale: torch.Tensor | None, applied: bool) -> dict[str, float]:
+        began = time.perf_counter()
+        interval = self._recorder.budget.interval("sample", self._watch.step, self._watch.index)
+        self._facts = self.declared().before(scale, applied=applied)
+        self._running = True
+        self._cost = time.perf_counter() - began
+        return {"sampling_interval": float(interval)}
+
+    def _send(self, profile: GradientProfile) -> None:
+        began = time.perf_counter()
+        self._running = False
+        watch, recorder = self._watch, self._recorder
+        packed = {name: pack_floats(value) for name, value in {**self._facts, **profile.after()}.items()}
+        recorder.write(Profile(watch.step, recorder.clock(), watch.axis, packed, watch.index))
+        recorder.budget.done("sample", watch.step, self._cost + time.perf_counter() - began, watch.index)
