@@ -60,8 +60,9 @@ class Losses:
 
     def _followed(self) -> None:
         for watched in self._observer.roots:
-            watched.backward_follows = watched.awaiting_backward
+            watched.backward_follows = watched.awaiting_backward and watched.forwards == 1
             watched.awaiting_backward = False
+            watched.forwards = 0
 
     def scaled(self, unscaled: Any, scaled: Any) -> None:
         """The loss scaler multiplied ``unscaled``: remember which root belongs to which loss."""

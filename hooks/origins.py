@@ -62,6 +62,8 @@ class Origins:
         if loss is None:
             self._ask(lambda root: root.replay.output_origin() if root in waiting else None)
         elif loss.device.type == "cpu" and not bool(torch.isfinite(loss.detach())):
+            for root in waiting:
+                root.forwards = 0
             self._ask(lambda root: root.replay.loss_origin(loss, frames=frames) if root in waiting else None)
             self._observer.abandon(loss.detach())
 

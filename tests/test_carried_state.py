@@ -1,4 +1,4 @@
-"""A state that the model is given back is no part of the batch; a critic frozen for a moment keeps its trip-wire."""
+"""What a loop does beside the usual: a state given back, a critic frozen for a moment, two forwards to one backward."""
 
 import torch
 from torch import nn
@@ -43,3 +43,18 @@ def test_parameters_that_are_all_frozen_for_a_moment_are_watched_all_the_same():
     watched = gradients.tripwire(list(critic.parameters()))
     critic.requires_grad_(False)
     assert [id(p) for p in gradients.tripwire(list(critic.parameters()))] == [id(p) for p in watched]
+
+
+def test_two_forwards_for_one_backward_give_up_no_loss(tmp_path):
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    with attach(model, optimizer, directory=tmp_path):
+        for step in range(40):
+            x = torch.randn(4, 3)
+            loss = model(x).pow(2).mean()
+            if step >= 10:  # a term of consistency joins late, and it breaks the job
+                loss = loss * (float("nan") if step >= 12 else 1.0) + model(x + 0.1).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert max(recorded(tmp_path)) == 39
