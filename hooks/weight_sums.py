@@ -50,17 +50,20 @@ class WeightSums:
 
     def of(self, parameters: Sequence[Tensor], step: int) -> Tensor | float | None:
         """The number of ``step``, ``None`` when this is not one of its steps or the weights cannot be read."""
-        began = time.perf_counter()
+        now = time.perf_counter()
         if self._last:
-            self._step_seconds = _smoothed(self._step_seconds, began - self._last)
-        self._last = began
+            self._step_seconds = _smoothed(self._step_seconds, now - self._last)
+        self._last = now
         if step % self.every:
             return None
+        began = time.thread_time()  # of this thread alone: on a busy machine a sum may be interrupted for 10 ms
         tensors = [local(parameter.detach()) for parameter in parameters]
         if not tensors:
             return None
+        known = self._memory
         number = self._on_host(tensors) if tensors[0].device.type == "cpu" else _on_device(tensors)
-        self._settle(time.perf_counter() - began, tensors[0])
+        if self._memory is known:  # the first one, which looks for the memory, is no measure
+            self._settle(time.thread_time() - began, tensors)
         return number
 
     def _on_host(self, tensors: Sequence[Tensor]) -> float | None:
@@ -69,10 +72,10 @@ class WeightSums:
             self._memory = Memory(tensors) if self._readable else None
         return self._memory.sum() if self._memory is not None else None
 
-    def _settle(self, seconds: float, tensor: Tensor) -> None:
+    def _settle(self, seconds: float, tensors: Sequence[Tensor]) -> None:
         """Learn what a sum costs and how far apart the next ones must be."""
-        if tensor.device.type != "cpu":
-            seconds += tensor.nbytes / DEVICE_BYTES_PER_SECOND
+        if tensors[0].device.type != "cpu":
+            seconds += sum(tensor.nbytes for tensor in tensors) / DEVICE_BYTES_PER_SECOND
         self._cost = _smoothed(self._cost, seconds)
         if self._step_seconds:
             wanted = self._cost / (self._share * self._step_seconds)
