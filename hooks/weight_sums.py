@@ -79,7 +79,8 @@ class WeightSums:
         self._cost = _smoothed(self._cost, seconds)
         if self._step_seconds:
             wanted = self._cost / (self._share * self._step_seconds)
-            self.every = min(SPARSEST, 1 << max(0, int(np.ceil(np.log2(max(wanted, 1.0))))))
+            every = 1 << max(0, int(np.ceil(np.log2(max(wanted, 1.0)))))
+            self.every = min(every, 2 * self.every, SPARSEST)  # one sum that took long does not end them for an epoch
 
 
 class Memory:
