@@ -1,0 +1,103 @@
+"""Causes in the loop's own code, weighed on made-up histories: what speaks for each, and what must keep it quiet."""
+
+import numpy as np
+import pytest
+from torchvitals.agent.case import Case
+from torchvitals.agent.causes.constant_loss import ConstantLoss
+from torchvitals.agent.causes.learning_rate_too_high import LearningRateTooHigh
+from torchvitals.agent.causes.slow_dependency import SlowDependency
+from torchvitals.agent.causes.uninformative_labels import UninformativeLabels
+from torchvitals.agent.causes.weights_overwritten import WeightsOverwritten
+from torchvitals.agent.history import History, ProfileAt
+from torchvitals.agent.step_evidence import in_force
+from torchvitals.detectors.detector import Finding
+
+
+def case(kind, step, history, *, optimizer=0, **evidence):
+    finding = Finding(
+        kind=kind, severity="error", first_step=step, step=step + 2, value=5.0, threshold=1.0, rank=0,
+        optimizer=optimizer, evidence=evidence,
+    )  # fmt: skip
+    return Case(findings=[finding], history=history, facts={}, events=[])
+
+
+def history(optimizer=0, **signals):
+    kept = History()
+    for name, values in signals.items():
+        for step, value in enumerate(values):
+            kept.add(name, step, value, 0, optimizer)
+    return kept
+
+
+def weight(opinion):
+    return sum(clue.weight for clue in opinion.clues)
+
+
+@pytest.mark.parametrize(("phase", "speaks"), [("", True), ("forward_seconds", False), ("data_seconds", False)])
+def test_time_lost_outside_the_phases_of_training(phase, speaks):
+    before, after = np.full(100, 0.01), np.full(100, 0.09)
+    series = {name: np.full(200, 0.002) for name in ("forward_seconds", "backward_seconds", "data_seconds")}
+    if phase:
+        series[phase] = np.concatenate([before, after]) - 0.005
+    kept = history(step_seconds=[*before, *after], **series)
+
+    opinion = SlowDependency().weigh(case("slowdown", 100, kept))
+
+    assert (opinion is not None) is speaks
+    assert not speaks or "80 ms" in opinion.title
+
+
+def test_the_other_optimizer_s_rate_is_to_blame():
+    kept = history(learning_rate=[1e-3] * 300, loss=[1.0] * 300)
+    for step in range(300):
+        kept.add("loss", step, 1.0, 0, 1)
+        kept.add("learning_rate", step, 1.0 if step >= 200 else 1e-3, 0, 1)
+
+    opinion = LearningRateTooHigh().weigh(case("explosion", 201, kept))
+
+    assert opinion.first_step == 200
+    assert weight(opinion) > 3
+
+
+def test_a_rate_is_in_force_between_two_looks_at_it():
+    kept = History()
+    for step, rate in ((0, 0.1), (40, 0.2), (80, 0.3)):
+        kept.add("learning_rate", step, rate)
+
+    assert in_force(case("explosion", 79, kept), "learning_rate") == 0.2
+    assert in_force(case("explosion", 80, kept), "learning_rate") == 0.3
+    assert in_force(case("explosion", 5, History()), "learning_rate") is None
+
+
+@pytest.mark.parametrize(("last", "loss", "speaks"), [(0.0, 2.3, True), (0.4, 2.3, False)])
+def test_a_loss_that_does_not_depend_on_the_answers(last, loss, speaks):
+    kept = history(loss=[loss] * 60)
+    kept.add_profile("parameter_gradient_norm", ProfileAt(10, ["a", "b"], np.array([0.0, last])))
+
+    opinion = ConstantLoss().weigh(case("vanishing", 0, kept, everywhere=True, loss=loss))
+
+    assert (weight(opinion) > 2) is speaks
+
+
+@pytest.mark.parametrize(("rate", "moved", "speaks"), [(1e-3, 1e-2, True), (1e-3, 1e-9, False), (3.0, 1e-2, False)])
+def test_labels_are_blamed_only_where_all_else_is_well(rate, moved, speaks):
+    kept = history(loss=[2.3] * 60, learning_rate=[rate] * 60)
+    kept.add_profile("parameter_update_norm", ProfileAt(50, ["a"], np.array([moved])))
+    kept.add_profile("parameter_weight_norm", ProfileAt(50, ["a"], np.array([1.0])))
+
+    opinion = UninformativeLabels().weigh(case("plateau", 0, kept, classes=10, chance=2.3026))
+
+    assert (weight(opinion) > 2) is speaks
+
+
+@pytest.mark.parametrize(
+    ("steps", "share", "speaks"), [([250], 1.0, True), (range(300), 1.0, False), ([250], 0.2, None)]
+)
+def test_writing_to_the_weights_is_blamed_when_it_is_rare_and_whole(steps, share, speaks):
+    kept = history(loss=[1.0] * 300)
+    for step in steps:
+        kept.add("weights_overwritten", step, share)
+
+    opinion = WeightsOverwritten().weigh(case("loss_spike", 250, kept))
+
+    assert (None if opinion is None else weight(opinion) > 2) is speaks
