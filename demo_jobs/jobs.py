@@ -142,7 +142,7 @@ RANK_JOBS: tuple[Job, ...] = (
         "desync",
         "rank_local_update",
         rank=0,
-        first_step=(39, 39),
+        first_step=(39, 40),
         ranks=4,
         script="ddp_desync",
     ),
@@ -153,7 +153,7 @@ RANK_JOBS: tuple[Job, ...] = (
         "corrupted_gradient",
         where="4.weight",
         rank=3,
-        first_step=(74, 74),  # flipped after step 73 was applied
+        first_step=(74, 76),  # flipped after step 73 was applied; 74 unless sums cost too much, else the next digest
         ranks=4,
     ),
     Job(
@@ -162,7 +162,7 @@ RANK_JOBS: tuple[Job, ...] = (
         "desync",
         "corrupted_gradient",
         where="4.weight",
-        first_step=(74, 74),
+        first_step=(74, 76),
         ranks=2,
         script="bit_flip",
     ),
