@@ -5,6 +5,7 @@ them, and of a process that is heard regularly nothing is written but that time 
 """
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -42,6 +43,7 @@ class _Watched:
         self.kills: OomKills | None = None
         hello = first_hello(path)
         self.trains = hello is not None and hello.role == "train"
+        self.host = hello.host if hello is not None else ""
         self.gone = False
         self.written = (-1, -1)
         self.since = 0.0
@@ -59,6 +61,7 @@ class Watchman:
         write: takes the records.
         kills: counts the out-of-memory kills in the control group of a process.
         proc: the process file system.
+        host: this host, as processes name it; a run directory may be shared by several.
         clock, monotonic: injected for tests.
 
     """
@@ -70,6 +73,7 @@ class Watchman:
         *,
         kills: Callable[[str], OomKills] = lambda pid: OomKills(pid=pid),
         proc: Path = Path("/proc"),
+        host: str = "",
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -79,6 +83,7 @@ class Watchman:
         self._write = write
         self._kills = kills
         self._proc = proc
+        self._host = host or socket.gethostname()
         self._clock, self._monotonic = clock, monotonic
         self._watched: dict[str, _Watched] = {}
         self._beat_at = 0.0
@@ -128,7 +133,7 @@ class Watchman:
     def _look_at(self, process: _Watched, now: float) -> None:
         sight = self._sight(process.pid)
         if process.first is None:
-            if sight is not None and self._is_ours(process.pid):
+            if sight is not None and process.host == self._host and self._is_ours(process.pid):
                 process.first, process.kills = sight, self._kills(process.pid)
             return
         if sight is None or sight.state in "ZX" or sight.started != process.first.started:

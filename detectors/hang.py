@@ -23,7 +23,8 @@ class World:
         self.ranks: dict[int, Pulse] = {}
         self.hosts: dict[int, str] = {}
         self.pids: dict[int, int] = {}
-        self.ears: dict[int, Ear] = {}
+        self.ears: dict[Any, Ear] = {}
+        """By rank; by host and process for launchers, of which each host has one."""
         self.told = False
         self.size = 1
 
@@ -32,9 +33,9 @@ class World:
         """The ranks that have not ended."""
         return {rank: pulse for rank, pulse in self.ranks.items() if not pulse.ended}
 
-    def hear(self, who: int, monotonic: float) -> None:
+    def hear(self, who: int | tuple[str, int], monotonic: float) -> None:
         """``who`` speaks; a few are listened to for the sake of time."""
-        if who not in self.ears and (who == LAUNCHER_RANK or len(self.ears) <= LISTENERS):
+        if who not in self.ears and len(self.ears) <= LISTENERS:
             self.ears[who] = Ear()
         if who in self.ears:
             self.ears[who].hear(monotonic)
@@ -87,7 +88,7 @@ class Hang:
 
     def observe(self, hello: Hello, record: AnyRecord) -> list[Finding]:
         if hello.rank == LAUNCHER_RANK:
-            return self._launcher(record)
+            return self._launcher(hello, record)
         if hello.role != "train":
             return []
         world = self.worlds.setdefault(hello.incarnation, World())
@@ -143,14 +144,14 @@ class Hang:
         patience = blocked if pulse.blocked and phase == "idle" else None
         return max(limit, self.busy if patience is None else patience)
 
-    def _launcher(self, record: AnyRecord) -> list[Finding]:
+    def _launcher(self, hello: Hello, record: AnyRecord) -> list[Finding]:
         if isinstance(record, Event):
             self._seen_from_outside(record)
         if not isinstance(record, Beat):
             return []
         found = []
         for world in self.worlds.values():
-            world.hear(LAUNCHER_RANK, record.monotonic)
+            world.hear((hello.host, hello.pid), record.monotonic)
             if not world.told and any(self._is_silent(world, pulse) for pulse in world.living.values()):
                 found += self._look_round(world)
         return found

@@ -35,7 +35,7 @@ class Ear:
 class Pulse:
     """One rank, as its beats tell: where it is, since when, and how long it has ever stood still in a phase."""
 
-    def __init__(self, beat: Beat, ears: dict[int, Ear]) -> None:
+    def __init__(self, beat: Beat, ears: dict[Any, Ear]) -> None:
         self.first_step = beat.step
         self.done = 0
         """Steps recorded: newer than the last beat where the beats have stopped."""
@@ -82,7 +82,7 @@ class Pulse:
         """Whether it has taken a step of its own."""
         return self.beat.step > self.first_step or self.beat.step > 1
 
-    def take(self, beat: Beat, ears: dict[int, Ear]) -> bool:
+    def take(self, beat: Beat, ears: dict[Any, Ear]) -> bool:
         """Whether the rank has moved since its last beat."""
         last = self.beat
         self.heard_before = last.monotonic
@@ -100,7 +100,7 @@ class Pulse:
         self.beat = beat
         return False
 
-    def silence(self, ears: dict[int, Ear]) -> float:
+    def silence(self, ears: dict[Any, Ear]) -> float:
         """Seconds that others have felt since its last beat."""
         return max((ear.felt - self._heard.get(who, ear.felt) for who, ear in ears.items()), default=0.0)
 

@@ -105,6 +105,20 @@ class TestSilence:
 
         assert ranks.found == []
 
+    def test_launchers_of_two_hosts_do_not_count_time_twice(self):
+        ranks = Watched(2)
+        other = Hello(run="r", rank=LAUNCHER_RANK, role="launcher", host="other", pid=9)
+        for _ in range(20):
+            ranks.run(1)
+            ranks.detector.observe(other, Beat(1e9 + ranks.now, 5000.0 + ranks.now, -1, "launcher"))
+        ranks.mute[1] = True
+        ranks.stop()
+        for _ in range(3):
+            ranks.run(1)
+            assert ranks.detector.observe(other, Beat(1e9 + ranks.now, 5000.0 + ranks.now, -1, "launcher")) == []
+
+        assert ranks.found == []
+
     def test_the_steps_of_a_silent_rank_are_known_from_its_records(self):
         ranks = Watched(1)
         ranks.run(20)

@@ -24,6 +24,7 @@ class Place:
             self.written.append,
             kills=lambda pid: OomKills(root / "proc", root / "cgroup", pid=pid),
             proc=root / "proc",
+            host="here",
             clock=lambda: 1e9 + self.now,
             monotonic=lambda: self.now,
         )
@@ -31,13 +32,13 @@ class Place:
     def kills(self, count):
         (self.group / "memory.events").write_text(f"oom 0\noom_kill {count}\n")
 
-    def process(self, rank, pid, *, ours=True, role="train"):
+    def process(self, rank, pid, *, ours=True, role="train", host="here"):
         folder = self.root / "proc" / str(pid)
         folder.mkdir(parents=True)
         (folder / "environ").write_bytes(b"A=1\0TORCHVITALS_RUN=r\0" if ours else b"A=1\0")
         (folder / "cgroup").write_text("0::/job\n")
         self.kernel(pid)
-        writer = SpoolWriter(self.root / "runs", Hello(run="r", rank=rank, world_size=2, pid=pid, role=role))
+        writer = SpoolWriter(self.root / "runs", Hello(run="r", rank=rank, world_size=2, pid=pid, role=role, host=host))
         writer.write(Beat(1.0, 1.0, 0, "idle"))
         return writer
 
@@ -95,6 +96,15 @@ def test_a_dead_child_and_a_number_given_to_another_are_gone(place, change):
 
 def test_a_process_of_another_name_space_with_the_same_number_is_not_watched(place):
     place.process(1, 41, ours=False)
+    place.look(1)
+    place.gone(41)
+    place.look(10)
+
+    assert [record for record in place.written if isinstance(record, Event)] == []
+
+
+def test_a_process_of_another_host_with_the_same_number_is_not_watched(place):
+    place.process(1, 41, host="there")
     place.look(1)
     place.gone(41)
     place.look(10)
