@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from made_up import goodbye, writer
 from torchvitals.agent.case import Case
 from torchvitals.agent.causes.corrupted_gradient import CorruptedGradient
 from torchvitals.agent.causes.rank_local_load import RankLocalLoad
@@ -11,12 +12,13 @@ from torchvitals.agent.causes.unknown import Unknown
 from torchvitals.agent.causes.unsynced_buffers import UnsyncedBuffers
 from torchvitals.agent.diagnosis import rank_causes
 from torchvitals.agent.history import History
+from torchvitals.agent.offline import diagnose_directory
 from torchvitals.detectors.buffer_spread import BufferSpread
 from torchvitals.detectors.detector import Finding, Reading
 from torchvitals.hooks.discovery import unwrap
 from torchvitals.hooks.recorder import Recorder
 from torchvitals.hooks.running_statistics import EVERY, RunningStatistics
-from torchvitals.signals.records import Axis, Profile, unpack_floats
+from torchvitals.signals.records import Axis, Profile, pack_floats, unpack_floats
 
 
 def remembered(generator, batches, size, *, shift=0.0, scale=1.0, momentum=0.1, channels=8):
@@ -152,3 +154,27 @@ def test_a_model_without_batch_norm_sends_nothing(monkeypatch, tmp_path):
     RunningStatistics(recorder, [unwrap(torch.nn.Linear(2, 2))]).step(EVERY)
 
     assert written == []
+
+
+def test_a_recording_of_three_ranks_is_diagnosed(tmp_path):
+    entries = [f"norm[{i}]" for i in range(8)]
+    for rank in range(3):
+        spool = writer(tmp_path, rank, 3)
+        spool.write(Axis("buffer:0", "buffer", entries))
+        for step in range(8 * EVERY):
+            now = 1000.0 + step / 10
+            if step % EVERY == EVERY - 1:
+                mean = np.full(8, -1.0 + 3.0 * (rank == 1 and step > 3 * EVERY))
+                values = {"buffer_mean": mean, "buffer_variance": np.ones(8), "buffer_layer": np.zeros(8)}
+                spool.write(Profile(step, now, "buffer:0", {name: pack_floats(v) for name, v in values.items()}))
+            spool.step(step, now, {"step_seconds": 0.1})
+        goodbye(spool, 8 * EVERY)
+    (incident,) = diagnose_directory(tmp_path / "made-up").incidents
+
+    assert (incident.kind, incident.cause, incident.rank, incident.where) == (
+        "desync",
+        "unsynced_buffers",
+        1,
+        "norm[0]",
+    )
+    assert incident.first_step == 4 * EVERY - 1
