@@ -66,9 +66,12 @@ class Compilation:
     def first_step(self) -> None:
         """A step is over: whose forward has not been called may have been compiled before we came."""
         silent = {id(root.module()) for root in self._observer.roots if not root.called}
-        if silent:
-            for thing in gc.get_objects():
-                if type(thing).__name__ == WRAPPER and id(thing._modules.get("_orig_mod")) in silent:
+        wrappers = getattr(sys.modules.get("torch._dynamo.eval_frame"), WRAPPER, None)
+        if silent and wrappers is not None:
+            for thing in gc.get_referrers(
+                wrappers
+            ):  # its instances among them; all objects would take ten times as long
+                if isinstance(thing, wrappers) and id(thing._modules.get("_orig_mod")) in silent:
                     self._follow(thing)
         for root in self._observer.roots:
             module = root.module()
