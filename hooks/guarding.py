@@ -103,9 +103,11 @@ class Guarding:
 
     def after(self, optimizer: Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         """A step is over: what the buffers hold now is good."""
+        began = time.perf_counter()
         watched = self._watch(optimizer)
         if not watched.consecutive:
             self._remember(watched)
+        self._recorder.cost += time.perf_counter() - began
 
     # -- parts ------------------------------------------------------------------------------------
 

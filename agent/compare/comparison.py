@@ -77,6 +77,7 @@ def figures(a: Rank, b: Rank) -> list[Figure]:
         if left is not None or right is not None:
             rows.append(Figure(what, unit, left, right))
     rows.append(Figure("first to last step", "s", a.last_time - a.first_time, b.last_time - b.first_time))
+    rows.append(Figure("steps per second, pauses included", "", _pace(a), _pace(b)))
     return rows
 
 
@@ -114,6 +115,11 @@ def _figure(rank: Rank, signal: str, how: str) -> float | None:
     if not len(finite):
         return float("nan")
     return float(np.quantile(finite, _QUANTILES[how]))
+
+
+def _pace(rank: Rank) -> float | None:
+    seconds = rank.last_time - rank.first_time
+    return (rank.steps - 1) / seconds if seconds > 0 else None
 
 
 def _common(a: Recorded, b: Recorded) -> list[int]:
