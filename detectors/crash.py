@@ -120,7 +120,7 @@ class Crash:
             return []
         endings = self._of(incarnation)
         failed = [ending for ending in endings if ending.failed]
-        lost = [] if self.asked else [ending for ending in endings if ending.lost]
+        lost = [] if self.asked else self._by_themselves([ending for ending in endings if ending.lost])
         if not (failed or lost) or any(ending.interrupted for ending in failed):
             return []
         world = max(ending.hello.world_size for ending in endings)
@@ -131,7 +131,7 @@ class Crash:
         root = earliest([ending for ending in failed if not ending.victim], lost)
         if root is None and all_ended:
             root = earliest(failed, [])  # its peer had left well
-        if root is None or (root.lost and not self._witnessed(root, endings, now)):
+        if root is None or (root.lost and (len(lost) > 1 or not self._witnessed(root, endings, now))):
             return []  # a peer may have died without a word: the end of the run tells who is missing
         alike = [ending for ending in failed if same_exception(root, ending)]
         return [self._finding(incarnation, root, alone=len(alike) < 2, lost=lost)]
@@ -153,7 +153,8 @@ class Crash:
         failed = [ending for ending in endings if ending.failed]
         if incarnation in self.told or any(ending.interrupted for ending in failed) or self._stopped_by_hand():
             return []
-        lost = sorted((e for e in endings if e.gone and e.exit is None), key=lambda ending: ending.time)
+        lost = self._by_themselves([ending for ending in endings if ending.gone and ending.exit is None])
+        lost.sort(key=lambda ending: ending.time)
         seen = [] if self.asked else [ending for ending in lost if ending.lost]
         root = earliest([ending for ending in failed if not ending.victim], seen)
         if root is not None and not root.lost:
@@ -169,6 +170,10 @@ class Crash:
         if last and self._command_failed():
             return [self._finding(incarnation, max(endings, key=lambda ending: ending.seen), alone=len(endings) == 1)]
         return []
+
+    def _by_themselves(self, lost: list[Ending]) -> list[Ending]:
+        """Those that were not ended by their supervisor because another one had died."""
+        return [ending for ending in lost if self.children.get(ending.hello.pid) != -SIGTERM] or lost
 
     def _first_child(self, ending: Ending) -> bool:
         """Whether the supervisor names this one as the first that failed."""

@@ -319,6 +319,15 @@ class TestLoss:
         assert (cause.rank, cause.title) == (1, "Rank 1 left before the others had done their last step")
         assert _weight(cause) > _weight(UncaughtException().weigh(case(finding)))
 
+    def test_a_rank_that_torchrun_ended_because_another_was_killed_is_not_the_root(self):
+        codes = [{"rank": 0, "pid": 100, "code": -15}, {"rank": 1, "pid": 101, "code": -9}]
+        run = Run().tell(-1, gone(10.3, 0), gone(10.3, 1), Beat(12.0, 12.0, -1, "launcher"))
+        assert run.found == []
+        run.tell(-1, Event(12.1, -1, "children", {"children": codes}))
+        (finding,) = run.found
+
+        assert (finding.rank, finding.evidence["signal"]) == (1, 9)
+
     def test_the_exit_code_that_the_supervisor_saw_is_the_ranks(self):
         children = Event(10.4, -1, "children", {"children": [{"rank": 1, "pid": 101, "code": -6}]})
         run = Run().tell(0, exception(10.0, kind="RuntimeError", message=CLOSED))
