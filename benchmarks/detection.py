@@ -50,7 +50,7 @@ def has_effect(recording: Recording) -> bool:
     """Whether a fault shows at all, told without any detector: batch norm shrugs off weights ten times too large.
 
     It does when something stops being finite, a loss is ten times above all before, half a block of 16 is twice as high
-    as the 32 before or the start, gradients are never cleared, or the end is no better than the beginning.
+    as the 32 before or the start, gradients are never cleared, or a run that is faulty from its start ends above it.
     """
     if "missing_zero_grad" in recording.causes:
         return True
@@ -63,7 +63,7 @@ def has_effect(recording: Recording) -> bool:
     level = float(np.median(before)) if len(before) else abs(float(loss[0]))
     worst = max(float(np.median(np.abs(after[place : place + 16]))) for place in range(0, max(1, len(after) - 15), 4))
     highest = float(np.abs(loss[: recording.onset]).max(initial=abs(float(loss[0]))))
-    ended = len(after) > 60 and float(np.median(after[-30:])) > float(np.median(loss[:8]))
+    ended = not recording.onset and len(after) > 60 and float(np.median(after[-30:])) > 1.02 * level
     return worst > 2 * level or float(np.abs(after).max()) > 10 * highest or ended
 
 

@@ -63,7 +63,8 @@ def z_score() -> Watcher:
 
     def watch(values: Mapping[str, float]) -> bool:
         loss = values["loss"]
-        high = len(losses) == losses.maxlen and not loss <= np.mean(losses) + 3 * np.std(losses)
+        with np.errstate(invalid="ignore", over="ignore"):
+            high = len(losses) == losses.maxlen and not loss <= np.mean(losses) + 3 * np.std(losses)
         losses.append(loss)
         return bool(high)
 
