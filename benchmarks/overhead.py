@@ -16,6 +16,7 @@ What is not installed is left out and named: pip install wandb torchmortem.
 """
 
 import argparse
+import contextlib
 import json
 import platform
 import statistics
@@ -39,32 +40,20 @@ MOST_ALLOWANCE_STEPS = 100_000
 
 def measure(workload: str, names: list[str], blocks: int, device: str, *, allowance: bool) -> dict[str, Any]:
     """Ratios of each contender's blocks to the bare blocks beside them, and the bare step in milliseconds."""
-    contenders: dict[str, Contender] = {}
-    refused: dict[str, str] = {}
-    for name in names:
-        try:
-            contenders[name] = CONTENDERS[name](Job(WORKLOADS[workload], device))
-            _block(contenders[name], 5, device)
-        except (
-            RuntimeError,
-            AttributeError,
-            ValueError,
-        ) as error:  # a contender's hooks may not go with this model: that is a result
-            contenders.pop(name, None)
-            refused[name] = f"{type(error).__name__}: {error}"[:200]
-    for contender in contenders.values():
-        if not allowance:
-            _spend_allowance(contender, device)
-    steps = _agreed(max(5, round(BLOCK_SECONDS / (_block(contenders["bare"], 10, device) / 10))))
-    ratios: dict[str, list[float]] = {name: [] for name in contenders if name != "bare"}
-    bare_seconds = []
-    for _ in range(blocks):
-        for name, found in ratios.items():
-            bare = _block(contenders["bare"], steps, device)
-            found.append(_block(contenders[name], steps, device) / bare)
-            bare_seconds.append(bare / steps)
-    for contender in contenders.values():
-        contender.close()
+    with contextlib.ExitStack() as closing:
+        contenders, refused = _prepare(workload, names, device, closing)
+        for contender in contenders.values():
+            if not allowance:
+                _spend_allowance(contender, device)
+            _block(contender, 5, device)
+        steps = _agreed(max(5, round(BLOCK_SECONDS / (_block(contenders["bare"], 10, device) / 10))))
+        ratios: dict[str, list[float]] = {name: [] for name in contenders if name != "bare"}
+        bare_seconds = []
+        for _ in range(blocks):
+            for name, found in ratios.items():
+                bare = _block(contenders["bare"], steps, device)
+                found.append(_block(contenders[name], steps, device) / bare)
+                bare_seconds.append(bare / steps)
     return {
         "workload": workload,
         **describe(WORKLOADS[workload]),
@@ -77,6 +66,24 @@ def measure(workload: str, names: list[str], blocks: int, device: str, *, allowa
         "summary": {name: _summary(found) for name, found in ratios.items()},
         "refused": refused,
     }
+
+
+def _prepare(
+    workload: str, names: list[str], device: str, closing: contextlib.ExitStack
+) -> tuple[dict[str, Contender], dict[str, str]]:
+    """The contenders, warm; and those whose hooks do not go with this model, with the reason, which is a result too."""
+    contenders: dict[str, Contender] = {}
+    refused: dict[str, str] = {}
+    for name in names:
+        contender = CONTENDERS[name](Job(WORKLOADS[workload], device))
+        closing.callback(contender.close)
+        try:
+            _block(contender, 5, device)
+        except (RuntimeError, AttributeError, ValueError) as error:
+            refused[name] = f"{type(error).__name__}: {error}"[:200]
+        else:
+            contenders[name] = contender
+    return contenders, refused
 
 
 def _spend_allowance(contender: Contender, device: str) -> None:
