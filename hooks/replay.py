@@ -172,6 +172,10 @@ class Replay:
             why = why or reason
             if birth is not None:
                 return tell(birth, self._scene(call), phase="backward" if birth.backward else "forward", why=reason)
+            if call.substituted and not reason.startswith("the time"):  # with other gradients all is finite
+                origin = self._loss_backward(call)
+                if origin["operation"]:
+                    return origin
         why = why or "run again, all gradients of this rank are finite: another rank, or code after backward, made them"
         return tell(Birth("", "nan", allowed=False, backward=True), self._scene(), phase="backward", why=why)
 
@@ -205,9 +209,11 @@ class Replay:
         frames = list(user_frames())
         loss = living_loss(frames)
         operation, alone = LossExpression(loss, call.sequence).singular_operation() if loss is not None else ("", False)
-        gradient = next(gradient for gradient in call.gradients.values() if kind_of(gradient))
-        birth = Birth(f"aten.{operation}" if operation else "", _value(gradient), allowed=False, backward=True)
-        birth.describe([], gradient)
+        gradient = next((gradient for gradient in call.gradients.values() if kind_of(gradient)), None)
+        value = _value(gradient) if gradient is not None else "nan"
+        birth = Birth(f"aten.{operation}" if operation else "", value, allowed=False, backward=True)
+        if gradient is not None:
+            birth.describe([], gradient)
         why = "" if alone else "several operations of the loss can do this, and backward has freed their values"
         return self._tell_loss(birth, frames, why if operation else "the loss's graph is gone")
 
