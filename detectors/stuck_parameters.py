@@ -113,7 +113,7 @@ class IdleOptimizer:
         lost = reading.values.get("orphaned_parameters")
         if lost is None:
             return []
-        known = reading.present["orphaned_parameters"]
+        known = reading.present["orphaned_parameters"] & np.isfinite(lost)
         self._lost.update(0, lost > 0, known)
         return [
             self._finding("stale_parameters", reading.step, rank, self._lost, {"parameters": int(lost[rank])})

@@ -62,7 +62,7 @@ def healthy(make, subjects, steps=STEPS, seed=0):
         "skipped_steps", "feature_role", "feature_missing", "feature_zero", "cuda_alloc_retries", "input_nonfinite",
         "parameter_zero_rows", "parameter_silent_rows", "parameter_nonfinite", "module_silent_units",
         "module_saturated_share", "optimizer_extra_parameters", "parameters_without_gradient",
-        "cuda_inactive_split_bytes", "collectives", "eval_mode_passes", "train_mode_evaluations",
+        "cuda_inactive_split_bytes", "collectives", "orphaned_parameters", "eval_mode_passes", "train_mode_evaluations",
     }  # fmt: skip
     stride = BLOCK if make.axis == "feature" else 1
     for step in range(steps):
