@@ -6,7 +6,6 @@ import numpy as np
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.scalars import scalar, subjects_of
 
-
 LARGEST = 1e30
 """Losses are cut here: what is made of them must stay finite."""
 

@@ -1,5 +1,6 @@
 """Steps that are only counted: nothing a failure is explained by gets lost, and what is unusual is watched at once."""
 
+import itertools
 import math
 import threading
 from pathlib import Path
@@ -215,7 +216,7 @@ def test_no_more_than_so_many_steps_lie_between_two_watched_ones(tmp_path: Path)
         train(model, optimizer, 3 * STEPS)
 
     watched = watched_steps(tmp_path)
-    assert max(later - earlier for earlier, later in zip(watched, watched[1:], strict=False)) <= MOST_COUNTED + 1
+    assert max(later - earlier for earlier, later in itertools.pairwise(watched)) <= MOST_COUNTED + 1
 
 
 def test_an_abandoned_loss_is_found_in_counted_steps_too(tmp_path: Path) -> None:

@@ -47,7 +47,8 @@ def stream(seed, steps, subjects):
     heights[rng.random(heights.shape) < 0.02] += 4.0
     for odd in (-np.inf, np.inf, np.nan):
         heights[rng.random(heights.shape) < 0.02] = odd
-    return heights.astype(np.float32).astype(np.float64), rng.random(heights.shape) < np.array([1.0, 0.9, 0.5])[:subjects]
+    present = rng.random(heights.shape) < np.array([1.0, 0.9, 0.5])[:subjects]
+    return heights.astype(np.float32).astype(np.float64), present
 
 
 @pytest.mark.parametrize("seed", range(6))
