@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim import Optimizer
 
 
 def digest_values(values: Iterable[object]) -> NDArray[np.int64]:
@@ -47,3 +48,12 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple | list):
         return tuple(_plain(entry) for entry in value)
     return type(value).__name__
+
+
+def learning_rate(optimizer: Optimizer) -> torch.Tensor | float:
+    """The largest rate of all groups; a tensor where one of them is."""
+    rates = [group.get("lr", 0.0) for group in optimizer.param_groups]
+    if any(isinstance(rate, torch.Tensor) for rate in rates):
+        tensors = [rate if isinstance(rate, torch.Tensor) else torch.tensor(rate) for rate in rates]
+        return torch.stack([tensor.detach().reshape(()).to(tensors[0].device) for tensor in tensors]).max()
+    return float(max(rates, default=0.0))

@@ -56,6 +56,8 @@ class Losses:
     def backward_ended(self) -> None:
         """The backward pass is over."""
         self._recorder.spent["backward"] += time.perf_counter() - self._began
+        for watch in self._observer.optimizers:
+            watch.backward_ended()
         self._recorder.phase = "idle"
 
     def _followed(self) -> None:

@@ -183,7 +183,7 @@ class Observer:
         Digests are taken at the same steps in every run, an overflow of the scaled gradients is no explosion, and
         a closure has its gradients only when the step is over.
         """
-        if steps and (self.recorder.facts.get("scaler") or any(watch.repeats for watch in self.optimizers)):
+        if steps and (self.recorder.facts.get("scaler") or any(watch.takes_closure for watch in self.optimizers)):
             steps = 0
         several = len(self.optimizers) > 1
         self.counted.left = self.digests.steps_until_due(self.recorder.step, steps, several=several)

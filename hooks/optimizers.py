@@ -1,5 +1,6 @@
 """One optimizer under watch: what it is about to apply, what it applied, and the record of the step."""
 
+import math
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ import torch
 from torch.optim import Optimizer
 from torchvitals.hooks import clipping, gradients, readback
 from torchvitals.hooks.gradient_sampling import GradientSampling
+from torchvitals.hooks.hyperparameters import learning_rate
 from torchvitals.hooks.process_vitals import ProcessVitals
 from torchvitals.hooks.shards import shard_norm
 from torchvitals.hooks.suspicion import Suspicion
@@ -39,6 +41,8 @@ class OptimizerWatch:
         """Whether its activations are looked at, which costs several times as much as its gradients."""
         self.repeats = any("max_eval" in group for group in optimizer.param_groups)
         """Whether a step evaluates its closure several times, as L-BFGS does: only the first loss is the step's."""
+        self.takes_closure = False
+        """Whether ``step`` was given a closure that computes the gradients, as Lightning does."""
         self.parameters: list[torch.Tensor] = []
         self.tripwire: list[torch.Tensor] = []
         self.axis = f"parameter:{index}"
@@ -59,6 +63,7 @@ class OptimizerWatch:
         self._sums = WeightSums()
         self._sum_weights = guard("sums", self._take_sum)
         self._take_digests_before = guard("digests", observer.digests.before)
+        self._in_closure = False
         self._began = 0.0
         self._ended = 0.0
         self._watched = 0.0
@@ -92,7 +97,10 @@ class OptimizerWatch:
         self._check_parameters(optimizer)
         self._relations_before(self)
         # ``args`` begins with the optimizer itself. A closure has still to compute the gradients.
-        if (args[1] if len(args) > 1 else kwargs.get("closure")) is None:
+        self._in_closure = (args[1] if len(args) > 1 else kwargs.get("closure")) is not None
+        if self._in_closure:
+            self.takes_closure = True
+        else:
             self._read(optimizer, applied=False)
             self._take_digests_before(self, optimizer)
         self._recorder.cost += time.perf_counter() - self._began
@@ -103,6 +111,7 @@ class OptimizerWatch:
             self._count()
             return
         now = time.perf_counter()
+        self._in_closure = False
         if not self._scalars:
             self._read(optimizer, applied=True)
         self._recorder.spent["optimizer"] += now - self._began
@@ -117,6 +126,14 @@ class OptimizerWatch:
         if self._observer.digests.compared:
             self._sum_weights()
         self._close(optimizer, now, skipped=False)
+
+    def backward_ended(self) -> None:
+        """In a closure this is the last moment before the update: the weights are untouched."""
+        if not self._in_closure or self.repeats or self._recorder.facts.get("scaler"):
+            return
+        norm = gradients.global_norm(gradients.gradients(self.tripwire))
+        if norm is not None and gradients.on_host(norm) and not math.isfinite(float(norm)):
+            self._observer.origins.of_gradients(self)
 
     def _count(self) -> None:
         self._counted.keep(self.step, self.index, self._observer.take_logged())
@@ -158,7 +175,7 @@ class OptimizerWatch:
         found = getattr(optimizer, "found_inf", None)
         if isinstance(found, torch.Tensor):
             self._scalars["found_inf"] = found
-        self._scalars["learning_rate"] = _learning_rate(optimizer)
+        self._scalars["learning_rate"] = learning_rate(optimizer)
         with torch.no_grad():
             self._read_tripwire(scale)
             self._read_norm(scale)
@@ -198,7 +215,11 @@ class OptimizerWatch:
             value = self._scalars.get(name)
             if isinstance(value, torch.Tensor) and value.device.type != "cpu":
                 continue
-            if value is not None and not _finite(float(value)) and not (found_inf is not None and _truthy(found_inf)):
+            if (
+                value is not None
+                and not math.isfinite(float(value))
+                and not (found_inf is not None and _truthy(found_inf))
+            ):
                 self._observer.origins.of_gradients(self)
                 return
 
@@ -221,7 +242,7 @@ class OptimizerWatch:
         scalars: dict[str, torch.Tensor | float] = dict(self._scalars)
         scalars.update(self._observer.take(self))
         if skipped:
-            scalars["learning_rate"] = _learning_rate(optimizer)
+            scalars["learning_rate"] = learning_rate(optimizer)
             scalars["skipped_steps"] = 1.0
         self._add_timing(scalars, now)
         self._write(scalars)
@@ -273,18 +294,6 @@ class OptimizerWatch:
         self.sampled = self._suspicious or recorder.budget.wants("sample", self.step, self.index)
         self.looks_inside = self._suspicious or recorder.budget.wants("activations", self.step, self.index)
         recorder.phase = "idle"
-
-
-def _learning_rate(optimizer: Optimizer) -> torch.Tensor | float:
-    rates = [group.get("lr", 0.0) for group in optimizer.param_groups]
-    if any(isinstance(rate, torch.Tensor) for rate in rates):
-        tensors = [rate if isinstance(rate, torch.Tensor) else torch.tensor(rate) for rate in rates]
-        return torch.stack([tensor.detach().reshape(()).to(tensors[0].device) for tensor in tensors]).max()
-    return float(max(rates, default=0.0))
-
-
-def _finite(value: float) -> bool:
-    return value - value == 0.0
 
 
 def _truthy(flag: torch.Tensor | float) -> bool:

@@ -234,3 +234,32 @@ def test_an_abandoned_loss_is_found_in_counted_steps_too(tmp_path: Path) -> None
 
     (origin,) = events(tmp_path, "origin")
     assert origin.details["operation"].startswith("aten.sqrt")
+
+
+def test_with_a_closure_the_origin_is_looked_for_before_the_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Net(Roots):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(BadBackward.apply(self.first(x)))
+
+    model = Net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = model(torch.randn(8, 6)).pow(2).mean()
+        loss.backward()
+        return loss
+
+    with in_debt(attach(model, optimizer, directory=tmp_path)) as monitor:
+        for _ in range(40):
+            optimizer.step(closure)
+            assert not monitor.observer.counted.left  # nothing could be read in time
+        monkeypatch.setattr(BadBackward, "broken", True)
+        optimizer.step(closure)
+
+    (origin,) = events(tmp_path, "origin")
+    assert origin.step == 40
+    assert origin.details["phase"] == "backward"
+    assert "BadBackward.broken" in origin.details["code"]
