@@ -211,17 +211,12 @@ class OptimizerWatch:
 
     def _check_finite(self, found_inf: torch.Tensor | None) -> None:
         """On a CPU the numbers are here already: look for the origin before the weights are touched."""
-        for name in ("tripwire_norm", "gradient_norm"):
-            value = self._scalars.get(name)
-            if isinstance(value, torch.Tensor) and value.device.type != "cpu":
-                continue
-            if (
-                value is not None
-                and not math.isfinite(float(value))
-                and not (found_inf is not None and _truthy(found_inf))
-            ):
-                self._observer.origins.of_gradients(self)
-                return
+        if found_inf is not None and _truthy(found_inf):
+            return
+        read = [self._scalars[name] for name in ("tripwire_norm", "gradient_norm") if name in self._scalars]
+        here = [float(value) for value in read if not isinstance(value, torch.Tensor) or gradients.on_host(value)]
+        if not all(map(math.isfinite, here)):
+            self._observer.origins.of_gradients(self)
 
     def _take_sum(self) -> None:
         """One number that dates what the digests find; see hooks/weight_sums.py."""
