@@ -20,7 +20,10 @@ def diagnose_dumps(folder: Path) -> Report:
     """
     records, unread = read_folder(files_in(folder))
     if not records:
-        raise SpoolError(f"{folder} holds neither a run nor dumps of a flight recorder{_why(unread)}")
+        raise SpoolError(
+            f"{folder} holds neither a run nor dumps of a flight recorder, so there is nothing to diagnose; record "
+            f"a job with: torchvitals run COMMAND{_why(unread)}"
+        )
     state = RunState(folder.resolve().name)
     for hello in _hellos(state.engine.run_id, records):
         state.feed([Entry(hello, hello)])

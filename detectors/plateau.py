@@ -14,7 +14,9 @@ costs its critic ln 2 or ln 4, and preference losses begin at ln 2."""
 
 
 EVERY = 8
-"""Steps between two looks at a loss; those of other ranks are looked at in between, so that work is spread out."""
+"""Steps between two looks at a loss."""
+TOGETHER = 64
+"""Ranks looked at in the same step; the next ones come a step later, so that the work of thousands is spread out."""
 
 
 class Plateau:
@@ -86,7 +88,7 @@ class Plateau:
             self.first[fresh], self.start[fresh] = reading.step, loss[fresh]
         self.ring[rows, count % self.window] = loss[rows]
         self.count[rows] += 1
-        due = rows[(count + rows) % EVERY == EVERY - 1]
+        due = rows[(count + rows // TOGETHER) % EVERY == EVERY - 1]
         if len(due):
             due = due[(self.count[due] >= self.window) & ~self.fired[due]]
         return self._judge(reading.step, due) if len(due) else []

@@ -64,7 +64,8 @@ def test_hooks_bring_nothing_of_the_agent_into_the_job():
     ours = {"torchvitals.agent", "torchvitals.detectors", "torchvitals.dashboard"}
 
     # An adapter brings its framework, and that what it likes; only a job of that framework imports it.
-    result = load({name for name in modules("hooks") if ".integrations." not in name}, ours | {"duckdb", "fastapi", "pyarrow", "scipy", "streamlit"})
+    hooks = {name for name in modules("hooks") if ".integrations." not in name}
+    result = load(hooks, ours | {"duckdb", "fastapi", "pyarrow", "scipy", "streamlit"})
 
     assert result.returncode == 0, result.stderr
 
