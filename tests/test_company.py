@@ -10,7 +10,7 @@ from torchvitals.detectors.unsynced_backward import UnsyncedBackward
 
 STEPS, RANKS, ONSET = 330, 7, 160
 ALONE = [cls for cls in DETECTORS if cls.axis == "rank" and cls not in (DuplicateData, UnsyncedBackward, Slowdown)]
-"""All that judge a rank by itself; two of the others compare ranks, and the third shares its false alarms among them."""
+"""All that judge a rank by itself; two of the others compare ranks, and the third shares its alarms among them."""
 
 
 def faults(values, rng):
