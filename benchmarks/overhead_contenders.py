@@ -52,7 +52,7 @@ class Torchvitals(Contender):
     def active(self) -> Iterator[None]:
         """The taps are global: they are there in our blocks and in no other."""
         sources.install(self.monitor._taps, self.monitor.observer, self.monitor.recorder.fuse.guard)
-        self.monitor.observer.interrupted = True  # the time since our last block is not a step's
+        self.monitor.observer.evaluations.interrupted = True  # the time since our last block is not a step's
         yield
         self.monitor._taps.remove()
 
