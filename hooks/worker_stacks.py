@@ -13,6 +13,7 @@ import re
 import signal
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -24,6 +25,11 @@ MOST_WORKERS = 8
 BEGINS = "_worker_loop"
 """What lies outside of this function is the stack of the parent at the fork."""
 FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$')
+
+
+_armed: "weakref.WeakSet[WorkerStacks]" = weakref.WeakSet()
+_file = -1
+"""One for the process, however many monitors it has: a child has one handler, which writes to one file."""
 
 
 class WorkerStacks:
@@ -38,30 +44,24 @@ class WorkerStacks:
     def __init__(self, proc: Path = Path("/proc"), wait: Callable[[float], None] = time.sleep) -> None:
         self._proc = proc
         self._wait = wait
-        self._file = -1
-        self._read = 0
-        self._armed = False
 
     def arm(self) -> bool:
         """Have every child that is forked from now on ready to answer; ``False`` where that cannot be."""
-        if self._armed:
-            return True
+        global _file  # noqa: PLW0603 (one for the process)
         if not ASKING or not hasattr(os, "register_at_fork") or not hasattr(faulthandler, "register"):
             return False
-        try:
-            self._file = _anonymous_file()
-        except OSError:
-            return False
-        self._armed = True
-        os.register_at_fork(after_in_child=self._in_child)
+        if _file < 0:
+            try:
+                _file = _anonymous_file()
+            except OSError:
+                return False
+            os.register_at_fork(after_in_child=_in_child)
+        _armed.add(self)
         return True
 
     def disarm(self) -> None:
         """Later children are left alone."""
-        self._armed = False
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        _armed.discard(self)
 
     def ask(self) -> dict[str, list[str]]:
         """``worker <pid>`` → ``file:line function``, innermost last; only of those that can answer."""
@@ -71,23 +71,20 @@ class WorkerStacks:
                 found[f"worker {pid}"] = frames
         return found
 
-    def _in_child(self) -> None:
-        if self._armed and signal.getsignal(ASKING) is signal.SIG_DFL:
-            faulthandler.register(ASKING, self._file, all_threads=False, chain=False)
-
     def _answers(self, pid: int) -> bool:
         """Whether the child catches our signal and still holds our file under the same number."""
-        if not self._armed:
+        if self not in _armed:
             return False
         try:
             status = (self._proc / str(pid) / "status").read_text()
             caught = int(status.partition("SigCgt:")[2].split()[0], 16)
-            same = (self._proc / str(pid) / "fd" / str(self._file)).stat().st_ino == os.fstat(self._file).st_ino
+            same = (self._proc / str(pid) / "fd" / str(_file)).stat().st_ino == os.fstat(_file).st_ino
         except (OSError, IndexError, ValueError):
             return False
         return bool(caught >> (ASKING - 1) & 1) and same
 
     def _ask(self, pid: int) -> list[str]:
+        begin = os.fstat(_file).st_size
         try:
             os.kill(pid, ASKING)
         except OSError:
@@ -95,12 +92,17 @@ class WorkerStacks:
         frames: list[str] = []
         for _ in range(10):
             self._wait(ANSWER_SECONDS / 10)
-            text = os.pread(self._file, 1 << 20, self._read).decode(errors="replace")
+            text = os.pread(_file, 1 << 20, begin).decode(errors="replace")
             frames = frames_of(text)
             if frames and text.endswith("\n"):
                 break
-        self._read = os.fstat(self._file).st_size
         return frames
+
+
+def _in_child() -> None:
+    """A process has been forked; one in which the job itself uses the signal is left alone."""
+    if _armed and signal.getsignal(ASKING) is signal.SIG_DFL:
+        faulthandler.register(ASKING, _file, all_threads=False, chain=False)
 
 
 def frames_of(text: str) -> list[str]:

@@ -164,8 +164,9 @@ class TestWorkers:
     @pytest.mark.skipif(not worker_stacks.ASKING, reason="no real-time signals here")
     def test_a_forked_loader_worker_shows_where_it_waits(self):
         context = multiprocessing.get_context("fork")
-        gate, workers = context.Event(), WorkerStacks()
+        gate, workers, other = context.Event(), WorkerStacks(), WorkerStacks()
         assert workers.arm()
+        assert other.arm(), "a second monitor of this process takes nothing from the first"
         loader = torch.utils.data.DataLoader(Slow(gate), num_workers=1, multiprocessing_context=context)
         try:
             batches = iter(loader)
@@ -177,6 +178,7 @@ class TestWorkers:
         assert any(frame.startswith(f"{__file__}:") and frame.endswith("__getitem__") for frame in frames)
         assert not any("test_a_forked" in frame for frame in frames), "the parent's frames are not the worker's"
         workers.disarm()
+        other.disarm()
 
     def test_a_child_that_would_die_of_the_signal_is_never_sent_it(self, monkeypatch):
         context = multiprocessing.get_context("fork")
