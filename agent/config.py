@@ -55,6 +55,9 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
 
     directory: str = ""
     """Where runs are spooled; ``TORCHVITALS_DIR`` in the environment. Default: see ``signals/spool.py``."""
+    also: tuple[str, ...] = ()
+    """Directories in which other hosts spool: a run found in several is one run; in the environment with `:` between.
+    """
     database: str = ""
     """The DuckDB file; ``agent.duckdb`` in the directory by default."""
     host: str = "127.0.0.1"
@@ -102,6 +105,11 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         return Path(self.directory).expanduser() if self.directory else default_directory()
 
     @property
+    def runs_directories(self) -> list[Path]:
+        """That one, and those of other hosts."""
+        return [self.runs_directory, *(Path(each).expanduser() for each in self.also)]
+
+    @property
     def database_path(self) -> Path:
         """The store's file."""
         return Path(self.database).expanduser() if self.database else self.runs_directory / "agent.duckdb"
@@ -121,6 +129,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
 
 FIELDS = Settings.__struct_fields__
 FILE_ONLY = ("sinks",)
+LISTS = ("also",)
 
 
 def load(
@@ -151,6 +160,9 @@ def load(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Hang the settings that are often typed on a command line; their defaults come from :func:`load`."""
     parser.add_argument("--directory", metavar="DIR", help="where runs are spooled (TORCHVITALS_DIR)")
+    parser.add_argument(
+        "--also", metavar="DIR", action="append", help="where another host spools the same runs; may be given again"
+    )
     parser.add_argument("--database", metavar="FILE", help="the DuckDB file of the agent")
     parser.add_argument("--host", help="address to listen on; off loopback a token is needed")
     parser.add_argument("--port", type=int, help="port to listen on, 7411 by default; 0 takes a free one")
@@ -233,8 +245,8 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name in FIELDS:
         if name not in FILE_ONLY and (text := environ.get(PREFIX + name.upper())):
-            _convert({name: text}, f"environment {PREFIX}{name.upper()}")
-            values[name] = text
+            values[name] = text.split(os.pathsep) if name in LISTS else text
+            _convert({name: values[name]}, f"environment {PREFIX}{name.upper()}")
     if chosen := environ.get("TORCHVITALS_DIR"):
         values["directory"] = chosen
     return values

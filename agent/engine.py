@@ -14,6 +14,9 @@ from torchvitals.detectors.detector import Detector, Finding, RecordDetector, St
 from torchvitals.signals.reader import Entry
 from torchvitals.signals.records import LAUNCHER_RANK, AnyRecord, Event, Hello, Requests, Step, Window
 
+Key = tuple[int, int, str]
+"""Rank, number and host of a process: every container begins to number at 1."""
+
 
 class NotChecked(msgspec.Struct, frozen=True):
     """What was not looked at, and why."""
@@ -79,15 +82,15 @@ class Engine:
         insist: bool = False,
     ) -> None:
         self.run_id = run_id
-        self.processes: dict[tuple[int, int], Process] = {}
-        """(rank, pid) → process; the launcher has rank -1."""
+        self.processes: dict[Key, Process] = {}
+        """The launcher of each host has rank -1."""
         self.launcher_events: list[Event] = []
         self.crews: list[Crew] = []
         self.noted: list[Noted] = []
         self._classes = tuple(detectors)
         self._record_classes = tuple(record_detectors)
         self._records = RecordWatch(self._record_classes)
-        self._crew_of: dict[tuple[int, int], Crew] = {}
+        self._crew_of: dict[Key, Crew] = {}
         self._launcher_crew: Crew | None = None
         self._allowance = allowance or Allowance()
         self._insist = insist
@@ -95,7 +98,7 @@ class Engine:
     def feed(self, entry: Entry) -> list[Finding]:
         """Take one entry; entries of one process come in order, processes may interleave."""
         hello, record = entry.hello, entry.record
-        key = (hello.rank, hello.pid)
+        key = _key(hello)
         process = self.processes.get(key)
         if process is None:
             process = self.processes[key] = Process(hello)
@@ -110,7 +113,7 @@ class Engine:
 
     def ended(self, hello: Hello) -> list[Finding]:
         """Wait no more for this process: it is known to be gone, whatever it said."""
-        crew = self._crew_of.get((hello.rank, hello.pid))
+        crew = self._crew_of.get(_key(hello))
         return self._keep(crew, crew.end(hello.rank)) if crew else []
 
     def add(self, finding: Finding) -> None:
@@ -120,7 +123,7 @@ class Engine:
     def finish(self, gone: Sequence[Hello] = ()) -> list[Finding]:
         """Nothing will follow. ``gone`` are the processes that ended without saying so."""
         for hello in gone:
-            if process := self.processes.get((hello.rank, hello.pid)):
+            if process := self.processes.get(_key(hello)):
                 process.gone = True
         found: list[Finding] = []
         for crew in self.crews:
@@ -197,12 +200,16 @@ class Engine:
 
     def _lacks(self, crew: Crew, hello: Hello) -> bool:
         same = (crew.hello.incarnation, crew.hello.world_size, crew.hello.role)
-        taken = {rank for (rank, _), other in self._crew_of.items() if other is crew}
+        taken = {rank for (rank, _, _), other in self._crew_of.items() if other is crew}
         return same == (hello.incarnation, hello.world_size, hello.role) and hello.rank not in taken
 
     def _keep(self, crew: Crew, findings: list[Finding]) -> list[Finding]:
         self.noted.extend(Noted(crew, finding) for finding in findings)
         return findings
+
+
+def _key(hello: Hello) -> Key:
+    return hello.rank, hello.pid, hello.host
 
 
 def _rank_of(status: Status) -> int:

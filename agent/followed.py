@@ -1,7 +1,7 @@
 """One process of a run as the agent follows it: what it said of itself and how far it was read."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torchvitals.agent.store import ProcessRow
@@ -10,9 +10,17 @@ from torchvitals.signals.records import Event, Hello, Requests, Step
 
 
 class Followed:
-    """One process of the run and how far it was read."""
+    """One process of the run and how far it was read.
 
-    def __init__(self, reader: ProcessReader, committed: tuple[int, int]) -> None:
+    Args:
+        name: of the process among those of its run, see :class:`torchvitals.signals.reader.RunReader`.
+        reader: reads its files.
+        committed: how far the store has it.
+
+    """
+
+    def __init__(self, name: str, reader: ProcessReader, committed: tuple[int, int]) -> None:
+        self.name = name
         self.reader = reader
         self.committed = committed
         self.last_step = -1
@@ -64,7 +72,7 @@ class Followed:
         segment, position = max(self.reader.position, self.committed)
         return ProcessRow(
             run=run,
-            process=self.reader.path.name,
+            process=self.name,
             rank=hello.rank,
             pid=hello.pid,
             host=hello.host,
@@ -98,10 +106,10 @@ def _exit_code(event: Event) -> int:
     return 128 + int(event.details.get("signal") or 0) if event.details.get("signal") else 0
 
 
-def is_settled(path: Path, positions: dict[str, tuple[int, int]]) -> bool:
+def is_settled(places: Sequence[Path], positions: dict[str, tuple[int, int]]) -> bool:
     """Whether the store has everything the files of a run hold, so that they need not be read again."""
     try:
-        reader = RunReader(path)
+        reader = RunReader(*places)
         return all(_end(process.path) == positions.get(name) for name, process in reader.processes.items())
     except (SpoolError, OSError):
         return False

@@ -1,4 +1,4 @@
-"""Follows every run in the spool directory: those already there, those that come, those that go on.
+"""Follows every run in the spool directories: those already there, those that come, those that go on.
 
 Polling with back-off: a directory listing and one ``stat`` and ``read`` per process, five times a second while a
 run writes and every two seconds while it does not. Inotify would save little and fails on network file systems.
@@ -49,10 +49,11 @@ class _Pace:
 
 
 class Intake:
-    """Tails the directory of all runs.
+    """Tails the directories of all runs.
 
     Args:
-        directory: where runs are spooled; it may not exist yet.
+        directories: where runs are spooled, each by another host; they may not exist yet. What has the same name in
+            several of them is one run.
         store: where rows go.
         diagnose: makes the engine of a run.
         liveness: tells dead writers from silent ones.
@@ -66,7 +67,7 @@ class Intake:
 
     def __init__(
         self,
-        directory: Path,
+        directories: Sequence[Path],
         store: Store,
         diagnose: Callable[[str], Diagnostician],
         *,
@@ -79,7 +80,7 @@ class Intake:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.directory = directory
+        self._directories = list(dict.fromkeys(directories))
         self.caught_up = False
         """Whether everything that was there at the start has been read."""
         self.vitals: dict[str, Vitals] = {}
@@ -140,33 +141,32 @@ class Intake:
         return sum(size_of(folder) for folder in folders)
 
     def _scan(self) -> None:
-        if not self.directory.is_dir():
-            return
         now = self._monotonic()
-        for path in sorted(self.directory.iterdir()):
-            name = path.name
-            if name not in self._runs and self._quiet.get(name, 0.0) <= now and path.is_dir():
-                self._meet(path, now)
+        here = [path for directory in self._directories if directory.is_dir() for path in directory.iterdir()]
+        for name in sorted({path.name for path in here if path.name not in self._runs and path.is_dir()}):
+            if self._quiet.get(name, 0.0) <= now:
+                self._meet([directory / name for directory in self._directories], now)
 
-    def _meet(self, path: Path, now: float) -> None:
-        """Decide about a directory that is not followed: read it, or look again later."""
-        if self._is_old(path) or self._is_done(path):
-            self._quiet[path.name] = now + GLANCE_SECONDS
+    def _meet(self, places: Sequence[Path], now: float) -> None:
+        """Decide about a run that is not followed: read it, or look again later."""
+        name = places[0].name
+        if self._is_old(places) or self._is_done(name, places):
+            self._quiet[name] = now + GLANCE_SECONDS
             return
         try:
-            run = LiveRun(path, self._store, self._diagnose, self._liveness, self._clock)
+            run = LiveRun(places, self._store, self._diagnose, self._liveness, self._clock)
         except NotARunError:
             return
-        self._runs[run.run], self._paces[run.run] = run, _Pace(now)
+        self._runs[name], self._paces[name] = run, _Pace(now)
 
-    def _is_done(self, path: Path) -> bool:
+    def _is_done(self, name: str, places: Sequence[Path]) -> bool:
         """Whether the store has all of it and knows how it ended."""
-        ended = self._store.query("SELECT 1 FROM runs WHERE run = ? AND ended IS NOT NULL", [path.name])
-        return bool(ended) and is_settled(path, self._store.positions(path.name))
+        ended = self._store.query("SELECT 1 FROM runs WHERE run = ? AND ended IS NOT NULL", [name])
+        return bool(ended) and is_settled(places, self._store.positions(name))
 
-    def _is_old(self, path: Path) -> bool:
-        newest = max((file.stat().st_mtime for file in path.glob("*/*.spool")), default=self._oldest)
-        return newest < self._oldest
+    def _is_old(self, places: Sequence[Path]) -> bool:
+        files = (file for place in places for file in place.glob("*/*.spool"))
+        return max((file.stat().st_mtime for file in files), default=self._oldest) < self._oldest
 
     def _visit(self, name: str, run: LiveRun) -> bool:
         """Advance and perhaps commit one run; whether there is likely more to read at once."""

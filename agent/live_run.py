@@ -43,10 +43,10 @@ class Held(NamedTuple):
 
 
 class LiveRun:
-    """Follows one run directory.
+    """Follows one run.
 
     Args:
-        path: the directory.
+        places: its directory, and those in which other hosts record it.
         store: where rows go.
         diagnose: makes the engine of a run.
         liveness: tells dead writers from silent ones.
@@ -59,13 +59,13 @@ class LiveRun:
 
     def __init__(
         self,
-        path: Path,
+        places: Sequence[Path],
         store: Store,
         diagnose: Callable[[str], Diagnostician],
         liveness: Liveness,
         clock: Callable[[], float],
     ) -> None:
-        self.run = path.name
+        self.run = places[0].name
         self.vitals = Vitals(run=self.run)
         self.records = 0
         self.finished = False
@@ -74,7 +74,7 @@ class LiveRun:
         """Something followed nevertheless: the run must be read anew from its beginning."""
         self.behind = False
         """Whether there was more to read than one round."""
-        self._reader = RunReader(path)
+        self._reader = RunReader(*places)
         self._store = store
         self._committed = store.positions(self.run)
         self._liveness = liveness
@@ -109,7 +109,7 @@ class LiveRun:
 
     @property
     def is_over(self) -> bool:
-        """Whether the launcher, or without one every process, has ended and all was read."""
+        """Whether the launcher of every host, or without one every process, has ended and all was read."""
         return self.row.state != "running"
 
     def advance(self) -> int:
@@ -117,7 +117,7 @@ class LiveRun:
         self._reader.look()
         for name, reader in self._reader.processes.items():
             if name not in self._processes:
-                self._processes[name] = Followed(reader, self._committed.get(name, (-1, 0)))
+                self._processes[name] = Followed(name, reader, self._committed.get(name, (-1, 0)))
         before = self.records
         horizon = min(self._read(process) for process in self._processes.values())
         self.behind = horizon < math.inf
@@ -153,15 +153,15 @@ class LiveRun:
 
     def _read(self, process: Followed) -> float:
         """Read one round of a process; return the time up to which nothing more is to be expected of it now."""
-        name, count = process.reader.path.name, 0
+        count = 0
         try:
             for entry, is_new in process.read(READ_AT_ONCE):
                 count += 1
                 self._take(entry, is_new=is_new)
-                self._held.append(Held(process.time, name, process.place, entry))
+                self._held.append(Held(process.time, process.name, process.place, entry))
         except (SpoolError, OSError) as error:
             process.problem = str(error)
-            self._unseen.append({"what": f"process {name}", "why": str(error)})
+            self._unseen.append({"what": f"process {process.name}", "why": str(error)})
             log.warning("a process is not read: %s", error)
         self.records += count
         self._dirty = self._dirty or count > 0
@@ -223,10 +223,10 @@ class LiveRun:
 
     def _state(self) -> str:
         launchers = [p for p in self.processes if p.hello and p.hello.rank == LAUNCHER_RANK]
-        said = next((p for p in launchers if p.exit_code is not None), None)
-        if said is not None:
-            return said.state
-        states = {process.state for process in self.processes}
+        by_start = sorted(launchers, key=lambda p: p.hello.started if p.hello else 0.0)
+        latest = {p.hello.host: p for p in by_start if p.hello}.values()
+        said = any(process.exit_code is not None for process in latest)
+        states = {process.state for process in (latest if said else self.processes)}
         return next((word for word in ("running", "failed", "lost") if word in states), "finished")
 
     def _first_row(self) -> RunRow:

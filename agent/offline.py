@@ -104,9 +104,9 @@ def describe_end(engine: Engine, gone: list[Hello], alive: list[Process]) -> tup
     """State and a sentence: what the launcher saw, else what the processes said, never more than that."""
     last = max((process.last_step for process in engine.processes.values()), default=-1)
     progress = f"last completed step {last}" if last >= 0 else "no step was completed"
-    for event in engine.launcher_events:
-        if event.kind == "command_exit":
-            return _command_end(event, progress)
+    ends = [event for event in engine.launcher_events if event.kind == "command_exit"]
+    if ends and not any(process.hello.rank == LAUNCHER_RANK for process in alive):  # on no host
+        return _command_end(next(filter(_is_bad, ends), ends[0]), progress)
     if alive:
         return "running", f"still running, {progress}"
     if gone:
@@ -117,6 +117,10 @@ def describe_end(engine: Engine, gone: list[Hello], alive: list[Process]) -> tup
     if codes:
         return "failed", f"exit code {codes[0]}, {progress}"
     return "finished", f"exit code 0, {progress}"
+
+
+def _is_bad(end: Event) -> bool:
+    return bool(end.details.get("signal") or end.details.get("code"))
 
 
 def _command_end(event: Event, progress: str) -> tuple[str, str]:

@@ -72,7 +72,7 @@ class Service:
             horizon=settings.alert_horizon,
         )
         self.intake = Intake(
-            settings.runs_directory,
+            settings.runs_directories,
             self.store,
             partial(RunState, allowance=Allowance(settings.false_alarms_per_month)),
             liveness=Liveness(silent_after=settings.lost_after),
@@ -112,6 +112,7 @@ class Service:
         return {
             "version": version("torchvitals"),
             "directory": str(self.settings.runs_directory),
+            "also": [str(directory) for directory in self.settings.runs_directories[1:]],
             "database": str(self.settings.database_path),
             "pid": os.getpid(),
             "uptime_seconds": time.monotonic() - self._started,
@@ -236,7 +237,8 @@ def serve(service: Service, listener: socket.socket) -> int:
     previous = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     host, port = listener.getsockname()[:2]
     service.start()
-    log.info("torchvitals %s on http://%s:%d, runs in %s", version("torchvitals"), host, port, settings.runs_directory)
+    places = ", ".join(map(str, settings.runs_directories))
+    log.info("torchvitals %s on http://%s:%d, runs in %s", version("torchvitals"), host, port, places)
     try:
         server.run([listener])
     finally:

@@ -45,6 +45,8 @@ class Crash:
     ) -> None:
         self.settle, self.tie = settle, tie
         self.processes: dict[tuple[int, int, int], Ending] = {}
+        self.commands: dict[str, Event] = {}
+        """By host, how the command ended there."""
         self.command: Event | None = None
         self.asked = False
         """Whether somebody asked the command to end."""
@@ -55,7 +57,7 @@ class Crash:
 
     def observe(self, hello: Hello, record: AnyRecord) -> list[Finding]:
         if hello.rank == LAUNCHER_RANK:
-            return self._launcher(record)
+            return self._launcher(hello, record)
         ending = self._ending(hello)
         ending.seen = max(ending.seen, getattr(record, "time", 0.0))
         if isinstance(record, Step | Beat):
@@ -82,9 +84,10 @@ class Crash:
             return Status("not_checked", "no process has said anything")
         return Status("alarm" if self.told else "ok")
 
-    def _launcher(self, record: AnyRecord) -> list[Finding]:
+    def _launcher(self, hello: Hello, record: AnyRecord) -> list[Finding]:
         if isinstance(record, Event) and record.kind == "command_exit":
-            self.command = record
+            self.commands[hello.host] = record
+            self.command = next((end for end in self.commands.values() if end.details.get("code")), record)
         elif isinstance(record, Event) and record.kind == "asked_to_end":
             self.asked = True
         elif isinstance(record, Event) and record.kind == "children":

@@ -186,21 +186,29 @@ class ProcessReader:
 
 
 class RunReader:
-    """Reads all processes of one run directory, those that appear later included.
+    """Reads all processes of one run, those that appear later included.
+
+    Args:
+        path: the run's directory.
+        also: directories in which other hosts record the same run; they may come later, ``path`` as well then.
 
     Raises:
-        NotARunError: ``path`` is no directory, is empty, or holds nothing a job wrote.
+        NotARunError: there is no such directory, it is empty, or holds nothing a job wrote.
 
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *also: Path) -> None:
         self.path = path
         self.processes: dict[str, ProcessReader] = {}
-        if not path.is_dir():
+        """By name of its directory, with the place behind it where that is not below ``path``: numbers of processes
+        are unique on one host only."""
+        self._places = (path, *also)
+        if not any(place.is_dir() for place in self._places):
             raise NotARunError(f"{path} is not a directory; list the recorded runs with: torchvitals runs")
         self.look()
         if not self.processes:
-            what = "is empty" if not any(path.iterdir()) else "holds no spool files"
+            listed = [place for place in self._places if place.is_dir()]
+            what = "holds no spool files" if any(any(place.iterdir()) for place in listed) else "is empty"
             raise NotARunError(
                 f"{path} {what}, so there is nothing to diagnose; record a job with: torchvitals run COMMAND"
             )
@@ -209,18 +217,23 @@ class RunReader:
         """Find processes that have appeared since.
 
         Raises:
-            UnreadableError: the directory cannot be listed.
+            UnreadableError: a directory cannot be listed.
 
         """
+        for place in self._places:
+            self._look_in(place)
+
+    def _look_in(self, place: Path) -> None:
         try:
-            children = list(process_directories(self.path))
+            children = list(process_directories(place))
         except FileNotFoundError:
             return
         except OSError as error:
-            raise UnreadableError(f"{self.path} cannot be listed: {error}") from error
+            raise UnreadableError(f"{place} cannot be listed: {error}") from error
         for child in children:
-            if child.name not in self.processes:
-                self.processes[child.name] = ProcessReader(child)
+            name = child.name if place == self.path else f"{child.name}@{place.parent}"
+            if name not in self.processes:
+                self.processes[name] = ProcessReader(child)
 
     def read(self) -> Iterator[Entry]:
         """Yield what is new, one process after the other."""

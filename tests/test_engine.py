@@ -127,7 +127,7 @@ def test_a_rank_that_dies_without_a_word_is_told_by_the_driver(tmp_path: Path) -
             engine.feed(entry)
     assert instance(engine, HighLoss).steps == [0]
 
-    engine.ended(engine.processes[1, 4_000_001].hello)
+    engine.ended(engine.processes[1, 4_000_001, "elsewhere"].hello)
 
     assert instance(engine, HighLoss).steps == [0, 1, 2, 3, 4, 5]
 
@@ -217,4 +217,4 @@ def test_processes_that_vanish_are_findings(tmp_path: Path) -> None:
     engine = play(entries, gone=[entries[0].hello])
 
     assert [noted.finding.kind for noted in engine.noted] == ["crash"]
-    assert engine.processes[0, 4_000_000].gone
+    assert engine.processes[0, 4_000_000, "elsewhere"].gone

@@ -5,10 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_up import goodbye, writer
+from torchvitals.agent import lifecycle
 from torchvitals.agent.cli import main
+from torchvitals.agent.intake import Intake
+from torchvitals.agent.liveness import Liveness
 from torchvitals.agent.offline import Report, diagnose_directory
+from torchvitals.agent.run_state import RunState
+from torchvitals.agent.store import Store
 from torchvitals.hooks import identity
-from torchvitals.signals.records import Arrivals, Axis, Digest, pack_integers
+from torchvitals.signals.records import LAUNCHER_RANK, Arrivals, Axis, Digest, Event, pack_integers
 
 STEPS, STEP_SECONDS, BEGAN = 160, 0.1, 1000.0
 PARTED, LATE_RANK, ODD_RANK = 57, 2, 3
@@ -97,6 +102,83 @@ def test_a_rank_that_stops_early_ends_no_comparison(tmp_path: Path) -> None:
     assert ("desync", "corrupted_gradient", ODD_RANK, "head", PARTED, 60) in told(
         diagnose_directory(tmp_path / "made-up")
     )
+
+
+class Agent:
+    """An agent that reads several directories; each look is two seconds."""
+
+    def __init__(self, store: Store, *directories: Path) -> None:
+        self.now = 0.0
+        self.store = store
+        liveness = Liveness(clock=lambda: BEGAN)  # nobody of another host is silent for long
+        self.intake = Intake(directories, store, RunState, liveness=liveness, monotonic=lambda: self.now)
+
+    def look(self, times: int = 8) -> None:
+        for _ in range(times):
+            self.intake.tick()
+            self.now += 2.0
+
+    def told(self) -> list[tuple[object, ...]]:
+        self.look()
+        keys = ("kind", "cause", "rank", "where", "first_step", "detected_step")
+        return sorted((tuple(each[key] for key in keys) for each in lifecycle.incidents(self.store)), key=str)
+
+
+@pytest.mark.parametrize("ahead", [0.0, 7.3, -4.1])
+def test_an_agent_that_reads_both_directories_compares_ranks_as_diagnose_does(tmp_path: Path, ahead: float) -> None:
+    """The directory of the second host is found later, as on a file system that is mounted late."""
+    with Store(":memory:") as store:
+        agent = Agent(store, tmp_path / "a", tmp_path / "b")
+        for rank in range(4):
+            agent.look(2)
+            host = "a" if rank < 2 else "b"
+            record(tmp_path / host, rank, host, ahead=ahead if host == "b" else 0.0)
+
+        assert agent.told() == EXPECTED
+        assert store.query("SELECT state, ranks FROM runs") == [{"state": "finished", "ranks": 4}]
+
+
+def test_an_agent_that_starts_again_stores_no_row_of_any_host_twice(tmp_path: Path) -> None:
+    places = [tmp_path / "a", tmp_path / "b"]
+    for place in places:  # containers that begin to number at the same number: same names, other processes
+        launcher(place)
+    for rank in range(4):
+        record(places[rank % 2], rank, f"host {rank % 2}", ahead=0.0)
+    with Store(":memory:") as store:
+        for _ in range(2):
+            assert Agent(store, *places).told() == EXPECTED
+        rows = store.query("SELECT count(*) AS n FROM scalars WHERE signal = 'parameter_sum'")
+
+        assert rows == [{"n": 4 * STEPS}]
+        assert store.query("SELECT count(DISTINCT process) AS n FROM processes") == [{"n": 6}]
+
+
+def launcher(directory: Path, code: int | None = 0) -> None:
+    spool = writer(directory, LAUNCHER_RANK, 1, pid=7, host=directory.name)
+    spool.write(Event(BEGAN, -1, "command", {}))
+    if code is not None:
+        spool.write(Event(BEGAN + 1, -1, "command_exit", {"code": code}))
+    spool.close()
+
+
+def test_a_run_is_over_when_the_launcher_of_every_host_is(tmp_path: Path) -> None:
+    places = [tmp_path / "a", tmp_path / "b"]
+    for place, code in zip(places, (0, None), strict=True):
+        launcher(place, code)
+        record(place, places.index(place), place.name, ahead=0.0, world=2, steps=3)
+    with Store(":memory:") as store:
+        Agent(store, *places).look()
+
+        assert store.query("SELECT state FROM runs") == [{"state": "running"}]
+
+
+def test_the_failure_of_one_host_is_that_of_the_run(tmp_path: Path) -> None:
+    for name, code in (("a", 0), ("b", 3), ("c", 0)):
+        launcher(tmp_path / name, code)
+    runs = [tmp_path / name / "made-up" for name in "abc"]
+    report = diagnose_directory(runs[0], also=runs[1:])
+
+    assert (report.state, [i.kind for i in report.incidents]) == ("failed", ["crash"])
 
 
 ELASTIC = {"TORCHELASTIC_RUN_ID": "5f1c", "MASTER_ADDR": "node0", "MASTER_PORT": "29400"}

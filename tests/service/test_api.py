@@ -38,7 +38,7 @@ def store(tmp_path_factory):
     job.exit(1)
     passed = iter(range(0, 1000, 2))
     with Store(":memory:") as opened:
-        intake = Intake(directory, opened, RunState, monotonic=lambda: next(passed))
+        intake = Intake([directory], opened, RunState, monotonic=lambda: next(passed))
         for _ in range(8):
             intake.tick()
         yield opened

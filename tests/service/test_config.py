@@ -27,6 +27,17 @@ def test_the_directory_of_the_jobs_is_the_agents(tmp_path: Path) -> None:
     assert settings.database_path == tmp_path / "runs" / "agent.duckdb"
 
 
+def test_directories_of_other_hosts_are_a_list_everywhere(tmp_path: Path) -> None:
+    here = ["/runs", "/b", "/c"]
+    ways = (
+        load({"directory": "/runs", "also": ["/b", "/c"]}, {}, file_with(tmp_path, "[agent]\nalso = ['/a']\n")),
+        load({}, {"TORCHVITALS_DIR": "/runs", "TORCHVITALS_ALSO": "/b:/c"}, file_with(tmp_path, "")),
+        load({"directory": "/runs"}, {}, file_with(tmp_path, "[agent]\nalso = ['/b', '/c']\n")),
+    )
+
+    assert [[str(place) for place in settings.runs_directories] for settings in ways] == [here] * 3
+
+
 def test_sinks_of_the_file_and_in_short(tmp_path: Path) -> None:
     text = "[[sinks]]\nkind = 'webhook'\nurl = 'https://x/y'\ntoken = 'env:PAGER'\nseverity = 'critical'\n"
     settings = load({"alertmanager": "http://am:9093"}, {}, file_with(tmp_path, text))

@@ -32,9 +32,9 @@ def store(tmp_path: Path):
         yield opened
 
 
-def make_intake(directory: Path, store: Store, **settings) -> tuple[Intake, Clock]:
+def make_intake(directory: Path, store: Store, *also: Path, **settings) -> tuple[Intake, Clock]:
     clock = Clock()
-    return Intake(directory, store, RunState, monotonic=clock, **settings), clock
+    return Intake([directory, *also], store, RunState, monotonic=clock, **settings), clock
 
 
 def look(intake: Intake, clock: Clock, times: int = 8) -> None:
@@ -182,7 +182,7 @@ def test_a_backlog_is_fed_in_order_of_time_whoever_is_read_first(tmp_path: Path,
             return []
 
     clock = Clock()
-    intake = Intake(tmp_path, store, Witness, monotonic=clock)
+    intake = Intake([tmp_path], store, Witness, monotonic=clock)
     look(intake, clock, 20)
 
     times = [time for time, kind in order if kind in ("Step", "Event")]
@@ -272,7 +272,7 @@ def test_an_engine_that_fails_costs_the_diagnosis_not_the_rows(tmp_path: Path, s
 
     sick_run(tmp_path)
     clock = Clock()
-    look(Intake(tmp_path, store, Broken, monotonic=clock), clock)
+    look(Intake([tmp_path], store, Broken, monotonic=clock), clock)
 
     assert scalars(store) == 500
     row = store.query("SELECT not_checked, state FROM runs")[0]
