@@ -135,9 +135,24 @@ def culprit(case: Case) -> int | None:
     origins = {rank for rank, event in case.events_of("origin") if event.step == step and event.details.get("complete")}
     if len(origins) == 1:
         return origins.pop()
-    losses = {rank: case.history.series("loss", rank).at(step) for rank in case.history.ranks("loss")}
-    broken = [rank for rank, loss in losses.items() if loss is not None and not np.isfinite(loss)]
-    return broken[0] if len(broken) == 1 < len(losses) else None
+    alone = _alone_broken(case, "loss", step)
+    return _alone_broken(case, "local_gradient", step) if alone is None else alone
+
+
+def _alone_broken(case: Case, name: str, step: int) -> int | None:
+    """The rank on which a signal is not finite while it is on all others that have sent it."""
+    ranks = case.history.ranks(name)
+    told = {rank: value for rank in ranks if (value := case.history.series(name, rank).at(step)) is not None}
+    broken = [rank for rank, value in told.items() if not np.isfinite(value)]
+    return broken[0] if len(broken) == 1 < len(told) else None
+
+
+def came_once(case: Case) -> int | None:
+    """The one rank whose own gradients were not finite, and were when the same step was run again."""
+    step = case.opening.first_step
+    rank = _alone_broken(case, "local_gradient", step)
+    told = [event.details for who, event in case.events_of("origin") if who == rank and event.step == step]
+    return rank if rank is not None and any(details.get("vanished") for details in told) else None
 
 
 def place(found: dict[str, Any] | None) -> str:

@@ -83,7 +83,7 @@ class Losses:
         """``scaler.step(optimizer)`` has ended; the optimizer did not run when there was an overflow."""
         watch = self._observer.watch_optimizer(optimizer)
         if watch.calls == self._calls_before:
-            watch.skipped(optimizer)
+            watch.attempted(optimizer, skipped=True)
 
     def clipped(self, total: Any, limit: Any) -> None:
         """The job scaled its gradients down to ``limit``."""

@@ -241,7 +241,7 @@ class Observer:
         if optimizer is None:
             self.recorder.open().step(self.recorder.step, self.recorder.clock(), {"loss": float(loss)})
         else:
-            self.optimizers[0].abandoned(optimizer)
+            self.optimizers[0].attempted(optimizer, skipped=False)
 
     # -- forwards ---------------------------------------------------------------------------------
 
@@ -286,6 +286,8 @@ class Observer:
     def detach(self) -> None:
         """Take every hook off every module."""
         self.compilation.ended()
+        for watch in self.optimizers:
+            watch.local.remove()
         for root in self.roots:
             root.remove()
         self.roots.clear()

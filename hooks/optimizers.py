@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from torchvitals.hooks import clipping, gradients, readback
 from torchvitals.hooks.gradient_sampling import GradientSampling
 from torchvitals.hooks.hyperparameters import learning_rate
+from torchvitals.hooks.local_gradients import LocalGradient
 from torchvitals.hooks.process_vitals import ProcessVitals
 from torchvitals.hooks.shards import shard_norm
 from torchvitals.hooks.suspicion import Suspicion
@@ -61,6 +62,7 @@ class OptimizerWatch:
         self._relations_after = guard("relations", observer.relations.after)
         self._take_digests = guard("digests", observer.digests.after)
         self._sums = WeightSums()
+        self.local = LocalGradient(guard)
         self._sum_weights = guard("sums", self._take_sum)
         self._take_digests_before = guard("digests", observer.digests.before)
         self._in_closure = False
@@ -142,17 +144,11 @@ class OptimizerWatch:
         self._observer.step_counted(self)
         self._ended = time.perf_counter()
 
-    def skipped(self, optimizer: Optimizer) -> None:
-        """The loss scaler found an overflow and did not step: an attempt of its own, nothing applied."""
+    def attempted(self, optimizer: Optimizer, *, skipped: bool) -> None:
+        """Nothing was applied: the loss scaler found an overflow and ``skipped`` it, or the job gave up its loss."""
         self._scalars = {}
         self._sampling.drop()
-        self._close(optimizer, time.perf_counter(), skipped=True)
-
-    def abandoned(self, optimizer: Optimizer) -> None:
-        """The job computed a loss and gave it up: an attempt of its own, nothing applied."""
-        self._scalars = {}
-        self._sampling.drop()
-        self._close(optimizer, time.perf_counter(), skipped=False)
+        self._close(optimizer, time.perf_counter(), skipped=skipped)
 
     def flush(self) -> None:
         """Write the record that still waits for its device values; the job is ending."""
@@ -187,6 +183,8 @@ class OptimizerWatch:
         norm = gradients.global_norm(gradients.gradients(self.tripwire))
         if norm is not None:
             self._scalars["tripwire_norm"] = gradients.unscaled(norm, scale)
+        if self._observer.digests.compared and (found := self.local.told(norm, self.tripwire)) is not None:
+            self._scalars["local_gradient"] = found
 
     def _read_norm(self, scale: torch.Tensor | None) -> None:
         clip = self._observer.clipping.of(self.parameters)

@@ -176,8 +176,10 @@ class Replay:
                 origin = self._loss_backward(call)
                 if origin["operation"]:
                     return origin
-        why = why or "run again, all gradients of this rank are finite: another rank, or code after backward, made them"
-        return tell(Birth("", "nan", allowed=False, backward=True), self._scene(), phase="backward", why=why)
+        finite = "run again, all gradients of this rank are finite: another rank, or code after backward, made them"
+        nowhere = Birth("", "nan", allowed=False, backward=True)
+        origin = tell(nowhere, self._scene(), phase="backward", why=why or finite)
+        return {**origin, "vanished": not why}  # a fault that does not come again is none of the code
 
     # -- running again ----------------------------------------------------------------------------
 

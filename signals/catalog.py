@@ -40,6 +40,11 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("gradient_norm_shard", "1", "none", "step", "2-norm of this rank's part of the gradients (FSDP2)."),
     Signal("gradient_norm_unclipped_shard", "1", "none", "step", "The same before clipping, where torch keeps it."),
     Signal("tripwire_norm", "1", "none", "step", "2-norm of the gradients of a few input-most parameters."),
+    Signal(
+        "local_gradient", "1", "none", "step",
+        "Sum of the trip-wire's gradients as this rank had them before ranks shared theirs; on a CPU only of a step "
+        "whose shared gradient is not finite.",
+    ),
     Signal("loss_scale", "1", "none", "step", "The AMP loss scale in force; 1 without a scaler."),
     Signal(
         "skipped_steps",

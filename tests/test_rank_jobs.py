@@ -185,3 +185,47 @@ def test_shards_are_compared_with_their_replicas(tmp_path: Path) -> None:
     assert incident.where == "2.weight (shard 1 of 2)"
     assert incident.findings[0].evidence["ranks_compared"] == 2
     assert incident.findings[0].evidence["agreed_at"] == 21
+
+
+FAILING_PROCESSOR = """
+    class Fails(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, value):
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * float("nan")
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.fails = nn.Linear(16, 32), nn.Linear(32, 4), False
+
+        def forward(self, batch):
+            hidden = self.first(batch).relu()
+            if self.fails:
+                self.fails = False  # it does not come again
+                hidden = Fails.apply(hidden)
+            return self.second(hidden)
+
+    net = Net()
+    model = nn.parallel.DistributedDataParallel(net)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    generator = torch.Generator().manual_seed(rank)
+    for step in range(30):
+        net.fails = rank == 1 and step == 20
+        optimizer.zero_grad()
+        model(torch.randn(8, 16, generator=generator)).square().mean().backward()
+        optimizer.step()
+    dist.destroy_process_group()
+"""
+
+
+def test_the_rank_that_made_a_gradient_bad_is_named_though_all_ranks_get_it(tmp_path: Path) -> None:
+    """Every loss is finite, every rank's shared gradients are not, and run again the step is well."""
+    run(tmp_path, FAILING_PROCESSOR, 2)
+    (incident,) = report(tmp_path).incidents
+
+    assert (incident.kind, incident.cause, incident.rank) == ("nonfinite", "corrupted_gradient", 1)
+    assert incident.first_step == 20

@@ -4,16 +4,19 @@ from typing import ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.ranks import parameter_desync, sharing
+from torchvitals.agent.step_evidence import came_once
 
 
 class CorruptedGradient:
     """An edit in place, data lost in a reduction, or a flipped bit: everything else stays equal to the last bit."""
 
     word: ClassVar[str] = "corrupted_gradient"
-    explains: ClassVar[tuple[str, ...]] = ("desync",)
+    explains: ClassVar[tuple[str, ...]] = ("desync", "nonfinite")
     prior: ClassVar[float] = -0.5
 
     def weigh(self, case: Case) -> Opinion | None:
+        if case.opening.kind == "nonfinite":
+            return _of_nonfinite(case)
         desync = [f for f in parameter_desync(case) if f.evidence.get("what") != "hyper-parameters"]
         if not desync:
             return None
@@ -54,3 +57,26 @@ class CorruptedGradient:
                 f"{who}'s device (ECC counters, a replay of the step): a flipped bit looks like this."
             ),
         )
+
+
+def _of_nonfinite(case: Case) -> Opinion | None:
+    """A gradient that is not finite on one rank, and finite there when its batch is run again."""
+    rank, step = came_once(case), case.opening.first_step
+    if rank is None:
+        return None
+    return Opinion(
+        clues=[
+            Clue(3.0, f"only rank {rank}'s own gradients were not finite before ranks shared them"),
+            Clue(2.0, f"run again on rank {rank}, the same batch with the same weights gave finite gradients"),
+        ],
+        title=f"Rank {rank} made a gradient that is not finite, and not again, at step {step}"[:79],
+        explanation=(
+            f"At step {step} the gradients of rank {rank} were not finite before they were shared, and sharing spread "
+            "that to all ranks. The same batch, run again, gave finite ones: the code did not make it."
+        ),
+        remedy=(
+            f"Check the memory and the processor of rank {rank}'s device (ECC counters, a stress test). If it is well, "
+            "look for code that writes into gradients, or for kernels that race."
+        ),
+        rank=rank,
+    )
