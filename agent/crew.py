@@ -16,7 +16,7 @@ from torchvitals.agent.readings import (
     unpacked,
     window_reading,
 )
-from torchvitals.agent.replicas import SUM, Replicas
+from torchvitals.agent.replicas import SUMS, Replicas
 from torchvitals.agent.shards import with_wholes
 from torchvitals.agent.watch import RecordWatch, Watch
 from torchvitals.detectors.allowance import Allowance
@@ -115,6 +115,8 @@ class Crew:
         for rank, optimizer, key in sorted(self._pending):
             found.extend(self._flush(rank, optimizer, key))
         found.extend(self._rows_due([]))
+        for watch in self._watches.values():
+            found.extend(watch.conclude())
         return found
 
     def statuses(self) -> Iterator[tuple[str, Status]]:
@@ -231,7 +233,7 @@ class Crew:
             yield from self._watch("rank", -1, 0, ARRIVALS, ()).update(reading)
 
     def _compare(self, optimizer: int, replicas: Replicas, readings: list[Reading]) -> Iterator[Finding]:
-        for reading in sorted(readings, key=lambda reading: (reading.step, SUM not in reading.values)):
+        for reading in sorted(readings, key=lambda reading: (reading.step, reading.values.keys().isdisjoint(SUMS))):
             yield from self._watch("replica", -1, optimizer, "", replicas.columns).update(reading)
 
     def _watch(self, axis: DetectorAxis, rank: int, optimizer: int, key: str, entries: Sequence[str]) -> Watch:

@@ -15,7 +15,9 @@ from torchvitals.agent.readings import Rows, replica_reading
 from torchvitals.detectors.detector import Reading
 from torchvitals.signals.records import ALONE, Axis, Digest, Step, unpack_integers
 
-SUM = "parameter_sum"
+SUM, FOUND, SHARED = "parameter_sum", "parameter_sum_found", "collectives"
+SUMS = (SUM, FOUND, SHARED)
+"""What each step says of a rank's whole copy: one number each."""
 
 Held = tuple[tuple[str, ...], tuple[str, ...]]
 """Names of the tensors of one rank, and which replica of each it holds."""
@@ -72,15 +74,17 @@ class Replicas:
     def sums(self, step: int, rows: Mapping[int, Step]) -> Reading | None:
         """The sums of one step: one column for each set of ranks that hold the same tensors, all of them shared."""
         families = [ranks for (_, told), ranks in self._holders.items() if len(ranks) > 1 and ALONE not in told]
-        values = np.zeros((self._ranks, len(families)))
-        held = np.zeros(values.shape, dtype=bool)
+        values = {name: np.zeros((self._ranks, len(families))) for name in SUMS}
+        held = {name: np.zeros((self._ranks, len(families)), dtype=bool) for name in SUMS}
         for column, ranks in enumerate(families):
-            for rank in ranks:
-                if rank in rows and SUM in rows[rank].values:
-                    values[rank, column], held[rank, column] = rows[rank].values[SUM], True
-        if not (held.sum(axis=0) >= 2).any():
+            for rank in [rank for rank in ranks if rank in rows]:
+                for name in [name for name in SUMS if name in rows[rank].values]:
+                    values[name][rank, column], held[name][rank, column] = rows[rank].values[name], True
+        told = [name for name in SUMS if (held[name].sum(axis=0) >= 2).any()]
+        if not told:
             return None
-        return Reading(step, max(row.time for row in rows.values()), {SUM: values}, {SUM: held})
+        time = max(row.time for row in rows.values())
+        return Reading(step, time, {name: values[name] for name in told}, {name: held[name] for name in told})
 
     def _meet(self, rank: int, axis: Axis) -> None:
         """Learn what ``rank`` holds; a rank beyond the world is not compared."""

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 import msgspec
 from torchvitals.agent.guard import guarded
 from torchvitals.detectors.allowance import Allowance, Calibrated
-from torchvitals.detectors.detector import Detector, Finding, Reading, RecordDetector, Status
+from torchvitals.detectors.detector import Concluding, Detector, Finding, Reading, RecordDetector, Status
 from torchvitals.signals.records import AnyRecord, Hello
 
 T = TypeVar("T")
@@ -59,6 +59,16 @@ class Watch:
                 self.retired.append(Retired(detector.kind, problem))
             else:
                 found.extend(self._placed(detector, finding) for finding in findings)
+        return found
+
+    def conclude(self) -> list[Finding]:
+        """No step will follow: what the detectors had held back in the hope of more."""
+        found: list[Finding] = []
+        for detector in [each for each in self.detectors if isinstance(each, Concluding)]:
+            findings, problem = guarded(detector.kind, detector.conclude)
+            if problem:
+                self.retired.append(Retired(detector.kind, problem))
+            found.extend(self._placed(detector, finding) for finding in findings or ())
         return found
 
     def extends(self, entries: Sequence[str]) -> bool:

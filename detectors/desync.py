@@ -5,11 +5,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+from torchvitals.detectors.gatherings import FOUND, SHARED, Gatherings
 
 Digests = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
-SUM = "parameter_sum"
+DIGEST, SUM = "parameter_digest", "parameter_sum"
 """What dates a difference that the digests have shown."""
 
 
@@ -20,6 +21,7 @@ class Desync:
     replicas stay equal to the last bit. Where at least ``jury`` ranks are compared and more than half of them
     agree on what differs, the others are named; two ranks cannot tell who is right, and it is said so.
     ``present`` may say for each tensor which ranks hold it: shards are compared with their replicas only.
+    Ranks that train apart and average their weights now and then are well while they do (detectors/gatherings.py).
 
     Digests come every few steps. Between them ``parameter_sum``, one number for all tensors at every step or
     every second, fourth, ..., tells when the ranks parted: ``first_step`` is the first step at which it differed,
@@ -42,7 +44,7 @@ class Desync:
 
     kind: ClassVar[str] = "desync"
     axis: ClassVar[DetectorAxis] = "replica"
-    reads: ClassVar[tuple[str, ...]] = (SUM, "parameter_digest", "hyperparameter_digest")
+    reads: ClassVar[tuple[str, ...]] = (SUM, DIGEST, "hyperparameter_digest", FOUND, SHARED)
 
     def __init__(
         self,
@@ -58,10 +60,16 @@ class Desync:
         """Since when the sums differ; ``None`` while they agree."""
         self.fired: set[str] = set()
         self.compared = 0
+        self.gatherings = Gatherings()
+        self._held_back: tuple[int, Digests, Mask, Mask] | None = None
+        """The last parameters that differ, while the ranks are still to come together."""
+        self._apart: int | None = None
+        """The first step whose parameters were held back."""
 
     def update(self, reading: Reading) -> list[Finding]:
         found = []
-        for name in self.reads:
+        self.gatherings.take(reading)
+        for name in (SUM, DIGEST, "hyperparameter_digest"):
             if name not in reading.values:
                 continue
             rows = reading.values[name]
@@ -76,10 +84,20 @@ class Desync:
             self.compared = max(self.compared, int(holders.max()))
             if not differs.any():
                 self.agreed[name] = reading.step
+            elif name == DIGEST and name not in self.fired and self.gatherings.awaited(reading.step):
+                self._held_back = reading.step, rows, held, differs
+                self._apart = reading.step if self._apart is None else self._apart
             elif name not in self.fired:
                 self.fired.add(name)
                 found.append(self._finding(name, reading.step, rows, held, differs))
         return found
+
+    def conclude(self) -> list[Finding]:
+        """Ranks that never came together have had all the time there was."""
+        if self._held_back is None or DIGEST in self.fired or self.gatherings.last is not None:
+            return []
+        self.fired.add(DIGEST)
+        return [self._finding(DIGEST, *self._held_back)]
 
     def status(self) -> Status:
         if self.compared < 2:
@@ -95,13 +113,18 @@ class Desync:
     def _onset(self, name: str, step: int) -> int:
         """The first step since the digests last agreed at which the sums differed, or ``step``."""
         since = -1 if self.agreed.get(name) is None else self.agreed[name]
-        if name != "parameter_digest" or self.parted is None or not since < self.parted <= step:
+        if name == DIGEST and self.gatherings.missed is not None:
+            return self.gatherings.missed
+        if name == DIGEST and self._apart is not None:
+            step = self._apart
+        if name != DIGEST or self.parted is None or not since < self.parted <= step:
             return step
         return self.parted
 
     def _agreed_at(self, name: str, onset: int) -> int | None:
         """The last step before ``onset`` at which digests or sums were equal."""
-        told = [self.agreed.get(each) for each in (name, SUM if name == "parameter_digest" else name)]
+        told = [self.agreed.get(each) for each in (name, SUM if name == DIGEST else name)]
+        told.append(self.gatherings.last if name == DIGEST else None)
         return max((step for step in told if step is not None and step < onset), default=None)
 
     def _finding(self, name: str, step: int, rows: Digests, held: Mask, differs: Mask) -> Finding:
@@ -111,7 +134,7 @@ class Desync:
         # Of the other tensors that differ, those that the same ranks hold: a shard's replicas judge among themselves.
         alike = tensors[(held[:, tensors] == held[:, [first]]).all(axis=0)]
         odd = self._minority(rows[np.ix_(ranks, alike)])
-        is_parameter = name == "parameter_digest"
+        is_parameter = name == DIGEST
         onset = self._onset(name, step)
         evidence: dict[str, Any] = {
             "what": "parameters" if is_parameter else "hyper-parameters",

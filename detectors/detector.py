@@ -5,7 +5,7 @@ seed. The engine makes one instance per run (and optimizer), feeds it in step or
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 import numpy as np
@@ -95,6 +95,15 @@ class Detector(Protocol):
         ...
 
     def status(self) -> Status: ...
+
+
+@runtime_checkable
+class Concluding(Detector, Protocol):
+    """A detector that holds something back as long as later steps may explain it."""
+
+    def conclude(self) -> list[Finding]:
+        """No step will follow."""
+        ...
 
 
 class RecordDetector(Protocol):

@@ -14,7 +14,8 @@ class LostProgress:
     is gone in the steps that follow.
 
     Loading the best checkpoint, swapping averaged weights in and out and clipping weights write as well, and lose
-    nothing. A job that writes at more than ``share`` of its steps does so by habit.
+    nothing. A job that writes at more than ``share`` of its steps does so by habit, and ranks that average theirs
+    (LocalSGD, DiLoCo) by plan, whatever it does to the loss.
 
     Args:
         most: share of the weights looked at; one layer that is calibrated is not the model.
@@ -35,7 +36,7 @@ class LostProgress:
 
     kind: ClassVar[str] = "lost_progress"
     axis: ClassVar[DetectorAxis] = "rank"
-    reads: ClassVar[tuple[str, ...]] = ("loss", "weights_overwritten")
+    reads: ClassVar[tuple[str, ...]] = ("loss", "weights_overwritten", "parameter_sum_found")
 
     def __init__(
         self,
@@ -72,7 +73,8 @@ class LostProgress:
         self._grow(ranks)
         loss, sent = scalar(reading, "loss", ranks)
         written, told = scalar(reading, "weights_overwritten", ranks)
-        written_now = told & (written >= self.most)
+        averaged = scalar(reading, "parameter_sum_found", ranks)[1]
+        written_now = told & (written >= self.most) & ~averaged
         self._written[:ranks] += written_now
         self._since[:ranks][written_now] = 0
         self._step[:ranks][written_now] = reading.step

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim import Optimizer
 from torchvitals.hooks import clipping, gradients, readback
+from torchvitals.hooks.averaging import Averaging
 from torchvitals.hooks.gradient_sampling import GradientSampling
 from torchvitals.hooks.hyperparameters import learning_rate
 from torchvitals.hooks.local_gradients import LocalGradient
@@ -63,6 +64,7 @@ class OptimizerWatch:
         self._take_digests = guard("digests", observer.digests.after)
         self._sums = WeightSums()
         self.local = LocalGradient(guard)
+        self._averaging = Averaging()
         self._sum_weights = guard("sums", self._take_sum)
         self._take_digests_before = guard("digests", observer.digests.before)
         self._in_closure = False
@@ -100,11 +102,12 @@ class OptimizerWatch:
         self._relations_before(self)
         # ``args`` begins with the optimizer itself. A closure has still to compute the gradients.
         self._in_closure = (args[1] if len(args) > 1 else kwargs.get("closure")) is not None
-        if self._in_closure:
-            self.takes_closure = True
-        else:
+        self.takes_closure |= self._in_closure
+        if not self._in_closure:
             self._read(optimizer, applied=False)
             self._take_digests_before(self, optimizer)
+            if self._averaging.due(self._observer.pending.collectives):
+                self._sum_weights(found=True)
         self._recorder.cost += time.perf_counter() - self._began
 
     def after(self, optimizer: Optimizer) -> None:
@@ -216,11 +219,11 @@ class OptimizerWatch:
         if not all(map(math.isfinite, here)):
             self._observer.origins.of_gradients(self)
 
-    def _take_sum(self) -> None:
-        """One number that dates what the digests find; see hooks/weight_sums.py."""
-        found = self._sums.of(self.parameters, self.step)
-        if found is not None:
-            self._scalars["parameter_sum"] = found
+    def _take_sum(self, *, found: bool = False) -> None:
+        """One number that dates what the digests find, of the weights as the step left or ``found`` them."""
+        number = self._sums.now(self.parameters) if found else self._sums.of(self.parameters, self.step)
+        if number is not None:
+            self._scalars["parameter_sum_found" if found else "parameter_sum"] = number
 
     @property
     def roots(self) -> "list[RootWatch]":
@@ -234,6 +237,7 @@ class OptimizerWatch:
     def _close(self, optimizer: Optimizer, now: float, *, skipped: bool) -> None:
         scalars: dict[str, torch.Tensor | float] = dict(self._scalars)
         scalars.update(self._observer.take(self))
+        self._averaging.step_over(scalars.get("collectives"), self._observer.collectives.total())  # type: ignore[arg-type]
         if skipped:
             scalars["learning_rate"] = learning_rate(optimizer)
             scalars["skipped_steps"] = 1.0

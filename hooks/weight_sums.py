@@ -54,8 +54,10 @@ class WeightSums:
         if self._last:
             self._step_seconds = _smoothed(self._step_seconds, now - self._last)
         self._last = now
-        if step % self.every:
-            return None
+        return None if step % self.every else self.now(parameters)
+
+    def now(self, parameters: Sequence[Tensor]) -> Tensor | float | None:
+        """The number of the weights as they are; its cost counts, whoever asks."""
         began = time.thread_time()  # of this thread alone: on a busy machine a sum may be interrupted for 10 ms
         tensors = [local(parameter.detach()) for parameter in parameters]
         if not tensors:

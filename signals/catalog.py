@@ -73,6 +73,10 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("input_nonfinite", "1", "none", "step", "1 if a floating input held NaN or Inf."),
     Signal("batch_digest", "1", "none", "step", "Digest of the first batch tensor, folded to 52 bits."),
     Signal("parameter_sum", "1", "none", "step", "Sum of the words of all parameters: equal replicas have equal sums."),
+    Signal(
+        "parameter_sum_found", "1", "none", "step",
+        "The same before the step, of ranks that share no gradients and have talked since the last one (LocalSGD).",
+    ),
     Signal("collectives", "{collective}", "none", "step", "Collectives from the first backward to the step."),
     Signal("arrival_lateness", "s", "none", "sampled", "How long after half of the ranks it came to a collective."),
     Signal("no_sync_passes", "{pass}", "none", "step", "Backward passes under the wrapper's no_sync (DDP)."),

@@ -1,9 +1,11 @@
 """Ranks that part are named with the first step, the first tensor and, where there is a majority, the rank."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from torchvitals.detectors.desync import Desync
-from torchvitals.detectors.detector import Reading
+from torchvitals.detectors.detector import Finding, Reading
 from torchvitals.detectors.duplicate_data import DuplicateData
 from torchvitals.detectors.unsynced_backward import UnsyncedBackward
 
@@ -240,3 +242,48 @@ class TestDuplicateData:
         ((finding,), _) = self.fire(rows)
 
         assert finding.first_step == 50
+
+
+def reading_of_apart(step: int, *, together: bool, shared: float = 0.0) -> Reading:
+    """Two ranks that share no gradients; ``together``: they found equal weights when the step began."""
+    sums = {
+        "parameter_sum": np.array([[1.0], [2.0]]) + step,
+        "parameter_sum_found": np.array([[1.0], [1.0 if together else 2.0]]) + step,
+        "collectives": np.full((2, 1), shared),
+    }
+    rows = {"parameter_digest": np.array([[5, 6], [7, 8]]) + step}
+    values = {**sums, **(rows if step % 10 == 0 else {})}
+    return Reading(step, 0.0, values, dict.fromkeys(values, np.ones(2, dtype=bool)))
+
+
+def found_in(steps: range, meets: Callable[[int], bool], shared: float = 0.0) -> list[Finding]:
+    detector = Desync()
+    readings = (reading_of_apart(step, together=meets(step), shared=shared) for step in steps)
+    found = [finding for reading in readings for finding in detector.update(reading)]
+    return [*found, *detector.conclude()]
+
+
+@pytest.mark.parametrize("every", [1, 8, 100, 500])
+def test_ranks_that_average_their_weights_now_and_then_are_well(every: int) -> None:
+    assert found_in(range(1100), lambda step: step > 0 and step % every == 0) == []
+
+
+def test_ranks_that_stop_averaging_are_told_and_since_when() -> None:
+    (finding,) = found_in(range(400), lambda step: 0 < step <= 160 and step % 16 == 0)
+
+    assert (finding.step, finding.first_step, finding.evidence["agreed_at"]) == (200, 176, 160)
+
+
+@pytest.mark.parametrize(("steps", "told_at"), [(60, 50), (900, 520)])
+def test_ranks_that_never_come_together_are_told_when_the_run_ends_or_it_has_been_long_enough(
+    steps: int, told_at: int
+) -> None:
+    (finding,) = found_in(range(steps), lambda _step: False)
+
+    assert (finding.step, finding.first_step, finding.evidence["agreed_at"]) == (told_at, 0, None)
+
+
+def test_ranks_that_share_gradients_and_differ_are_told_at_once() -> None:
+    (finding,) = found_in(range(60), lambda _step: False, shared=3.0)
+
+    assert finding.step == 0

@@ -13,7 +13,7 @@ from torchvitals.agent.demo_judgement import misjudged, told
 from torchvitals.agent.offline import Report, diagnose_directory
 from torchvitals.agent.report import incident_object
 from torchvitals.signals.reader import Entry, RunReader
-from torchvitals.signals.records import Digest
+from torchvitals.signals.records import Digest, Step
 
 PREAMBLE = """
     import json, os, sys, torch, torch.distributed as dist
@@ -229,3 +229,33 @@ def test_the_rank_that_made_a_gradient_bad_is_named_though_all_ranks_get_it(tmp_
 
     assert (incident.kind, incident.cause, incident.rank) == ("nonfinite", "corrupted_gradient", 1)
     assert incident.first_step == 20
+
+
+AVERAGING = """
+    model = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    generator = torch.Generator().manual_seed(rank)
+    for step in range(60):
+        optimizer.zero_grad()
+        batch = torch.randn(8, 16, generator=generator)
+        (model(batch) - batch.sum(1, keepdim=True)).square().mean().backward()
+        optimizer.step()
+        if step % 7 == 6:
+            for parameter in model.parameters():
+                dist.all_reduce(parameter.data)
+                parameter.data /= world
+    dist.barrier()
+    dist.destroy_process_group()
+"""
+
+
+def test_ranks_that_average_their_weights_every_few_steps_are_well(tmp_path: Path) -> None:
+    run(tmp_path, AVERAGING, 2)
+    met: dict[int, dict[int, float]] = {0: {}, 1: {}}
+    for entry in _entries(tmp_path):
+        if isinstance(entry.record, Step) and "parameter_sum_found" in entry.record.values:
+            met[entry.hello.rank][entry.record.step] = entry.record.values["parameter_sum_found"]
+
+    assert met[0] == met[1]
+    assert sorted(met[0]) == list(range(7, 60, 7))
+    assert [incident.kind for incident in report(tmp_path).incidents] == []

@@ -1,0 +1,74 @@
+"""Ranks that train apart and come back together: averaging of weights in place of gradients (LocalSGD, DiLoCo)."""
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvitals.detectors.detector import Reading
+
+FOUND, SHARED = "parameter_sum_found", "collectives"
+"""The weights as a step found them, where ranks share no gradients; and what they issued to share theirs."""
+
+
+class Gatherings:
+    """When all ranks last held the same weights at the beginning of a step, and how often they do.
+
+    Ranks that share no gradients differ after each step of theirs, and are well as long as they come together again:
+    within ``slack`` times the longest they have ever been apart. Those that have not done so yet get ``patience``,
+    unless they have ever shared gradients: who stops that is told at once.
+
+    >>> gatherings = Gatherings()
+    >>> apart, together = [[0.1], [0.2]], [[0.1], [0.1]]
+    >>> for step in range(1, 200):
+    ...     found = together if step % 8 == 0 and step < 100 else apart
+    ...     gatherings.take(Reading.of(step, collectives=[[0], [0]], parameter_sum_found=found))
+    ...     if step in (5, 90, 112, 113):
+    ...         print(step, gatherings.awaited(step))
+    5 True
+    90 True
+    112 True
+    113 False
+    """
+
+    def __init__(
+        self,
+        *,
+        patience: int = 512,  # steps; DiLoCo was published with 500 between two averages
+        slack: float = 2.0,  # once late is a matter of the last batch of an epoch
+    ) -> None:
+        self.patience, self.slack = patience, slack
+        self.last: int | None = None
+        """The step at whose beginning they were last equal."""
+        self.longest = 0
+        """Steps between two such, at most."""
+        self._began: int | None = None
+        self._share_gradients = False
+
+    def take(self, reading: Reading) -> None:
+        """What the ranks say of one step."""
+        shared = reading.values.get(SHARED)
+        if shared is None:
+            return
+        self._began = reading.step if self._began is None else self._began
+        speak = reading.present[SHARED].reshape(shared.shape)
+        self._share_gradients |= bool((speak & (shared > 0)).any())
+        found = reading.values.get(FOUND)
+        if found is None:
+            return
+        held = reading.present[FOUND].reshape(found.shape)
+        if np.array_equal(held, speak) and all(_alike(found[:, i][held[:, i]]) for i in range(found.shape[1])):
+            since = self._began if self.last is None else self.last
+            self.last, self.longest = reading.step, max(self.longest, reading.step - since)
+
+    def awaited(self, step: int) -> bool:
+        """Whether ranks that differ at ``step`` are still to come together, as is their way."""
+        if self.last is not None:
+            return step - self.last <= self.slack * self.longest
+        return not self._share_gradients and self._began is not None and step - self._began < self.patience
+
+    @property
+    def missed(self) -> int | None:
+        """The step by which they should have come together again; ``None`` if they never have."""
+        return None if self.last is None else self.last + self.longest
+
+
+def _alike(numbers: NDArray[np.float64]) -> bool:
+    return bool((numbers == numbers[:1]).all())
