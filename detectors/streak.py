@@ -21,7 +21,8 @@ class Streak:
         self.count = np.zeros(0, dtype=np.int64)
         self._began = np.zeros(0, dtype=np.int64)
         self._before = np.zeros(0, dtype=np.int64)
-        self._latest = np.zeros(0, dtype=np.int64)
+        self._second = np.zeros(0, dtype=np.int64)
+        """The sample after the first at which it held."""
 
     def update(self, step: int, holds: NDArray[np.bool_], looked: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Take one sample; subjects that were not ``looked`` at keep their count. Returns the counts."""
@@ -30,24 +31,24 @@ class Streak:
             self.count = np.pad(self.count, (0, grown))
             self._began = np.pad(self._began, (0, grown))
             self._before = np.pad(self._before, (0, grown), constant_values=-1)
-            self._latest = np.pad(self._latest, (0, grown))
+            self._second = np.pad(self._second, (0, grown))
         held, missed = looked & holds, looked & ~holds
         self._before[missed] = step
         self.count[missed] = 0
         if np.count_nonzero(held):
             self._began[held & (self.count == 0)] = step
-            self._latest[held] = step
+            self._second[held & (self.count == 1)] = step
             self.count[held] += 1
         return self.count
 
     def onset(self, subject: int) -> int:
         """The most likely first step: half way between the last sample at which it did not hold and the first.
 
-        When it held at the first sample already, it is taken to have held from that sample on. When samples have
-        come far closer since, something made the job look (see hooks/suspicion.py): then it began just there.
+        When it held at the first sample already, it is taken to have held from that sample on. When the next sample
+        came far sooner, something made the job look (see hooks/suspicion.py): then it began just there.
         """
         began, before = int(self._began[subject]), int(self._before[subject])
-        since = (int(self._latest[subject]) - began) / max(1, int(self.count[subject]) - 1)
+        since = int(self._second[subject]) - began if self.count[subject] > 1 else 0
         if before < 0 or (since and began - before > TRIGGERED * since):
             return began
         return (before + 1 + began) // 2

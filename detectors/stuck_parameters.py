@@ -18,7 +18,7 @@ Bools = NDArray[np.bool_]
 
 
 class IdleOptimizer:
-    """The learning rate is zero, or the optimizer holds parameters that no model uses any more.
+    """The learning rate is zero, or the optimizer does not hold what the model trains.
 
     Args:
         zero_rate: applied steps in a row with learning rate exactly 0; a warm-up begins with one or two.
@@ -26,6 +26,7 @@ class IdleOptimizer:
         abrupt: a rate that falls to zero from above this share of its largest value was not led there by a schedule.
         after_schedule: after a schedule's end, zero steps count as a fault from this share of the steps before it.
         stale: applied steps in a row with parameters of no living model, all of them without gradient.
+        neglected: watched steps in a row in which what was meant to learn is in no optimizer; it may come a step late.
 
     >>> detector = IdleOptimizer()
     >>> for step in range(40):
@@ -42,6 +43,7 @@ class IdleOptimizer:
         "optimizer_extra_parameters",
         "parameters_without_gradient",
         "orphaned_parameters",
+        "neglected_parameters",
     )
 
     def __init__(
@@ -52,22 +54,25 @@ class IdleOptimizer:
         abrupt: float = 0.05,
         after_schedule: float = 0.25,
         stale: int = 10,
+        neglected: int = 3,
     ) -> None:
         self._zero_rate = zero_rate
         self._warm_up = warm_up
         self._abrupt = abrupt
         self._after_schedule = after_schedule
         self._stale = stale
+        self._neglected = neglected
         self._largest = np.zeros(0)
         self._last = np.zeros(0)
         self._zero = Streak()
         self._extra = Streak()
         self._lost = Streak()
+        self._left = Streak()
         self._told: set[tuple[str, int]] = set()
         self._seen = False
 
     def update(self, reading: Reading) -> list[Finding]:
-        return [*self._rates(reading), *self._owners(reading), *self._orphans(reading)]
+        return [*self._rates(reading), *self._owners(reading), *self._orphans(reading), *self._left_out(reading)]
 
     def _rates(self, reading: Reading) -> list[Finding]:
         rate = reading.values.get("learning_rate")
@@ -119,6 +124,22 @@ class IdleOptimizer:
             self._finding("stale_parameters", reading.step, rank, self._lost, {"parameters": int(lost[rank])})
             for rank in (known & (lost > 0)).nonzero()[0].tolist()
             if ("stale_parameters", rank) not in self._told
+        ]
+
+    def _left_out(self, reading: Reading) -> list[Finding]:
+        """Sent in watched steps, which have a learning rate, and only where there is something to tell."""
+        left, rate = reading.values.get("neglected_parameters"), reading.present.get("learning_rate")
+        if rate is None or (left is None and not len(self._left.count)):
+            return []
+        holds = np.zeros(len(rate), dtype=bool)
+        if left is not None:
+            holds = reading.present["neglected_parameters"] & (left > 0)
+        step = 0 if reading.step == 1 else reading.step  # first looked at in the second step
+        count = self._left.update(step, holds, rate)
+        return [
+            self._finding("neglected_parameters", reading.step, rank, self._left, {"parameters": int(left[rank])})
+            for rank in (holds & (count >= self._neglected)).nonzero()[0].tolist()
+            if left is not None and ("neglected_parameters", rank) not in self._told
         ]
 
     def _finding(self, relation: str, step: int, rank: int, streak: Streak, details: dict[str, Any]) -> Finding:

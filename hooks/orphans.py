@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 NAMED = 8
 """Parameters that a report names; the first says where to look."""
 
+IDLE_STEPS = 10
+"""Steps without any gradient of its own after which an optimizer is not one that has still to begin."""
+
 
 class Orphans(NamedTuple):
     """What the optimizers hold and no module owns, and what took its place."""
@@ -33,6 +36,9 @@ def tell_orphans(observer: "Observer") -> None:
     elif found := held_twice([watch.parameters for watch in observer.optimizers], trained):
         observer.pending.scalars["orphaned_parameters"] = float(found.number)
         observer.recorder.learn(left_out=found.left_out[:NAMED], held_twice=found.number)
+    elif observer.optimizers[0].step >= IDLE_STEPS and (found := of_another_model(held, trained)):
+        observer.pending.scalars["orphaned_parameters"] = float(found.number)
+        observer.recorder.learn(left_out=found.left_out[:NAMED])
 
 
 def orphans(optimized: Sequence[torch.Tensor], trained: Iterable[Module]) -> Orphans | None:
@@ -70,6 +76,21 @@ def held_twice(optimizers: Sequence[Sequence[torch.Tensor]], trained: Iterable[M
         alone = all(id(p) not in held and p.grad is not None for p in wanted.values())
         if wanted and alone and module.training:
             return Orphans(len(twice), [f"{type(module).__name__}.{plain_name(name)}" for name in wanted])
+    return None
+
+
+def of_another_model(optimized: Sequence[torch.Tensor], trained: Iterable[Module]) -> Orphans | None:
+    """Optimizers of nothing that has a gradient, where a whole model in training gets gradients and is in none.
+
+    The teacher was given to the optimizer, and not the student.
+    """
+    if any(parameter.grad is not None for parameter in optimized):
+        return None
+    held = {id(parameter) for parameter in optimized}
+    for module in trained:
+        wanted = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        if wanted and all(id(p) not in held and p.grad is not None for p in wanted.values()):
+            return Orphans(len(optimized), [f"{type(module).__name__}.{plain_name(name)}" for name in wanted])
     return None
 
 

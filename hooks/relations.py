@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 from torchvitals.hooks.dropout_in_evaluation import DropoutInEvaluation
 from torchvitals.hooks.loss_graph import squashed_twice, start_of_classifier
 from torchvitals.hooks.modes import Modes
+from torchvitals.hooks.neglect import Neglect
+from torchvitals.hooks.orphans import NAMED
 from torchvitals.hooks.source import user_frames
 from torchvitals.hooks.worker_batches import WorkerBatches
 from torchvitals.hooks.writes import Writes
@@ -45,6 +47,7 @@ class Relations:
         self._heard: dict[int, bool] = {}
         """Optimizer → whether its parameters had gradients when the newest backward pass ended."""
         self._writes = Writes()
+        self._neglect = Neglect()
         self._began = False
         self._workers = WorkerBatches()
         self.modes = Modes()
@@ -58,11 +61,12 @@ class Relations:
     def held(self) -> dict[str, Any]:
         """The share of what was trained that the optimizers hold; what either side lacks goes to the step."""
         observer = self._observer
-        held = {id(p) for watch in observer.optimizers for p in watch.parameters}
+        held = self._held_by_met()
         # `is not None`: a compiled module without `__len__` raises when it is asked whether it is true
         trained = [m for root in observer.roots if root.training_calls and (m := root.module()) is not None]
         if not trained:
             return {}
+        self._neglect.begin(trained)
         wanted = {id(p): p for module in trained for p in module.parameters() if p.requires_grad}
         scalars = observer.pending.scalars
         scalars["parameters_not_optimized"] = float(len(wanted.keys() - held))
@@ -114,8 +118,10 @@ class Relations:
             scalars["weights_overwritten"] = share
         if watch.sampled:
             self._keep_frozen(watch.parameters)
-        if watch.index == 0 and watch.step == SETTLED_STEP:
-            self._look_for_idle()
+        if watch.index == 0:
+            self._look_for_neglected()
+            if watch.step == SETTLED_STEP:
+                self._look_for_idle()
 
     def after(self, watch: "OptimizerWatch") -> None:
         """It has stepped."""
@@ -140,6 +146,17 @@ class Relations:
         if not torch.equal(parameter.detach(), before):
             name = self._observer.naming.names_of([parameter])[0]
             self._tell("frozen_moves", parameter=name, parameters=count)
+
+    def _held_by_met(self) -> set[int]:
+        return {id(p) for watch in self._observer.optimizers for p in watch.parameters}
+
+    def _look_for_neglected(self) -> None:
+        """Count what somebody meant to train and no optimizer holds; an optimizer that was built may still begin."""
+        found = self._neglect.look(lambda: self._held_by_met() | {id(p) for made in self._made for p in _held(made)})
+        if found:
+            self._observer.pending.scalars["neglected_parameters"] = float(len(found))
+            self._observer.recorder.learn(left_out=found[:NAMED], left_out_because=self._neglect.why)
+            self._observer.recorder.send_facts()
 
     def _look_for_idle(self) -> None:
         """Tell of an optimizer that was built, whose parameters get gradients, and that has never stepped."""

@@ -85,6 +85,7 @@ SIGNALS: tuple[Signal, ...] = (
         "orphaned_parameters", "{parameter}", "none", "step",
         "Of those, how many no living module owns, where models train others that no optimizer holds.",
     ),
+    Signal("neglected_parameters", "{parameter}", "none", "step", "Unfrozen or hidden in a list, and in no optimizer."),
     Signal("parameters_without_gradient", "{parameter}", "none", "step", "Trainable parameters whose grad is None."),
     Signal("parameters_not_optimized", "{parameter}", "none", "step", "Trainable parameters no optimizer holds."),
     Signal("gradients_lost", "1", "none", "step", "1 if gradients had come and were gone before the step."),

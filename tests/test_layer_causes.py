@@ -187,3 +187,42 @@ def test_an_optimizer_on_the_model_of_another_is_told_with_the_model_that_has_no
     ranked, opinion = best(given)
 
     assert (ranked.cause, opinion.where) == ("stale_optimizer_parameters", "Generator")
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_units_that_were_never_alive_behind_weights_of_zero_were_drawn_so(zero):
+    given = case(finding("dead_relu", "fc2.weight", first_step=0, **{**DEAD, "from_start": True}))
+    weights = np.array([0.0, 0.0]) if zero else np.array([3.0, 3.0])
+    given.history.add_profile("parameter_weight_norm", ProfileAt(0, ["fc1.weight", "fc2.weight"], weights))
+
+    ranked, _ = best(given)
+
+    assert ranked.cause == ("bad_initialization" if zero else "dying_relu")
+
+
+@pytest.mark.parametrize(("length", "largest", "word"), [
+    (12.0, 3.0, "bad_initialization"), (1.0, 3.0, "saturating_activation"), (12.0, 400.0, "saturating_activation"),
+])  # fmt: skip
+def test_units_saturated_before_any_update_are_a_matter_of_how_weights_were_drawn_unless_inputs_are_raw(
+    length, largest, word
+):
+    flat = finding("saturation", "1", first_step=0, reference=0.9, from_start=True)
+    given = case(flat, activations={"Tanh": 3})
+    given.history.add("input_absmax", 0, largest)
+    given.history.add_profile("parameter_rows", ProfileAt(0, ["0.weight", "0.bias"], np.array([64.0, np.nan])))
+    given.history.add_profile("parameter_weight_norm", ProfileAt(0, ["0.weight", "0.bias"], np.array([8 * length, 9])))
+
+    ranked, opinion = best(given)
+
+    assert (ranked.cause, opinion.where) == (word, "0" if word == "bad_initialization" else "1")
+
+
+@pytest.mark.parametrize("why", ["thawed", "hidden"])
+def test_what_was_meant_to_learn_and_is_in_no_optimizer_is_told_with_its_layer(why):
+    given = case(finding("stuck_parameters", first_step=0, relation="neglected_parameters", parameters=6))
+    given.facts.update(left_out=["blocks.0.0.weight"], left_out_because=why)
+
+    ranked, opinion = best(given)
+
+    assert (ranked.cause, opinion.where) == ("stale_optimizer_parameters", "blocks.0.0")
+    assert ("add_param_group" if why == "thawed" else "nn.ModuleList") in opinion.remedy

@@ -240,7 +240,7 @@ def test_the_onset_is_half_way_between_routine_samples_and_at_the_first_of_a_bur
     one = np.array([True])
     for step in (0, 20, 40, 60):
         routine.update(step, np.array([step >= 40]), one)
-    for step in (0, 100, 101, 102):
+    for step in (0, 100, 101, 102, 140, 180, 220):  # after the burst, routine again
         burst.update(step, np.array([step >= 100]), one)
 
     assert routine.onset(0) == 30

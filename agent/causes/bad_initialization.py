@@ -4,11 +4,15 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.layer_names import layer_of
 from torchvitals.agent.step_evidence import first_value, raw_input
 
 EARLY = 12
 WIDE = 1e3
 """Outputs and gradients of a fresh net are of the order of 1; a thousand is no matter of taste."""
+LONG_ROW = 4.0
+"""Rows of weights as the usual schemes draw them have lengths of 0.6 to 1.4; on standardised inputs a unit behind a
+longer one gets inputs of this size, where tanh and sigmoid are flat."""
 
 
 class BadInitialization:
@@ -31,6 +35,8 @@ class BadInitialization:
             return None
         if blocked := _all_zero(case):
             return blocked
+        if flat := _flat_from_start(case):
+            return flat
         layer, largest = _widest_output(case)
         norm = first_value(case, "gradient_norm_unclipped") or first_value(case, "gradient_norm")
         clues = _clues(case, norm, largest)
@@ -50,17 +56,19 @@ class BadInitialization:
 
 def _all_zero(case: Case) -> Opinion | None:
     """No gradient from the first step on, and weights of exactly zero: where two of them follow, neither gets one."""
-    dead = next((f for f in case.of_kind("vanishing") if f.evidence.get("everywhere")), None)
+    nothing = [f for f in case.of_kind("vanishing") if f.evidence.get("everywhere")]
+    dead = next((f for f in (*nothing, *case.of_kind("dead_relu")) if nothing or f.evidence.get("from_start")), None)
     profiles = case.history.profiles("parameter_weight_norm", case.opening.rank, case.opening.optimizer)
     if dead is None or dead.first_step > 1 or not profiles or profiles[0].step > 1:
         return None
     zero = np.flatnonzero(profiles[0].values == 0)
     matrices = [profiles[0].entries[int(i)] for i in zero if not profiles[0].entries[int(i)].endswith("bias")]
-    if not matrices:
+    if not matrices or (dead.kind == "dead_relu" and dead.name not in matrices):
         return None
-    said = f"{len(matrices)} trainable weights are exactly zero and no parameter has a gradient"
+    what = "no parameter has a gradient" if nothing else f"no unit of {layer_of(dead.name)} is ever active"
+    said = f"{len(matrices)} trainable weights are exactly zero and {what}"
     return Opinion(
-        clues=[Clue(3.5, said)],
+        clues=[Clue(4.5, said)],
         title=f"Weights start at zero: {matrices[0]} and others get no gradient"[:79],
         explanation=(
             f"From the first step on {said}. What is multiplied by zero passes no gradient on: of two factors one may "
@@ -72,6 +80,37 @@ def _all_zero(case: Case) -> Opinion | None:
         ),
         where=matrices[0],
     )
+
+
+def _flat_from_start(case: Case) -> Opinion | None:
+    """Units that were saturated before any update, by weights that are longer than any scheme draws them."""
+    flat = next((f for f in case.of_kind("saturation") if f.evidence.get("from_start")), None)
+    layer, length = _longest_rows(case)
+    if flat is None or raw_input(case) or length < LONG_ROW:
+        return None
+    said = f"the weights of each unit in {layer} have a norm of {length:.3g} at the start; usual are 0.6 to 1.4"
+    return Opinion(
+        clues=[Clue(4.5, said)],
+        title=f"Weights start too large in {layer}: {layer_of(flat.name)} is saturated"[:79],
+        explanation=(
+            f"{flat.value:.0%} of the outputs of {layer_of(flat.name)} are flat from the first step on, and {said}. "
+            "Little gradient passes such units, so the layers before them learn slowly or not at all."
+        ),
+        remedy="Draw the weights with torch.nn.init.xavier_uniform_ and the gain of the activation.",
+        where=layer,
+    )
+
+
+def _longest_rows(case: Case) -> tuple[str, float]:
+    """The layer whose weights have the longest rows at the first sample, and their usual length."""
+    weights = case.history.profiles("parameter_weight_norm", case.opening.rank, case.opening.optimizer)
+    counts = case.history.profiles("parameter_rows", case.opening.rank, case.opening.optimizer)
+    if not weights or not counts or weights[0].step > 1 or weights[0].step != counts[0].step:
+        return "", 0.0
+    rows = counts[0].values
+    length = np.where(rows > 0, weights[0].values / np.sqrt(np.maximum(rows, 1.0)), 0.0)
+    longest = int(np.nanargmax(np.nan_to_num(length)))
+    return layer_of(weights[0].entries[longest]), float(length[longest])
 
 
 def _widest_output(case: Case) -> tuple[str, float]:

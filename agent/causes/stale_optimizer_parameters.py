@@ -1,4 +1,4 @@
-"""The optimizer was built on parameters that the model in training does not use."""
+"""The optimizer does not hold what the model trains: built on what was replaced later, frozen then, or hidden."""
 
 from typing import ClassVar
 
@@ -21,6 +21,8 @@ class StaleOptimizerParameters:
         lonely = _all_without_gradient(case)
         if case.facts.get("held_twice"):
             return _held_twice(case, int(case.facts["held_twice"]))
+        if neglected := _neglected(case):
+            return _left_behind(case, int(neglected.evidence["parameters"]))
         if not strangers and lonely is None:
             return None
         first = case.opening
@@ -49,6 +51,35 @@ def _held_twice(case: Case, number: int) -> Opinion:
         explanation=f"From the first step on {said}: it never changes, and the other is stepped twice.",
         remedy=f"Build one of the two optimizers on the parameters of {model}: a line was copied with its argument.",
         where=model,
+    )
+
+
+def _neglected(case: Case) -> Finding | None:
+    found = case.of_kind("stuck_parameters")
+    return next((f for f in found if f.evidence.get("relation") == "neglected_parameters"), None)
+
+
+def _left_behind(case: Case, number: int) -> Opinion:
+    place = _left_out(case) or "the model"
+    thawed = case.facts.get("left_out_because") == "thawed"
+    how = (
+        "they were frozen when the optimizer was built, and set free later"
+        if thawed
+        else "the module keeps these layers in a plain list or dictionary, where `parameters()` does not find them"
+    )
+    remedy = (
+        "Add them where they are set free: `optimizer.add_param_group({'params': ...})`, or build the optimizer of all "
+        "parameters and let `requires_grad` decide."
+        if thawed
+        else "Keep them in `nn.ModuleList`, `nn.ModuleDict` or `nn.ParameterList`, or register them with `add_module`."
+    )
+    said = f"{number} parameters from {place} on get gradients and are in no optimizer"
+    return Opinion(
+        clues=[Clue(4.0, said), Clue(1.0, how)],
+        title=f"No optimizer holds {place}, which is meant to learn"[:79],
+        explanation=f"From step {case.opening.first_step} on {said}, so they never change: {how}.",
+        remedy=remedy,
+        where=place,
     )
 
 
