@@ -90,7 +90,8 @@ class WrongMode:
         established: steps in training mode before.
         patience: steps that training must have gone on for in evaluation mode,
         samples: as seen in so many of them; where steps are short not each is looked at.
-        burst: forwards without gradients between two steps that are an evaluation.
+        burst: forwards without gradients between two steps that are an evaluation, or one of as many rows as so many
+            batches have: a small validation set is often a single forward.
         bursts: of them, before it is certain.
         share: of the steps that may have such forwards.
 
@@ -104,7 +105,13 @@ class WrongMode:
 
     kind: ClassVar[str] = "miswired"
     axis: ClassVar[DetectorAxis] = "rank"
-    reads: ClassVar[tuple[str, ...]] = ("backward_passes", "batch_items", "eval_mode_passes", "train_mode_evaluations")
+    reads: ClassVar[tuple[str, ...]] = (
+        "backward_passes",
+        "batch_items",
+        "eval_mode_passes",
+        "train_mode_evaluations",
+        "train_mode_items",
+    )
 
     def __init__(
         self,
@@ -123,6 +130,8 @@ class WrongMode:
         self._with = np.zeros(0, dtype=np.int64)
         """Steps with forwards in training mode and without gradients before them."""
         self._bursts = np.zeros(0, dtype=np.int64)
+        self._batch = np.zeros(0)
+        """Rows of the largest training batch."""
         self._first = np.full(0, -1, dtype=np.int64)
         self._streak = Streak()
         self._told: set[tuple[str, int]] = set()
@@ -144,7 +153,8 @@ class WrongMode:
         return Status("ok") if self._seen else Status("not_checked", "no training step was seen")
 
     def _trains(self, reading: Reading, ranks: int) -> list[Finding]:
-        _, in_training = scalar(reading, "batch_items", ranks)
+        batch, in_training = scalar(reading, "batch_items", ranks)
+        np.fmax(self._batch, batch, out=self._batch, where=in_training)
         passes, sent = scalar(reading, "eval_mode_passes", ranks)
         _, stepped = scalar(reading, "backward_passes", ranks)
         wrong = sent & (passes > 0) & ~in_training & (self._trained >= self.established)
@@ -160,10 +170,12 @@ class WrongMode:
 
     def _evaluates(self, reading: Reading, ranks: int) -> list[Finding]:
         forwards, sent = scalar(reading, "train_mode_evaluations", ranks)
+        rows, _ = scalar(reading, "train_mode_items", ranks)
         self._steps += 1
         here = sent & (forwards > 0)
         self._with += here
-        fresh = here & (forwards >= self.burst)
+        large = (self._batch > 0) & (rows >= self.burst * self._batch)
+        fresh = here & ((forwards >= self.burst) | large)
         self._first[fresh & (self._bursts == 0)] = reading.step
         self._bursts += fresh
         certain = fresh & (self._bursts >= self.bursts) & (self._with <= self.share * self._steps)
@@ -192,4 +204,5 @@ class WrongMode:
         if more > 0:
             self._trained, self._steps = np.pad(self._trained, (0, more)), np.pad(self._steps, (0, more))
             self._with, self._bursts = np.pad(self._with, (0, more)), np.pad(self._bursts, (0, more))
+            self._batch = np.pad(self._batch, (0, more))
             self._first = np.pad(self._first, (0, more), constant_values=-1)

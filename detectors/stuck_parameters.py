@@ -133,7 +133,7 @@ class IdleOptimizer:
             return []
         holds = np.zeros(len(rate), dtype=bool)
         if left is not None:
-            holds = reading.present["neglected_parameters"] & (left > 0)
+            holds = reading.present["neglected_parameters"] & (left > 0) & np.isfinite(left)
         step = 0 if reading.step == 1 else reading.step  # first looked at in the second step
         count = self._left.update(step, holds, rate)
         return [

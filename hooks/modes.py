@@ -9,6 +9,7 @@ from torchvitals.hooks.nested import tensors
 
 EVAL_MODE_PASSES = "eval_mode_passes"
 TRAIN_MODE_EVALUATIONS = "train_mode_evaluations"
+TRAIN_MODE_ITEMS = "train_mode_items"
 
 
 class Modes:
@@ -21,6 +22,8 @@ class Modes:
         self._step = -1
         self._run = 0
         """Such forwards since the last step."""
+        self._items = 0
+        """Rows of their answers: a small validation set is evaluated in one forward."""
         self._depends: weakref.WeakKeyDictionary[Module, bool] = weakref.WeakKeyDictionary()
 
     def called(self, module: Module | None, output: Any, scalars: dict[str, float], step: int) -> None:
@@ -28,7 +31,7 @@ class Modes:
         if module is None:
             return
         if step != self._step:
-            self._step, self._run = step, 0
+            self._step, self._run, self._items = step, 0, 0
         name = ""
         if module.training:
             name = TRAIN_MODE_EVALUATIONS
@@ -37,6 +40,9 @@ class Modes:
         if name and self._depends_on_mode(module):
             self._run += 1
             scalars[name] = max(scalars.get(name, 0.0), float(self._run))
+        if name == TRAIN_MODE_EVALUATIONS and name in scalars:
+            self._items += next((len(tensor) for tensor in tensors(output) if tensor.dim()), 0)
+            scalars[TRAIN_MODE_ITEMS] = max(scalars.get(TRAIN_MODE_ITEMS, 0.0), float(self._items))
 
     def _depends_on_mode(self, module: Module) -> bool:
         known = self._depends.get(module)

@@ -2,7 +2,8 @@
 
 Between two steps the job has evaluated its model. Either the model gave the losses itself (the models of Hugging
 Face do), or the job's variables hold one number under a name that says what it is: ``val_loss``, ``losses["val"]``,
-``history["val_loss"][-1]``. What the job logs by ``monitor.log`` goes before both.
+``history["val_loss"][-1]``. Where nothing is kept (``print(evaluate(model))``) there are still the calls of torch's
+loss functions meanwhile. What the job logs by ``monitor.log`` goes before all of them.
 """
 
 import re
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import Module
+from torchvitals.hooks.loss_calls import LossCalls
 from torchvitals.hooks.source import locals_of, user_frames
 
 if TYPE_CHECKING:
@@ -42,12 +44,15 @@ class ValidationLoss:
         """Where it was found the first time; later only there."""
         self._newest: float | None = None
         self._looks = LOOKS
+        self._calls = LossCalls()
 
     def evaluated(self, module: Module | None, output: Any) -> None:
         """``module`` has answered without gradients, or in evaluation mode."""
         if module is None or module.training:
             return
         self._due = True
+        if self._looks and not self._name:
+            self._calls.listen()
         loss = own_loss(output)
         if loss is not None:
             self._sum = loss if self._sum is None else self._sum + loss
@@ -61,15 +66,22 @@ class ValidationLoss:
         if logged:
             self._looks = 0
         due, self._due = self._due, False
+        called = self._calls.end()
         total, count, self._sum, self._count = self._sum, self._count, None, 0
         if not due or not self._looks:
             return None
         if total is not None:
             return total / count
-        found = self._kept()
-        if not self._name:
+        found = None if self._calls.known else self._kept()
+        if self._name:
+            return found
+        if called is None:
             self._looks -= 1
-        return found
+        return called
+
+    def close(self) -> None:
+        """The job ends, or is watched no longer."""
+        self._calls.end()
 
     def _kept(self) -> float | None:
         candidates: dict[str, float] = {}

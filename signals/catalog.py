@@ -92,6 +92,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("weights_overwritten", "1", "none", "step", "Share of a few weights written to between two steps."),
     Signal("eval_mode_passes", "{pass}", "none", "step", "Most training forwards in a step in evaluation mode."),
     Signal("train_mode_evaluations", "{pass}", "none", "step", "Most in a row without gradients in training mode."),
+    Signal("train_mode_items", "{item}", "none", "step", "Rows of the answers of these forwards."),
     Signal("live_tensors", "{tensor}", "none", "sampled", "Tensors alive in the process (when a leak is suspected)."),
     Signal("machine_load", "{task}", "none", "step", "Load average of the last minute by core, once a second."),
     Signal("overhead_ratio", "1", "none", "step", "Measured cost of the hooks as a share of step time."),

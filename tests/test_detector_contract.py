@@ -63,6 +63,7 @@ def healthy(make, subjects, steps=STEPS, seed=0):
         "parameter_zero_rows", "parameter_silent_rows", "parameter_nonfinite", "module_silent_units",
         "module_saturated_share", "optimizer_extra_parameters", "parameters_without_gradient",
         "cuda_inactive_split_bytes", "collectives", "orphaned_parameters", "eval_mode_passes", "train_mode_evaluations",
+        "neglected_parameters", "train_mode_items",
     }  # fmt: skip
     stride = BLOCK if make.axis == "feature" else 1
     for step in range(steps):

@@ -76,6 +76,19 @@ def test_evaluations_in_training_mode(tmp_path):
     assert told(tmp_path, net(), train) == [("miswired", "eval_mode_missing", "")]
 
 
+@pytest.mark.parametrize(("rows", "expected"), [(200, [("miswired", "eval_mode_missing", "")]), (16, [])])
+def test_a_validation_set_in_a_single_forward_is_an_evaluation_and_a_look_at_one_batch_is_none(
+    tmp_path, rows, expected
+):
+    def train(model, optimizer, step):
+        learn(model, optimizer)
+        if step % 25 == 24:
+            with torch.no_grad():
+                model(torch.randn(rows, 8))
+
+    assert told(tmp_path, net(), train) == expected
+
+
 class Careless(nn.Module):
     """Drops in evaluation mode, too, unless it is told not to."""
 
@@ -217,7 +230,7 @@ def test_modes_count_only_models_on_which_they_have_a_say():
     for _ in range(3):
         modes.called(net(), torch.zeros(1), scalars, 0)
     modes.called(net(), torch.zeros(1), scalars, 1)
-    assert scalars == {"train_mode_evaluations": 3.0}
+    assert scalars == {"train_mode_evaluations": 3.0, "train_mode_items": 3.0}
 
 
 class Loader:

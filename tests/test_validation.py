@@ -3,7 +3,8 @@
 import pytest
 import torch
 from torch import nn
-from torchvitals.hooks.validation import ValidationLoss
+from torchvitals.hooks.taps import tapped_code
+from torchvitals.hooks.validation import LOOKS, ValidationLoss
 
 
 class Net(nn.Linear):
@@ -88,3 +89,36 @@ def test_a_job_that_keeps_no_such_number_is_searched_a_few_times_only():
     told.append(step(validation))
     assert told == [None] * 7
     assert val_loss == 3.0
+
+
+def held_out_loss(validation, net, data, labels, loss):
+    evaluate(validation, net, data)
+    with torch.no_grad():
+        losses = [loss(net(part)["logits"], labels) for part in data]
+    return sum(float(each) for each in losses) / len(losses)
+
+
+def functional(scores, labels):
+    return nn.functional.cross_entropy(scores, labels)
+
+
+@pytest.mark.parametrize("loss", [functional, nn.CrossEntropyLoss(), nn.CrossEntropyLoss(reduction="sum")])
+def test_an_evaluation_of_which_nothing_is_kept_is_heard_as_it_calls_its_loss(loss):
+    original = nn.functional.cross_entropy
+    validation, net = ValidationLoss(), Net(4, 3)
+    data, labels = torch.randn(2, 8, 4), torch.randint(3, (8,))
+    for _ in range(LOOKS + 2):
+        expected = held_out_loss(validation, net, data, labels, loss)
+        loss(net(data[0])["logits"], labels).backward()  # training goes on, and is not of the evaluation
+        scale = 8 if getattr(loss, "reduction", "mean") == "sum" else 1
+        assert float(step(validation)) == pytest.approx(expected / scale)
+        assert nn.functional.cross_entropy is original
+
+
+def test_a_teacher_that_is_asked_in_every_step_is_listened_to_a_few_times_only():
+    validation, net = ValidationLoss(), Net(4, 3)
+    for _ in range(LOOKS + 1):
+        evaluate(validation, net, torch.randn(1, 8, 4))
+        assert step(validation) is None
+    evaluate(validation, net, torch.randn(1, 8, 4))
+    assert nn.functional.cross_entropy.__code__ is not tapped_code()
