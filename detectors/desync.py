@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.gatherings import FOUND, SHARED, Gatherings
+from torchvitals.detectors.gatherings import FOUND, SHARED, Gatherings, holders
 
 Digests = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -73,15 +73,15 @@ class Desync:
             if name not in reading.values:
                 continue
             rows = reading.values[name]
-            held = np.broadcast_to(reading.present[name].reshape(len(rows), -1), rows.shape)
-            holders = held.sum(axis=0)
-            if not (holders >= 2).any():
+            held = holders(reading, name)
+            number = held.sum(axis=0)
+            if not (number >= 2).any():
                 continue
-            differs = _differing(rows, held) & (holders >= 2)
+            differs = _differing(rows, held) & (number >= 2)
             if name == SUM:
                 self._date(reading.step, parted=bool(differs.any()))
                 continue
-            self.compared = max(self.compared, int(holders.max()))
+            self.compared = max(self.compared, int(number.max()))
             if not differs.any():
                 self.agreed[name] = reading.step
             elif name == DIGEST and name not in self.fired and self.gatherings.awaited(reading.step):

@@ -48,12 +48,12 @@ class Gatherings:
         if shared is None:
             return
         self._began = reading.step if self._began is None else self._began
-        speak = reading.present[SHARED].reshape(shared.shape)
+        speak = holders(reading, SHARED)
         self._share_gradients |= bool((speak & (shared > 0)).any())
         found = reading.values.get(FOUND)
         if found is None:
             return
-        held = reading.present[FOUND].reshape(found.shape)
+        held = holders(reading, FOUND)
         if np.array_equal(held, speak) and all(_alike(found[:, i][held[:, i]]) for i in range(found.shape[1])):
             since = self._began if self.last is None else self.last
             self.last, self.longest = reading.step, max(self.longest, reading.step - since)
@@ -68,6 +68,12 @@ class Gatherings:
     def missed(self) -> int | None:
         """The step by which they should have come together again; ``None`` if they never have."""
         return None if self.last is None else self.last + self.longest
+
+
+def holders(reading: Reading, name: str) -> NDArray[np.bool_]:
+    """Who has sent which of the numbers of a signal, be it said of each of them or of whole ranks."""
+    rows = reading.values[name]
+    return np.broadcast_to(reading.present[name].reshape(len(rows), -1), rows.shape)
 
 
 def _alike(numbers: NDArray[np.float64]) -> bool:
