@@ -3,11 +3,21 @@
 import contextlib
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torchvitals.hooks.births import kind_of
 from torchvitals.hooks.nested import replaced, tensors
+
+
+class Surroundings(NamedTuple):
+    """What a forward depends on besides its inputs and weights."""
+
+    autocast: tuple[str, bool, torch.dtype]
+    """Device type, whether it is on, and to what."""
+    generator: torch.Tensor
+    """State of the CPU's generator."""
+    device_generator: torch.Tensor | None
 
 
 class Call:
@@ -22,8 +32,8 @@ class Call:
     """
 
     __slots__ = (
-        "__weakref__", "_autocast", "_cuda", "_generator", "_largest", "_outputs", "_probe", "_probe_version",
-        "_versions", "args", "gradients", "kwargs", "sequence", "substituted",
+        "__weakref__", "_largest", "_outputs", "_probe", "_probe_version", "_versions", "args", "gradients", "kwargs",
+        "sequence", "substituted", "surroundings",
     )  # fmt: skip
 
     def __init__(
@@ -32,7 +42,7 @@ class Call:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         largest_gradient: int,
-        surroundings: "Surroundings | None" = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self.args = args
         self.kwargs = kwargs
@@ -44,7 +54,7 @@ class Call:
         self._probe_version = probe._version
         self._versions = _versions(args) + _versions(kwargs) if kwargs else _versions(args)
         self._outputs: list[weakref.ref[torch.Tensor]] = []
-        self._autocast, self._generator, self._cuda = surroundings or surroundings_of(probe.device)
+        self.surroundings = surroundings or surroundings_of(probe.device)
 
     def returned(self, output: Any) -> None:
         """The forward has returned ``output``: ask its nodes to show us the gradients that will flow into it."""
@@ -109,14 +119,14 @@ class Call:
 
     def restore_generators(self) -> None:
         """Let random numbers come as they came then."""
-        torch.default_generator.set_state(self._generator)
+        torch.default_generator.set_state(self.surroundings.generator)
         for device in self.devices():
-            if self._cuda is not None:
-                torch.cuda.default_generators[device].set_state(self._cuda)
+            if self.surroundings.device_generator is not None:
+                torch.cuda.default_generators[device].set_state(self.surroundings.device_generator)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Autocast as it was; without its cache, where weights of the job would be left behind."""
-        kind, enabled, dtype = self._autocast
+        kind, enabled, dtype = self.surroundings.autocast
         return torch.autocast(kind, dtype=dtype, enabled=enabled, cache_enabled=False)
 
     def roots(self, output: Any) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -152,15 +162,11 @@ class _Keep:
             call.keep(self._position, gradient)
 
 
-Surroundings = tuple[tuple[str, bool, torch.dtype], torch.Tensor, torch.Tensor | None]
-"""Autocast (device type, enabled, dtype), the state of the CPU's generator, and that of the device's."""
-
-
 def surroundings_of(device: torch.device) -> Surroundings:
     """What a forward on ``device`` depends on besides its inputs and weights, as it is now."""
     kind = device.type
     autocast = (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
-    return autocast, torch.default_generator.get_state(), _cuda_state(device) if kind == "cuda" else None
+    return Surroundings(autocast, torch.default_generator.get_state(), _cuda_state(device) if kind == "cuda" else None)
 
 
 def _versions(value: Any) -> list[tuple[torch.Tensor, int]]:

@@ -11,9 +11,10 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from torch.nn import Module
+from torch.optim import Optimizer
 from torchvitals.hooks import discovery, taps
 from torchvitals.hooks.activations import LeafHook, is_compiled, unseen
-from torchvitals.hooks.forwards import RootHook
+from torchvitals.hooks.root_hooks import EnterHook, LeaveHook
 from torchvitals.hooks.tracing import compiling, never_compile, unreal
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 WRAPPER = "OptimizedModule"
 OURS: list[CodeType] = [
-    compiling.__code__, unreal.__code__, RootHook.__call__.__code__, LeafHook.__call__.__code__, taps.tapped_code(),
+    compiling.__code__, unreal.__code__, EnterHook.__call__.__code__, LeaveHook.__call__.__code__,
+    LeafHook.__call__.__code__, taps.tapped_code(),
 ]  # fmt: skip
 """The code of ours that a job's calls enter."""
 IN_PLACE = "the model is compiled in place: hooks on it run inside its code, or not at all"
@@ -29,12 +31,15 @@ NOT_CALLED = "its forward was not called, or only inside compiled or transformed
 STEPS = "no step was seen, and something is compiled: a step inside compiled code runs no hook"
 
 
-def eager_only(action: Callable[..., object]) -> Callable[..., None]:
-    """``action`` as dynamo sees it: nothing. A hook must return ``None``, whatever ``action`` returns."""
+def eager_only(action: Callable[..., object], counts: Callable[[Optimizer], bool]) -> Callable[..., None]:
+    """A hook of an optimizer: ``action``, unless ``counts`` is enough; as dynamo sees it, nothing.
 
-    def outside(*args: Any, **kwargs: Any) -> None:
-        if not compiling():
-            action(*args, **kwargs)
+    A hook must return ``None``, whatever ``action`` returns.
+    """
+
+    def outside(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not compiling() and not counts(optimizer):
+            action(optimizer, args, kwargs)
 
     OURS.append(outside.__code__)
     return outside

@@ -2,19 +2,24 @@
 
 Between two watched steps the hooks keep what a failure cannot be explained without (the call to replay, the
 loss, the trip-wire norm) and do nothing else. A number out of the usual range makes the step in progress a
-watched one at once. A watched step costs some 0.2 ms in a job that evicts our code between two of its hooks
-(2-core CPU); of 32 steps with 31 counted each cost 0.12 to 0.15 ms where seven others used the cores, and less on
-a quiet machine, which has not been measured.
+watched one at once.
+
+What is done here is done in caches that the job has filled with its own: a function call costs a microsecond or
+two then, and so there are few.
 """
 
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.optim import Optimizer
 from torchvitals.hooks.losses import single
-from torchvitals.hooks.recorder import Recorder
 
-NOT_READ = float("-inf")
-"""No loss and no norm is this."""
+if TYPE_CHECKING:
+    from torchvitals.hooks.observer import Observer
+    from torchvitals.hooks.optimizers import OptimizerWatch
+
+_norm = torch.linalg.vector_norm
 
 
 class CountedSteps:
@@ -23,47 +28,103 @@ class CountedSteps:
     ``left`` is the number of steps still to be counted, 0 while the step in progress is watched.
     """
 
-    __slots__ = ("_recorder", "backward_passes", "left", "loss", "norm")
+    __slots__ = ("_observer", "_pause", "_recorder", "backward_passes", "left", "loss", "norm")
 
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
+    def __init__(self, observer: "Observer") -> None:
+        self._observer = observer
+        self._recorder = observer.recorder
+        self._pause = observer.recorder.fuse.guard("validation", observer.evaluated)
         self.left = 0
         self.backward_passes = 0
         self.loss = 0.0
-        """Sum of the losses of the step in progress that could be read without waiting."""
-        self.norm = NOT_READ
+        """Sum of the losses of the step in progress."""
+        self.norm: float | None = None
+        """Of the trip-wire's gradient."""
+
+    def begin(self, steps: int) -> None:
+        """Only count the next ``steps``, if this job's can be understood from what is read then.
+
+        Digests are taken at the same steps in every run, an overflow of the scaled gradients is no explosion, and
+        a closure has its gradients only when the step is over.
+        """
+        observer = self._observer
+        if steps and (self._recorder.facts.get("scaler") or any(watch.takes_closure for watch in observer.optimizers)):
+            steps = 0
+        several = len(observer.optimizers) > 1
+        self.left = observer.digests.steps_until_due(self._recorder.step, steps, several=several)
 
     def backward(self, root: Any) -> bool:
-        """``backward`` was called on ``root``; ``False`` when its loss is not finite."""
+        """``backward`` was called on ``root``; ``False`` when its loss is not finite, or cannot be read."""
         loss = root if isinstance(root, torch.Tensor) else single(root)
-        if loss is not None and loss.is_cpu and loss.numel() == 1:
-            value = loss.item()
-            if value - value != 0.0:
-                return False
-            self.loss += value
+        if loss is None or not loss.is_cpu or loss.numel() != 1:
+            return False
+        value = loss.item()
+        if value - value != 0.0:
+            return False
+        self.loss += value
         self.backward_passes += 1
         return True
 
-    def feel(self, wire: torch.Tensor | None, low: float, high: float, highest_loss: float) -> bool:
-        """Read the gradient of ``wire``, about to be applied; ``False`` when it or the loss is out of the usual."""
-        gradient = wire.grad if wire is not None else None
-        if gradient is None:
-            return self.loss < highest_loss
-        self.norm = torch.linalg.vector_norm(gradient).item()
-        return low < self.norm < high and self.loss < highest_loss
+    def before_step(self, optimizer: Optimizer) -> bool:
+        """``optimizer`` is about to step; whether to count that was enough.
 
-    def keep(self, step: int, optimizer: int, logged: dict[str, float]) -> None:
-        """The step is over: its numbers go to the spool with the next record, or the next beat."""
+        ``False`` also when its gradient or the loss is out of the usual. Nothing here can fail but the norm, of a
+        gradient that is suddenly a sparse one; a fuse would cost as much again.
+        """
+        if not self.left:
+            return False
+        observer = self._observer
+        watch = observer.watches.get(id(optimizer))
+        if watch is None or watch.optimizer() is not optimizer:
+            return False
+        if observer.evaluations.forwards:
+            self._pause()
+        low, high, highest_loss = watch.bounds
+        gradient = watch.wire.grad if watch.wire is not None else None
+        if gradient is not None:
+            try:
+                self.norm = norm = _norm(gradient).item()
+            except RuntimeError:
+                return False
+            if not low < norm < high:
+                return False
+        if not self.loss < highest_loss:
+            return False
+        self._count(watch)
+        return True
+
+    def _count(self, watch: "OptimizerWatch") -> None:
+        observer, recorder = self._observer, self._recorder
+        logged = observer.pending.logged
+        if logged:
+            observer.pending.logged = {}
+        loss = self.loss if self.backward_passes else None
+        recorder.kept.append((watch.step, recorder.clock(), loss, self.norm, logged, watch.index))
+        self.backward_passes, self.loss, self.norm = 0, 0.0, None
+        watch.calls += 1
+        watch.step += 1
+        watch.steps_counted += 1
+        watch.counting = True
+        for root in observer.roots:
+            root.replay.forget()
+        if watch.index == 0:
+            recorder.step = watch.step
+            self.left -= 1
+
+    def after_step(self, optimizer: Optimizer) -> bool:
+        """It has stepped; whether that step was a counted one."""
+        watch = self._observer.watches.get(id(optimizer))
+        if watch is None or not watch.counting:
+            return False
+        watch.counting = False
+        watch.ended = time.perf_counter()
+        return True
+
+    def watch_again(self) -> None:
+        """A number out of the usual range: the step in progress is a watched one from here on."""
+        pending = self._observer.pending
+        self.left = 0
+        pending.backward_passes = self.backward_passes
         if self.backward_passes:
-            logged["loss"] = self.loss
-        if self.norm != NOT_READ:
-            logged["tripwire_norm"] = self.norm
-        recorder = self._recorder
-        recorder.kept.append((step, recorder.clock(), logged, optimizer))
-        self.clear()
-
-    def clear(self) -> None:
-        """A step begins."""
-        self.backward_passes = 0
-        self.loss = 0.0
-        self.norm = NOT_READ
+            pending.losses.append(torch.tensor(self.loss))
+        self.backward_passes, self.loss, self.norm = 0, 0.0, None

@@ -1,6 +1,5 @@
 """The root module's forward: what goes in, how long it takes, and whether it trains, evaluates or serves."""
 
-import contextlib
 import sys
 import time
 import weakref
@@ -11,7 +10,7 @@ import torch
 from torch.nn import Module
 from torchvitals.hooks.activations import ActivationProfile
 from torchvitals.hooks.replay import Replay
-from torchvitals.hooks.tracing import unreal
+from torchvitals.hooks.root_hooks import EnterHook, LeaveHook
 from torchvitals.signals.records import Axis, Profile, pack_floats
 
 if TYPE_CHECKING:
@@ -20,33 +19,6 @@ if TYPE_CHECKING:
 
 FREE_NUMEL = 1 << 16
 """An input this small is looked at every step: 65,536 floats reduce in about 10 µs. Larger ones when sampled."""
-
-
-class RootHook:
-    """A forward hook that a copy of the model does not inherit.
-
-    A deep copy's hook does nothing, and a pickled model carries a harmless standard-library callable, so
-    that it loads where torchvitals is not installed.
-    """
-
-    __slots__ = ("_watch", "_which")
-
-    def __init__(self, watch: "RootWatch | None", which: str) -> None:
-        self._watch = weakref.ref(watch) if watch is not None else None
-        self._which = which
-
-    def __call__(self, *args: Any) -> None:
-        if unreal() or self._watch is None:
-            return
-        watch = self._watch()
-        if watch is not None:
-            (watch.entered if self._which == "enter" else watch.left)(*args)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "RootHook":
-        return RootHook(None, self._which)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return getattr, (contextlib.nullcontext(), "__exit__")
 
 
 class RootWatch:
@@ -83,14 +55,13 @@ class RootWatch:
         self._send_activations = guard("activations", self._send)
         self._give_up = guard("abandoned", observer.origins.of_abandoned)
         self._remember = guard("replay", self.replay.remember)
-        self._glimpse = guard("replay", self.replay.glimpse.see)
-        self._glimpse_output = guard("replay", self.replay.glimpse.see_output)
         self._remember_output = guard("replay", self.replay.remember_output)
         self._training = False
         self._carried: dict[int, torch.UntypedStorage] = {}
         """Memory of the states that the last training forward put out, kept so that nothing else takes the place."""
-        self._counted = observer.counted
-        self._is_counted = False
+        self.counted = observer.counted
+        self.is_counted = False
+        """Whether the forward in progress is one of a step that is only counted."""
         self._activations: ActivationProfile | None = None
         self._measuring = False
         self._axis_sent: list[str] = []
@@ -103,8 +74,8 @@ class RootWatch:
         module = self.module()
         if module is not None and not self._handles:
             self._handles = [
-                module.register_forward_pre_hook(RootHook(self, "enter"), with_kwargs=True),
-                module.register_forward_hook(RootHook(self, "leave"), with_kwargs=True),
+                module.register_forward_pre_hook(EnterHook(self), with_kwargs=True),
+                module.register_forward_hook(LeaveHook(self), with_kwargs=True),
             ]
 
     @property
@@ -130,10 +101,6 @@ class RootWatch:
 
     def entered(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward begins. A root that calls itself counts once."""
-        if self._counted.left and module.training and torch.is_grad_enabled():
-            self._is_counted = True
-            self._before_counted(args, kwargs)
-            return
         began = time.perf_counter()
         self._training = module.training and torch.is_grad_enabled()
         self._recorder.phase = "forward" if self._training else "eval"
@@ -146,11 +113,6 @@ class RootWatch:
 
     def left(self, _module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Forward has ended."""
-        if self._is_counted:
-            self._is_counted = False
-            self._carried = states(output)
-            self._glimpse_output(output)
-            return
         now = time.perf_counter()
         took = now - self._began
         if self._training:
@@ -162,15 +124,24 @@ class RootWatch:
         self._recorder.phase = "idle"
         self._recorder.cost += time.perf_counter() - now
 
-    # -- parts ------------------------------------------------------------------------------------
-
-    def _before_counted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def entered_counted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Forward of a step that is only counted begins. No fuse: watched steps do the same, and more, under one."""
+        self.is_counted = True
         if self.awaiting_backward:
             self._expect_backward()
         else:
             self.forwards += 1
             self.awaiting_backward = True
-        self._glimpse(self.replay.device, args, kwargs)
+        self.replay.glimpse.see(args, kwargs)
+
+    def left_counted(self, output: Any) -> None:
+        """It has ended."""
+        self.is_counted = False
+        self.replay.glimpse.see_output(output)
+        if self._carried or not isinstance(output, torch.Tensor):
+            self._carried = states(output)
+
+    # -- parts ------------------------------------------------------------------------------------
 
     def _expect_backward(self) -> None:
         if self.awaiting_backward and self.backward_follows:

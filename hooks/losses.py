@@ -26,7 +26,7 @@ class Losses:
     def counted(self, root: Any) -> bool:
         """``backward`` was called in a step that is only counted; ``False`` when it is to be watched after all."""
         if not self._observer.counted.backward(root):
-            self._observer.watch_again()
+            self._observer.counted.watch_again()
             return False
         self._followed()
         return True

@@ -76,8 +76,9 @@ class Monitor:
     def install(self, *, only: Sequence[Optimizer] | None = None) -> None:
         """Put the hooks in: on ``only`` these optimizers, or on every one of the process."""
         guard = self.recorder.fuse.guard
-        before = eager_only(guard("step", self.observer.before_step))
-        after = eager_only(guard("step", self.observer.after_step))
+        counted = self.observer.counted
+        before = eager_only(guard("step", self.observer.before_step), counted.before_step)
+        after = eager_only(guard("step", self.observer.after_step), counted.after_step)
         if only is None:
             Monitor.everywhere = self
             self._handles = [

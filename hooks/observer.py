@@ -49,7 +49,7 @@ class Observer:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.pending = Pending()
-        self.counted = CountedSteps(recorder)
+        self.counted = CountedSteps(self)
         self.memory = Memory()
         self.clipping = Clipping()
         self.unseen = Unseen(recorder)
@@ -72,7 +72,8 @@ class Observer:
         self.evaluations = Evaluations(self)
         self.beat = Heartbeat(recorder, collectives=self.collectives, workers=WorkerStacks(), guard=guard)
         self.exits = Exits(self._leaving, lambda: recorder.step, ending=guard("abandoned", self.origins.of_abandoned))
-        self._by_id: dict[int, OptimizerWatch] = {}
+        self.watches: dict[int, OptimizerWatch] = {}
+        """By the id of the optimizer."""
         self._hunt = guard("leaks", self.leaks.step)
         self._tell_orphans = guard("orphans", tell_orphans)
         self._tell_validation = guard("validation", tell_validation)
@@ -98,7 +99,7 @@ class Observer:
 
     def watch_optimizer(self, optimizer: Optimizer) -> OptimizerWatch:
         """The watch of ``optimizer``, made when it is met for the first time."""
-        watch = self._by_id.get(id(optimizer))
+        watch = self.watches.get(id(optimizer))
         if watch is not None and watch.optimizer() is optimizer:
             return watch
         if not self.optimizers:
@@ -107,7 +108,7 @@ class Observer:
         self.will_train = True
         watch = OptimizerWatch(optimizer, len(self.optimizers), self)
         self.optimizers.append(watch)
-        self._by_id[id(optimizer)] = watch
+        self.watches[id(optimizer)] = watch
         if self.met_optimizer is not None:
             self.met_optimizer(watch)
         return watch
@@ -137,14 +138,21 @@ class Observer:
         """Optimizer pre-hook."""
         if self.evaluations.forwards:
             self._tell_validation(self)
-        watch = self._by_id.get(id(optimizer))
+        watch = self.watches.get(id(optimizer))
         if watch is None or watch.optimizer() is not optimizer:
             watch = self.watch_optimizer(optimizer)
+        if self.counted.left:
+            self.counted.watch_again()
         watch.before(optimizer, args, kwargs)
+
+    def evaluated(self) -> None:
+        """A step that is only counted ends an evaluation."""
+        self._tell_validation(self)
+        self.evaluations.paused()
 
     def after_step(self, optimizer: Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         """Optimizer post-hook."""
-        watch = self._by_id.get(id(optimizer))
+        watch = self.watches.get(id(optimizer))
         if watch is not None:
             watch.after(optimizer)
 
@@ -176,40 +184,6 @@ class Observer:
                 self.recorder.send_facts()
             self._hunt(watch.step)
             self.ranks.step(watch.step)
-
-    def count_next(self, steps: int) -> None:
-        """Only count the next ``steps``, if this job's can be understood from what is read then.
-
-        Digests are taken at the same steps in every run, an overflow of the scaled gradients is no explosion, and
-        a closure has its gradients only when the step is over.
-        """
-        if steps and (self.recorder.facts.get("scaler") or any(watch.takes_closure for watch in self.optimizers)):
-            steps = 0
-        several = len(self.optimizers) > 1
-        self.counted.left = self.digests.steps_until_due(self.recorder.step, steps, several=several)
-
-    def watch_again(self) -> None:
-        """A number out of the usual range: the step in progress is a watched one from here on."""
-        counted, pending = self.counted, self.pending
-        counted.left = 0
-        pending.backward_passes = counted.backward_passes
-        if counted.backward_passes:
-            pending.losses.append(torch.tensor(counted.loss))
-        counted.clear()
-
-    def take_logged(self) -> dict[str, float]:
-        """What the job logged for a step that is only counted."""
-        logged, self.pending.logged = self.pending.logged, {}
-        return {name: float(value) for name, value in logged.items()}
-
-    def step_counted(self, watch: OptimizerWatch) -> None:
-        """``watch`` has counted a step."""
-        for root in self.roots:
-            root.replay.forget()
-        self.evaluations.paused()
-        if watch.index == 0:
-            self.recorder.step = watch.step
-            self.counted.left -= 1
 
     def first_step(self) -> None:
         """The job trains: describe its optimizers, start the heart beat, look for replicas."""

@@ -54,10 +54,14 @@ class OptimizerWatch:
         self._process = ProcessVitals(observer)
         self._suspicion = Suspicion()
         self._suspicious = False
-        self._bounds = self._suspicion.bounds()
-        self._counted = observer.counted
-        self._wire: torch.Tensor | None = None
+        self.bounds = self._suspicion.bounds()
+        """Of the trip-wire norm and the loss, within which a step may be only counted."""
+        self.wire: torch.Tensor | None = None
         """The parameter whose gradient is read in counted steps; ``None`` where reading it costs more."""
+        self.counting = False
+        """Whether the step being applied is only counted."""
+        self.steps_counted = 0
+        """Steps that were only counted since the last watched one."""
         guard = observer.recorder.fuse.guard
         self._relations_before = guard("relations", observer.relations.before)
         self._relations_after = guard("relations", observer.relations.after)
@@ -69,10 +73,10 @@ class OptimizerWatch:
         self._take_digests_before = guard("digests", observer.digests.before)
         self._in_closure = False
         self._began = 0.0
-        self._ended = 0.0
+        self.ended = 0.0
+        """When the last step ended."""
         self._watched = 0.0
         """When the last watched step ended."""
-        self._steps_counted = 0
         self._scalars: dict[str, torch.Tensor | float] = {}
         self._arriving: tuple[int, float, dict[str, float], readback.Arriving] | None = None
         self.refresh()
@@ -91,10 +95,6 @@ class OptimizerWatch:
     def before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Pre-hook: everything that is about to be applied, unless a closure is still to compute it."""
         self.calls += 1
-        if self._counted.left:
-            if self._counted.feel(self._wire, *self._bounds):
-                return
-            self._observer.watch_again()
         self._began = time.perf_counter()
         self._recorder.phase = "optimizer"
         self._scalars = {}
@@ -112,9 +112,6 @@ class OptimizerWatch:
 
     def after(self, optimizer: Optimizer) -> None:
         """Post-hook: the step has been applied; write it down before the next one begins."""
-        if self._counted.left:
-            self._count()
-            return
         now = time.perf_counter()
         self._in_closure = False
         if not self._scalars:
@@ -139,13 +136,6 @@ class OptimizerWatch:
         norm = gradients.global_norm(gradients.gradients(self.tripwire))
         if norm is not None and gradients.on_host(norm) and not math.isfinite(float(norm)):
             self._observer.origins.of_gradients(self)
-
-    def _count(self) -> None:
-        self._counted.keep(self.step, self.index, self._observer.take_logged())
-        self.step += 1
-        self._steps_counted += 1
-        self._observer.step_counted(self)
-        self._ended = time.perf_counter()
 
     def attempted(self, optimizer: Optimizer, *, skipped: bool) -> None:
         """Nothing was applied: the loss scaler found an overflow and ``skipped`` it, or the job gave up its loss."""
@@ -253,20 +243,20 @@ class OptimizerWatch:
 
     def _add_timing(self, scalars: dict[str, torch.Tensor | float], now: float) -> None:
         spent = self._recorder.spent
-        if self._ended and not self._observer.evaluations.interrupted:
-            scalars["step_seconds"] = now - self._ended
+        if self.ended and not self._observer.evaluations.interrupted:
+            scalars["step_seconds"] = now - self.ended
             for phase in ("data", "forward", "backward", "optimizer"):
                 if spent[phase]:
                     scalars[f"{phase}_seconds"] = spent[phase]
         budget = self._recorder.budget
-        scalars |= self._process.read(self.step, in_debt=budget.in_debt and not self._steps_counted)
+        scalars |= self._process.read(self.step, in_debt=budget.in_debt and not self.steps_counted)
         scalars["overhead_ratio"] = budget.ratio
 
     def _write(self, scalars: dict[str, torch.Tensor | float]) -> None:
         self.flush()
         values, arriving = readback.read(scalars)
         self._suspicious = self._suspicion.look(values)
-        self._bounds = self._suspicion.bounds()
+        self.bounds = self._suspicion.bounds()
         if self._suspicious and "input_absmax" not in values:
             values |= self._observer.look_at_batch()
         if arriving is None:
@@ -278,16 +268,16 @@ class OptimizerWatch:
         ended = time.perf_counter()
         recorder = self._recorder
         recorder.cost += ended - now
-        if self.index == 0 or not self._ended:
+        if self.index == 0 or not self.ended:
             # An evaluation in between earns nothing: what it would buy is spent on training steps.
             earned = ended - self._watched if self._watched and not interrupted else 0.0
-            recorder.close_step(earned, self._steps_counted)
-        self._ended = self._watched = ended
-        self._steps_counted = 0
+            recorder.close_step(earned, self.steps_counted)
+        self.ended = self._watched = ended
+        self.steps_counted = 0
         if not self._suspicious:
-            self._wire = gradients.plain(self.tripwire)
+            self.wire = gradients.plain(self.tripwire)
             if self.index == 0:
-                self._observer.count_next(recorder.budget.steps_to_count())
+                self._observer.counted.begin(recorder.budget.steps_to_count())
         self.sampled = self._suspicious or recorder.budget.wants("sample", self.step, self.index)
         self.looks_inside = self._suspicious or recorder.budget.wants("activations", self.step, self.index)
         recorder.phase = "idle"

@@ -21,6 +21,10 @@ log = logging.getLogger("torchvitals")
 PHASES = ("init", "data", "forward", "backward", "optimizer", "eval", "idle", "done")
 
 
+Kept = tuple[int, float, float | None, float | None, Mapping[str, Any], int]
+"""A counted step: its number, when, its loss, its trip-wire norm, what the job logged, and whose it is."""
+
+
 class Recorder:
     """What the probes of one process share.
 
@@ -58,8 +62,8 @@ class Recorder:
         self.spent = dict.fromkeys(PHASES, 0.0)
         """Seconds spent by phase since the last step was closed."""
         self.writer: SpoolWriter | None = None
-        self.kept: deque[tuple[int, float, dict[str, float], int]] = deque()
-        """Steps that were only counted (step, time, values, optimizer), written before the next record."""
+        self.kept: deque[Kept] = deque()
+        """Steps that were only counted, written before the next record."""
         self._keeping = threading.RLock()
         self.facts: dict[str, Any] = {}
         self._facts_sent: dict[str, Any] = {}
@@ -95,7 +99,7 @@ class Recorder:
         with self._keeping:
             rows = [self.kept.popleft() for _ in range(len(self.kept))]
             if rows:
-                writer.steps(rows)
+                writer.steps(map(_step_of, rows))
 
     def event(self, kind: str, **details: Any) -> None:
         """Write an event of this moment."""
@@ -141,6 +145,14 @@ class Recorder:
         frames = traceback.format_exception(error)
         log.warning("torchvitals: the probe %r failed and was removed; the job goes on\n%s", probe, "".join(frames))
         self.event("fuse", probe=probe, error=f"{type(error).__name__}: {error}", frames=frames[-3:])
+
+
+def _step_of(kept: Kept) -> tuple[int, float, dict[str, float], int]:
+    """What was kept of a step as the spool takes it; a loss that the job logged itself holds."""
+    step, seconds, loss, norm, logged, optimizer = kept
+    seen = {"loss": loss, "tripwire_norm": norm}
+    values = {name: value for name, value in seen.items() if value is not None}
+    return step, seconds, values | numbers(logged), optimizer
 
 
 def finite_or_none(value: Any) -> float | None:

@@ -60,7 +60,6 @@ class Replay:
         self._largest_gradient = largest_gradient
         self._probe: weakref.ref[torch.Tensor] | None = None
         self._probe_version = -1
-        self.device = torch.device("cpu")
         self.glimpse = Glimpse()
         """The last forward of a step that is only counted."""
         _replays.add(self)
@@ -76,7 +75,6 @@ class Replay:
             if probe is None:
                 return
             self._probe = weakref.ref(probe)
-            self.device = probe.device
         if probe._version != self._probe_version:  # an optimizer has written to it: what came before is over
             self._probe_version = probe._version
             self._calls.clear()
@@ -88,6 +86,8 @@ class Replay:
             self._calls[-1].returned_before(*_first_answer(output))
         elif self._calls:
             self._calls[-1].returned(output)
+        if self._calls:
+            self.glimpse.learn(self._calls[-1].surroundings)
 
     def recall(self) -> None:
         """Something is wrong, or watched again: make what was glimpsed a call that can be run again."""

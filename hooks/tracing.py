@@ -19,6 +19,8 @@ def _probe(*path: str) -> Any:
     return found
 
 
+_is_compiling = torch.compiler.is_compiling
+_is_tracing: Callable[[], bool] = _probe("_is_tracing") or torch.jit.is_tracing  # type: ignore[attr-defined]
 _callback: Callable[[], Any] | None = _probe("_dynamo", "eval_frame", "get_eval_frame_callback")
 _modes: Callable[[], int] | None = _probe("_len_torch_dispatch_stack")
 _transform: Callable[[], Any] | None = _probe("_functorch", "peek_interpreter_stack")
@@ -26,9 +28,7 @@ _transform: Callable[[], Any] | None = _probe("_functorch", "peek_interpreter_st
 
 def compiling() -> bool:
     """Whether dynamo is tracing us, or would compile us: we were called from compiled code behind a graph break."""
-    if torch.compiler.is_compiling() or _callback is None:
-        return torch.compiler.is_compiling()
-    return _callback() not in (None, False)
+    return _is_compiling() or (_callback is not None and _callback() not in (None, False))
 
 
 def unreal() -> bool:
@@ -37,9 +37,13 @@ def unreal() -> bool:
     It is compiled, traced by ``torch.jit`` or ``torch.export``, transformed by ``torch.func``, or under a dispatch
     mode: fake tensors, or selective checkpointing, which would save our results and give them to the wrong layer.
     """
-    if compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        return True
-    return (_modes is not None and _modes() > 0) or (_transform is not None and _transform() is not None)
+    return (
+        _is_compiling()
+        or (_callback is not None and _callback() not in (None, False))
+        or _is_tracing()
+        or (_modes is not None and _modes() > 0)
+        or (_transform is not None and _transform() is not None)
+    )
 
 
 def never_compile(codes: Iterable[CodeType]) -> None:

@@ -11,7 +11,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -104,13 +104,13 @@ class SpoolWriter:
         """Append a :class:`Step`, with names sent once and indices afterwards."""
         return self.write(Step(step, seconds, self._indexed(values), optimizer))
 
-    def steps(self, rows: Sequence[tuple[int, float, Mapping[str, float], int]]) -> bool:
+    def steps(self, rows: Iterable[tuple[int, float, Mapping[str, float], int]]) -> bool:
         """Append several steps, each given as for :meth:`step`, by one write."""
         if os.getpid() != self._owner:
             return False
         with self._lock:
             steps = [Step(step, seconds, self._indexed(values), optimizer) for step, seconds, values, optimizer in rows]
-            return self._append(b"".join(map(frames.encode, steps)), len(rows))
+            return self._append(b"".join(map(frames.encode, steps)), len(steps))
 
     def close(self) -> None:
         """Close the file; a later write opens a new segment."""
