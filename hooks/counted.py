@@ -8,7 +8,6 @@ What is done here is done in caches that the job has filled with its own: a func
 two then, and so there are few.
 """
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +16,6 @@ from torchvitals.hooks.losses import single
 
 if TYPE_CHECKING:
     from torchvitals.hooks.observer import Observer
-    from torchvitals.hooks.optimizers import OptimizerWatch
 
 _norm = torch.linalg.vector_norm
 
@@ -90,34 +88,25 @@ class CountedSteps:
                 return False
         if not self.loss < highest_loss:
             return False
-        self._count(watch)
+        watch.counting = True
         return True
 
-    def _count(self, watch: "OptimizerWatch") -> None:
+    def after_step(self, optimizer: Optimizer) -> bool:
+        """It has stepped; whether that step was a counted one, whose numbers wait for the next record, or beat."""
         observer, recorder = self._observer, self._recorder
-        logged = observer.pending.logged
-        if logged:
-            observer.pending.logged = {}
+        watch = observer.watches.get(id(optimizer))
+        if watch is None or not watch.counting:
+            return False
+        logged, observer.pending.logged = observer.pending.logged, {}
         loss = self.loss if self.backward_passes else None
         recorder.kept.append((watch.step, recorder.clock(), loss, self.norm, logged, watch.index))
         self.backward_passes, self.loss, self.norm = 0, 0.0, None
-        watch.calls += 1
-        watch.step += 1
-        watch.steps_counted += 1
-        watch.counting = True
+        watch.counted()
         for root in observer.roots:
             root.replay.forget()
         if watch.index == 0:
             recorder.step = watch.step
             self.left -= 1
-
-    def after_step(self, optimizer: Optimizer) -> bool:
-        """It has stepped; whether that step was a counted one."""
-        watch = self._observer.watches.get(id(optimizer))
-        if watch is None or not watch.counting:
-            return False
-        watch.counting = False
-        watch.ended = time.perf_counter()
         return True
 
     def watch_again(self) -> None:

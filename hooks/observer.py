@@ -152,6 +152,8 @@ class Observer:
 
     def after_step(self, optimizer: Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         """Optimizer post-hook."""
+        if self.counted.after_step(optimizer):
+            return
         watch = self.watches.get(id(optimizer))
         if watch is not None:
             watch.after(optimizer)

@@ -137,6 +137,14 @@ class OptimizerWatch:
         if norm is not None and gradients.on_host(norm) and not math.isfinite(float(norm)):
             self._observer.origins.of_gradients(self)
 
+    def counted(self) -> None:
+        """Post-hook of a step that was only counted."""
+        self.counting = False
+        self.calls += 1
+        self.step += 1
+        self.steps_counted += 1
+        self.ended = time.perf_counter()
+
     def attempted(self, optimizer: Optimizer, *, skipped: bool) -> None:
         """Nothing was applied: the loss scaler found an overflow and ``skipped`` it, or the job gave up its loss."""
         self._scalars = {}
