@@ -28,7 +28,7 @@ class Evaluations:
         """A root was called without gradients, or in evaluation mode: an evaluation, or a request."""
         observer = self._observer
         self.interrupted = True
-        self._relate(root.module(), output)
+        self._relate(root.module(), (args, kwargs), output)
         self._validates(root.module(), output)
         fed = observer.pending.loader_batches > 0
         if observer.will_train:

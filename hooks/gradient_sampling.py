@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torchvitals.hooks import replica_groups
+from torchvitals.hooks.hyperparameters import resting
 from torchvitals.hooks.profiles import GradientProfile
 from torchvitals.signals.records import Axis, Profile, pack_floats
 
@@ -57,7 +58,9 @@ class GradientSampling:
     def _begin(self, scale: torch.Tensor | None, applied: bool) -> dict[str, float]:
         began = time.perf_counter()
         interval = self._recorder.budget.interval("sample", self._watch.step, self._watch.index)
-        self._facts = self.declared().before(scale, applied=applied)
+        optimizer = self._watch.optimizer()
+        still = resting(optimizer) if optimizer is not None else ()
+        self._facts = self.declared().before(scale, applied=applied, resting=still)
         self._running = True
         self._cost = time.perf_counter() - began
         return {"sampling_interval": float(interval)}

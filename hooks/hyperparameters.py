@@ -57,3 +57,25 @@ def learning_rate(optimizer: Optimizer) -> torch.Tensor | float:
         tensors = [rate if isinstance(rate, torch.Tensor) else torch.tensor(rate) for rate in rates]
         return torch.stack([tensor.detach().reshape(()).to(tensors[0].device) for tensor in tensors]).max()
     return float(max(rates, default=0.0))
+
+
+def resting(optimizer: Optimizer) -> frozenset[int]:
+    """Places, among all its parameters, of those in groups of rate zero while another group's is not.
+
+    They are not meant to move: a trunk that waits for its new head. A rate on a device is not waited for.
+
+    >>> head, trunk = torch.nn.Linear(2, 1), torch.nn.Linear(2, 2)
+    >>> groups = [{"params": head.parameters()}, {"params": trunk.parameters(), "lr": 0.0}]
+    >>> sorted(resting(torch.optim.SGD(groups, lr=0.1)))
+    [2, 3]
+    """
+    places, start, moving = set[int](), 0, False
+    for group in optimizer.param_groups:
+        rate, end = group.get("lr"), start + len(group["params"])
+        known = not (isinstance(rate, torch.Tensor) and rate.device.type != "cpu")
+        if known and rate is not None and float(rate) == 0.0:
+            places.update(range(start, end))
+        else:
+            moving = True
+        start = end
+    return frozenset(places) if moving else frozenset()

@@ -10,12 +10,16 @@ from torchvitals.hooks.nested import tensors
 EVAL_MODE_PASSES = "eval_mode_passes"
 TRAIN_MODE_EVALUATIONS = "train_mode_evaluations"
 TRAIN_MODE_ITEMS = "train_mode_items"
+DRAWS = 3
+"""Answers to one input in a row from which on they are draws: a loss and an accuracy together ask twice."""
 
 
 class Modes:
     """Counts the forwards of roots whose mode does not fit what is done with them.
 
-    Only roots whose answer depends on the mode are counted: those with dropout or batch normalisation.
+    Only roots whose answer depends on the mode are counted: those with dropout or batch normalisation. Who asks again
+    and again for an answer to the same input wants its spread, which only training mode has: such an evaluation fits
+    (Gal and Ghahramani, "Dropout as a Bayesian approximation", ICML 2016).
     """
 
     def __init__(self) -> None:
@@ -24,25 +28,45 @@ class Modes:
         """Such forwards since the last step."""
         self._items = 0
         """Rows of their answers: a small validation set is evaluated in one forward."""
+        self._asked: weakref.ref[torch.Tensor] | None = None
+        """The newest input in training mode, and how many forwards in a row it has had since the last step."""
+        self._draws = 0
+        self._drawn = False
         self._depends: weakref.WeakKeyDictionary[Module, bool] = weakref.WeakKeyDictionary()
 
-    def called(self, module: Module | None, output: Any, scalars: dict[str, float], step: int) -> None:
+    def called(
+        self, module: Module | None, inputs: Any, output: Any, scalars: dict[str, float], step: int
+    ) -> None:
         """``module`` was called without gradients, or in evaluation mode, before ``step``: note what does not fit."""
         if module is None:
             return
         if step != self._step:
             self._step, self._run, self._items = step, 0, 0
+            self._draws, self._drawn = 0, False
         name = ""
         if module.training:
             name = TRAIN_MODE_EVALUATIONS
         elif torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors(output)):
             name = EVAL_MODE_PASSES
         if name and self._depends_on_mode(module):
+            if module.training and self._are_draws(inputs):
+                scalars.pop(name, None)
+                scalars.pop(TRAIN_MODE_ITEMS, None)
+                return
             self._run += 1
             scalars[name] = max(scalars.get(name, 0.0), float(self._run))
         if name == TRAIN_MODE_EVALUATIONS and name in scalars:
             self._items += next((len(tensor) for tensor in tensors(output) if tensor.dim()), 0)
             scalars[TRAIN_MODE_ITEMS] = max(scalars.get(TRAIN_MODE_ITEMS, 0.0), float(self._items))
+
+    def _are_draws(self, inputs: Any) -> bool:
+        """Whether the forwards since the last step ask for the spread of the answers to one input."""
+        first = next(tensors(inputs), None)
+        same = first is not None and self._asked is not None and self._asked() is first
+        self._draws = self._draws + 1 if same else 1
+        self._asked = weakref.ref(first) if first is not None else None
+        self._drawn |= self._draws >= DRAWS
+        return self._drawn
 
     def _depends_on_mode(self, module: Module) -> bool:
         known = self._depends.get(module)

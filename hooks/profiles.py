@@ -4,7 +4,7 @@ Read in the optimizer's step hooks, where the gradient is the one about to be ap
 on the device and copied to the host once. What was not measured is :data:`ABSENT` (no quantity here is negative).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,10 +67,13 @@ class GradientProfile:
         self._spoke: list[Tensor] = []
         self._known = np.zeros(len(self._layers), dtype=bool)
 
-    def before(self, scale: Tensor | float | None = None, *, applied: bool = False) -> dict[str, NDArray[np.float64]]:
+    def before(
+        self, scale: Tensor | float | None = None, *, applied: bool = False, resting: Collection[int] = ()
+    ) -> dict[str, NDArray[np.float64]]:
         """In the step pre-hook: reduce the gradients (divided by ``scale``) and copy the weights to watch.
 
-        A step with a closure is read after it was ``applied``: then the updates are absent, not zero.
+        A step with a closure is read after it was ``applied``: then the updates are absent, not zero. So are those of
+        the parameters that are ``resting``, which the step is not meant to move.
 
         Returns what is known without waiting for the device: the rows. The rest comes from :meth:`after`.
         """
@@ -82,7 +85,7 @@ class GradientProfile:
         if scale is not None:
             self._gradient_norms = [norm / scale for norm in self._gradient_norms]
         self._spoke, self._known = self._active_rows(gradients)
-        self._watched = [] if applied else self._next_turn(present)
+        self._watched = [] if applied else self._next_turn([i for i in present if i not in resting])
         self._copies = [values(self._parameters[i]).clone() for i in self._watched]
         return {"parameter_rows": self._rows.copy()}
 

@@ -104,10 +104,10 @@ class Relations:
         if self._observer.will_train:
             self.dropout.enter(module)
 
-    def evaluated(self, module: Module | None, output: Any) -> None:
+    def evaluated(self, module: Module | None, inputs: Any, output: Any) -> None:
         """It has answered."""
         self.dropout.leave()
-        self.modes.called(module, output, self._observer.pending.scalars, self._observer.recorder.step)
+        self.modes.called(module, inputs, output, self._observer.pending.scalars, self._observer.recorder.step)
 
     def before(self, watch: "OptimizerWatch") -> None:
         """``watch`` is about to step."""

@@ -89,6 +89,29 @@ def test_a_validation_set_in_a_single_forward_is_an_evaluation_and_a_look_at_one
     assert told(tmp_path, net(), train) == expected
 
 
+@pytest.mark.parametrize(("draws", "expected"), [(2, [("miswired", "eval_mode_missing", "")]), (5, [])])
+def test_draws_of_one_batch_are_no_forgotten_mode(tmp_path, draws, expected):
+    def train(model, optimizer, step):
+        learn(model, optimizer)
+        if step % 30 == 29:
+            with torch.no_grad():
+                for _ in range(4):
+                    inputs = torch.randn(16, 8)
+                    torch.stack([model(inputs) for _ in range(draws)]).std(0)
+
+    assert told(tmp_path, net(), train) == expected
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(0.0, []), (1e-30, ["stuck_parameters"])])
+def test_a_trunk_that_waits_for_its_head_at_rate_zero_is_not_stuck(tmp_path, rate, expected):
+    model = net(0.0)
+    groups = [{"params": model[0].parameters(), "lr": rate}, {"params": model[3].parameters()}]
+
+    found = told(tmp_path, model, learn, torch.optim.SGD(groups, lr=0.05))
+
+    assert [incident[0] for incident in found] == expected
+
+
 class Careless(nn.Module):
     """Drops in evaluation mode, too, unless it is told not to."""
 
@@ -225,11 +248,11 @@ def test_the_first_loss_is_worked_out_whatever_its_scale():
 def test_modes_count_only_models_on_which_they_have_a_say():
     modes, scalars = Modes(), {}
 
-    modes.called(net(0.0), torch.zeros(1), scalars, 0)
+    modes.called(net(0.0), [], torch.zeros(1), scalars, 0)
     assert scalars == {}
     for _ in range(3):
-        modes.called(net(), torch.zeros(1), scalars, 0)
-    modes.called(net(), torch.zeros(1), scalars, 1)
+        modes.called(net(), [], torch.zeros(1), scalars, 0)
+    modes.called(net(), [], torch.zeros(1), scalars, 1)
     assert scalars == {"train_mode_evaluations": 3.0, "train_mode_items": 3.0}
 
 

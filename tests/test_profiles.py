@@ -72,6 +72,16 @@ def test_frozen_and_unused_parameters_are_absent():
     assert weight[4:].tolist() == [ABSENT] * 2
 
 
+def test_of_what_rests_only_the_update_is_absent():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    profile = profile_of(model)
+    model(torch.randn(3, 4)).square().mean().backward()
+    answer = profile.before(resting={2, 3}) | profile.after()
+
+    assert (answer["parameter_gradient_norm"] > 0).all()
+    assert (answer["parameter_update_norm"] == ABSENT).tolist() == [False, False, True, True]
+
+
 def test_only_planted_dead_units_are_silent():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 3))
