@@ -52,6 +52,9 @@ def fills_up(case: Case) -> str:
     if holder is None or not holder.get("limit"):
         return ""
     size = float(holder["limit"]) * float(holder["bytes_per_step"]) / max(float(holder["growth_per_step"]), 1e-9)
+    room = case.history.series("memory_headroom_bytes", case.opening.rank).values
+    if len(room) and size > float(room[0]):
+        return ""  # a limit beyond all the memory there is stops nothing
     return f"{holder.get('holder')} fills up and ends at {holder['limit']} entries, about {size / 1e6:.3g} MB"
 
 

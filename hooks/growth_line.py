@@ -13,7 +13,7 @@ def growth_line(files: Iterable[str], name: str, function: str = "") -> Line:
 
     Looks in ``function`` first, then anywhere in ``files``; growing (append, ``[...] =``, ``+=``) before defining.
     """
-    for search in (_grows, _defines):
+    for search in (grows, _defines):
         for inside in dict.fromkeys((function, "")):
             for file in files:
                 line = _first(file, inside, name, search)
@@ -25,28 +25,31 @@ def growth_line(files: Iterable[str], name: str, function: str = "") -> Line:
 _GROWING = {"append", "extend", "add", "insert", "update", "setdefault", "appendleft", "push", "register_forward_hook"}
 
 
-def _grows(node: ast.AST, name: str) -> bool:
+def grows(node: ast.AST, name: str) -> bool:
+    """Does ``node`` put something into the container called ``name``?"""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        return node.func.attr in _GROWING and _is(node.func.value, name)
+        return node.func.attr in _GROWING and is_called(node.func.value, name)
     if isinstance(node, ast.AugAssign):
-        return _is(node.target, name)
+        return is_called(node.target, name)
     if isinstance(node, ast.Assign):
-        if any(isinstance(target, ast.Subscript) and _is(target.value, name) for target in node.targets):
+        if any(isinstance(target, ast.Subscript) and is_called(target.value, name) for target in node.targets):
             return True
-        mentions = any(_is(part, name) for part in ast.walk(node.value) if isinstance(part, (ast.Name, ast.Attribute)))
-        return mentions and any(_is(target, name) for target in node.targets)
+        mentions = any(
+            is_called(part, name) for part in ast.walk(node.value) if isinstance(part, (ast.Name, ast.Attribute))
+        )
+        return mentions and any(is_called(target, name) for target in node.targets)
     return False
 
 
 def _defines(node: ast.AST, name: str) -> bool:
     targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-    return isinstance(node, (ast.Assign, ast.AnnAssign)) and any(t is not None and _is(t, name) for t in targets)
+    return isinstance(node, (ast.Assign, ast.AnnAssign)) and any(t is not None and is_called(t, name) for t in targets)
 
 
-def _is(node: ast.AST, name: str) -> bool:
+def is_called(node: ast.AST, name: str) -> bool:
     """Does ``node`` read as ``name``, ``anything.name`` or ``name[...]``?"""
     if isinstance(node, ast.Subscript):
-        return _is(node.value, name)
+        return is_called(node.value, name)
     return name == (node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else None)
 
 

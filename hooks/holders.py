@@ -9,13 +9,14 @@ import functools
 import gc
 import sys
 import time
-from collections import deque
-from collections.abc import Iterator
+from collections import ChainMap, deque
+from collections.abc import Iterator, Mapping
 from types import CellType, FrameType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import torch
 from torchvitals.hooks.growth_line import growth_line, registration_line
+from torchvitals.hooks.length_limit import length_limit
 from torchvitals.hooks.source import Line, is_user_file, locals_of, short
 
 _CONTAINERS = (list, dict, set, tuple, deque)
@@ -34,6 +35,8 @@ class Holder(NamedTuple):
     line: Line
     ours: bool = False
     """It belongs to torchvitals itself."""
+    limit: int | None = None
+    """The length at which its own code stops its growth."""
 
 
 class _Owner(NamedTuple):
@@ -43,6 +46,10 @@ class _Owner(NamedTuple):
     function: str = ""
     line: Line = Line()
     ours: bool = False
+    scope: Mapping[str, Any] = {}
+    """What the code around it can see."""
+    within: tuple[str, ...] = ()
+    """The function or the classes of that code; empty for a whole module."""
 
 
 def find_holder(thing: Any, deadline: float, ignore: set[int]) -> Holder | None:
@@ -65,7 +72,7 @@ def find_holder(thing: Any, deadline: float, ignore: set[int]) -> Holder | None:
         if owner is None:
             owner = next((found for parent in referrers if (found := _owner(parent, child)) is not None), None)
         if owner is not None:
-            return _holder(owner, words)
+            return _holder(owner, words, thing, child)
         for parent in referrers:
             if id(parent) not in seen and (isinstance(parent, _PASSED) or _has_attributes(parent)):
                 seen.add(id(parent))
@@ -74,9 +81,15 @@ def find_holder(thing: Any, deadline: float, ignore: set[int]) -> Holder | None:
     return None
 
 
-def _holder(owner: _Owner, words: str) -> Holder:
+def _holder(owner: _Owner, words: str, thing: Any, child: Any) -> Holder:
+    """``child`` is what the owner holds by its name: ``thing`` itself, or what it lies in."""
     line = owner.line if owner.line.file else growth_line(owner.files, owner.name, owner.function)
-    return Holder(f"{words} {owner.words}".strip(), line, owner.ours)
+    limit = None
+    if isinstance(thing, deque) and thing.maxlen is not None:
+        limit = thing.maxlen
+    elif child is thing and isinstance(thing, _CONTAINERS):
+        limit = length_limit(owner.files, owner.name, owner.scope, len(thing), owner.within)
+    return Holder(f"{words} {owner.words}".strip(), line, owner.ours, limit)
 
 
 def _inside(words: str, child: Any, parent: Any) -> str:
@@ -121,7 +134,9 @@ def _in_frames(thing: Any) -> _Owner | None:
         name = next((name for name, value in locals_of(frame).items() if value is thing), None)
         if name is not None and not (name == "self" and not isinstance(thing, _CONTAINERS)):
             code = frame.f_code
-            return _Owner(f"`{name}` in {code.co_name}", name, [code.co_filename], code.co_name)
+            scope = ChainMap(locals_of(frame), frame.f_globals)
+            words, within = f"`{name}` in {code.co_name}", (code.co_name,)
+            return _Owner(words, name, [code.co_filename], code.co_name, scope=scope, within=within)
     return None
 
 
@@ -154,11 +169,11 @@ def _owner_of_dict(namespace: dict[Any, Any], child: Any) -> _Owner | None:
             files = _files(parent.__name__)
             script = parent.__name__ == "__main__" and files
             words = f"`{name}` in {short(files[0])}" if script else f"`{name}`, global of {parent.__name__}"
-            return _Owner(words, name, files, ours=_is_ours(parent.__name__))
+            return _Owner(words, name, files, ours=_is_ours(parent.__name__), scope=namespace)
         if isinstance(parent, type) and parent.__dict__.get(name) is child:
-            return _attribute(parent, {name: child}, child)
+            return _attribute(parent, dict(parent.__dict__), child)
         if not isinstance(parent, (ModuleType, type, FrameType)) and getattr(parent, "__dict__", None) is namespace:
-            return _attribute(parent, {name: child}, child)
+            return _attribute(parent, dict(namespace), child)
     return None
 
 
@@ -172,7 +187,10 @@ def _attribute(owner: Any, attributes: dict[str, Any], child: Any) -> _Owner | N
         return _Owner(f"`{name}` of {kind.__name__}: hooks that are never removed", name, [], line=line)
     what = "class attribute" if isinstance(owner, type) else "attribute"
     words = f"{what} `{kind.__name__}.{name}`"
-    return _Owner(words, name, [*_files(kind.__module__), *user_files()], ours=_is_ours(kind.__module__))
+    files = [*_files(kind.__module__), *user_files()]
+    scope = ChainMap(attributes, dict(kind.__dict__), vars(sys.modules.get(kind.__module__, sys)))
+    within = tuple(base.__name__ for base in kind.__mro__)
+    return _Owner(words, name, files, ours=_is_ours(kind.__module__), scope=scope, within=within)
 
 
 def _cached_function(wrapper: Any) -> _Owner:

@@ -6,7 +6,6 @@ process. What has grown in every interval is looked up when the report is made.
 
 import gc
 import time
-from collections import deque
 from collections.abc import Iterable
 from itertools import islice, pairwise
 from typing import Any, NamedTuple
@@ -123,8 +122,8 @@ class LeakHunt:
                 continue
             grows = max(size, slope) if keeps_graph else size
             found = _told(newest[-1], len(thing), rate, grows, holder, graph=keeps_graph)
-            if isinstance(thing, deque) and thing.maxlen is not None:
-                bounded = bounded or found | {"limit": thing.maxlen}
+            if holder.limit is not None:
+                bounded = bounded or found | {"limit": holder.limit}
                 continue
             return found
         return bounded if bounded and bounded["bytes_per_step"] >= _EXPLAINS * slope else None

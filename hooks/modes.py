@@ -34,9 +34,7 @@ class Modes:
         self._drawn = False
         self._depends: weakref.WeakKeyDictionary[Module, bool] = weakref.WeakKeyDictionary()
 
-    def called(
-        self, module: Module | None, inputs: Any, output: Any, scalars: dict[str, float], step: int
-    ) -> None:
+    def called(self, module: Module | None, inputs: Any, output: Any, scalars: dict[str, float], step: int) -> None:
         """``module`` was called without gradients, or in evaluation mode, before ``step``: note what does not fit."""
         if module is None:
             return

@@ -260,16 +260,17 @@ def test_plots_draw_signals_that_exist() -> None:
 
 def test_a_buffer_that_fills_up_to_its_limit_is_no_incident():
     held = {"holder": "deque `replay`", "growth_per_step": 4.0, "bytes_per_step": 4e4, "graph": False, "native": False}
-    for limit, incidents in ((50_000, 0), (None, 1)):
+    for limit, room, incidents in ((50_000, 6e8, 0), (50_000, 4e8, 1), (None, 6e8, 1)):
         engine = Engine("run", (), ())
         crew = Crew(Hello(run="run", started=1.0), (), RecordWatch(()))
         engine.crews.append(crew)
+        crew.history.add("memory_headroom_bytes", 0, room)
         crew.events.append((0, Event(1.0, 100, "holder", held | ({"limit": limit} if limit else {}))))
         engine.noted.append(Noted(crew, finding("memory_leak", 200)))
         diagnosis = Diagnosis(engine)
         diagnosis.update()
         assert len(diagnosis.incidents) == incidents
-        assert ["about 500 MB" in problem.why for problem in diagnosis.problems] == ([True] if limit else [])
+        assert ["about 500 MB" in problem.why for problem in diagnosis.problems] == [True] * (1 - incidents)
 
 
 @pytest.mark.parametrize(("ends", "incidents"), [(250, 0), (600, 1)])

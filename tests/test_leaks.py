@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 from torchvitals.hooks.leaks import LeakHunt
+from torchvitals.hooks.length_limit import length_limit
 
 HERE = Path(__file__).parent
 STEPS = 30
@@ -306,6 +307,109 @@ def test_a_replay_buffer_is_told_with_its_limit_unless_there_is_a_leak_behind_it
         found = job.hunt.report()
         assert found is not None
         assert ("limit" in found, found["holder"].split("`")[1]) == ((False, "kept") if leaks else (True, "replay"))
+
+
+class Memory:
+    """Keeps what it is given."""
+
+    def __init__(self):
+        self.kept, self.place, self.room, self.learning_starts = [], 0, 10_000, 5_000
+
+    def __len__(self):
+        return len(self.kept)
+
+    def put(self, value):
+        self.kept.append(value)
+
+
+class Overwrites(Memory):
+    def put(self, value):
+        if len(self.kept) < self.room:
+            self.kept.append(None)
+        self.kept[self.place % self.room] = value
+        self.place += 1
+
+
+class TurnsAway(Memory):
+    def put(self, value):
+        if len(self) >= self.room:
+            return
+        self.kept.append(value)
+
+
+class Counts(Memory):
+    def put(self, value):
+        if self.place < self.room:
+            self.kept.append(value)
+            self.place += 1
+
+
+class DropsTheOldest(Memory):
+    def put(self, value):
+        super().put(value)
+        while len(self.kept) > self.room:
+            self.kept.pop(0)
+
+
+class Waits(Memory):
+    """Is compared with a number, and goes on."""
+
+    def put(self, value):
+        super().put(value)
+        if len(self.kept) < self.learning_starts:
+            return
+        self.place = len(self.kept)
+
+
+class Tells(Memory):
+    def put(self, value):
+        super().put(value)
+        if len(self.kept) > self.room:
+            self.place = len(self.kept)
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"),
+    [
+        (Overwrites, 10_000),
+        (TurnsAway, 10_000),
+        (Counts, 10_000),
+        (DropsTheOldest, 10_000),
+        (Memory, None),
+        (Waits, None),
+        (Tells, None),
+    ],
+)
+def test_a_memory_is_told_with_the_limit_that_its_own_code_sets(kind, limit):
+    job, memory = Job(per_step=40_000), kind()
+    for number in range(STEPS):
+        memory.put(torch.randn(4_000))
+        job.step(number, job.loss())
+    found = job.hunt.report()
+    assert found is not None
+    assert f"{kind.__name__}.kept" in found["holder"]
+    assert found.get("limit") == limit
+
+
+def test_limits_of_lengths_are_read_from_the_source(tmp_path):
+    cases = {
+        "if len(cache) < MOST:\n    cache[1] = 2\n": 500,
+        "if len(cache) < MOST and 1:\n    cache[1] = 2\n": 500,
+        "if len(cache) < MOST or 1:\n    cache[1] = 2\n": None,
+        "if len(cache) > 500:\n    cache.popitem()\n": 500,
+        "if len(cache) > 500 and 0:\n    cache.popitem()\n": None,
+        "if len(other) > 500:\n    cache.popitem()\n": None,
+        "if len(cache) > 10:\n    cache.popitem()\n": None,
+        "if len(cache) == 500:\n    del cache[1]\n": 500,
+        "if len(cache) > 500:\n    cache = {}\n": 500,
+        "cache = cache[-MOST:]\n": 500,
+        "del cache[:-MOST]\n": 500,
+        "cache = cache[1:]\n": None,
+    }
+    for number, (code, limit) in enumerate(cases.items()):
+        file = tmp_path / f"job{number}.py"
+        file.write_text(code)
+        assert length_limit([str(file)], "cache", {"MOST": 500}, 100) == limit, code
 
 
 def test_small_tensors_weigh_what_they_take_not_what_they_hold():
