@@ -127,6 +127,12 @@ def origin(case: Case) -> dict[str, Any] | None:
     return min(events, key=lambda event: (event.step, not event.details.get("complete"))).details if events else None
 
 
+def in_the_batch(case: Case) -> bool:
+    """Whether the replay found the batch itself not finite: then nothing that the job did before matters."""
+    found = origin(case) or {}
+    return found.get("operation") == "batch" or found.get("batch_finite") is False
+
+
 def culprit(case: Case) -> int | None:
     """The one rank on which something stopped being finite, though sharing gradients spread it within the step."""
     step = case.opening.first_step

@@ -151,6 +151,8 @@ class ZeroGradient:
     Args:
         patience: applied steps in a row. A hinge that one batch satisfies gives a single zero.
         content: a loss below this share of its largest value means the job is done, not dead.
+        never: the same as ``patience`` for a loss that has never been other than zero: a hinge or a distance to a
+            teacher may begin at zero, and does not stay there.
 
     >>> detector = ZeroGradient()
     >>> for step in range(12):
@@ -163,8 +165,9 @@ class ZeroGradient:
     axis: ClassVar[DetectorAxis] = "rank"
     reads: ClassVar[tuple[str, ...]] = ("gradient_norm", "loss")
 
-    def __init__(self, *, patience: int = 5, content: float = 1e-4) -> None:
+    def __init__(self, *, patience: int = 5, content: float = 1e-4, never: int = 30) -> None:
         self._patience = patience
+        self._never = never
         self._content = content
         self._largest = np.zeros(0)
         self._streak = Streak()
@@ -179,10 +182,12 @@ class ZeroGradient:
         ranks = len(norm)
         loss = np.abs(reading.values["loss"]) if "loss" in reading.values else np.full(ranks, np.nan)
         self._largest = np.fmax(grown(self._largest, ranks), loss)
-        done = loss <= self._content * self._largest  # False when nobody knows the loss
+        empty = self._largest == 0
+        done = (loss <= self._content * self._largest) & ~empty  # False when nobody knows the loss
         known = reading.present["gradient_norm"]
         count = self._streak.update(reading.step, (norm == 0) & ~done, known)
-        new = [int(r) for r in (known & (count >= self._patience)).nonzero()[0] if int(r) not in self._told]
+        enough = count >= np.where(empty, self._never, self._patience)
+        new = [int(r) for r in (known & enough).nonzero()[0] if int(r) not in self._told]
         self._told.update(new)
         return [self._finding(reading.step, rank, float(loss[rank])) for rank in new]
 

@@ -6,7 +6,7 @@ its saved inputs is not, while those inputs are finite, is the origin.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -76,12 +76,15 @@ class LossExpression:
                 return _birth(node, saved, next(tensor for tensor in made if kind_of(tensor)))
         return None
 
-    def singular_operation(self) -> tuple[str, bool]:
+    def singular_operation(self, spoilt: Sequence[torch.Tensor] = ()) -> tuple[str, bool]:
         """An operation that can turn finite values into a non-finite gradient, and whether it is the only one.
 
-        Works after backward, too: the nodes live as long as the loss does, only the tensors are gone.
+        Works after backward, too: the nodes live as long as the loss does, only the tensors are gone. Of ``spoilt``
+        parameters all must be reached from it past the model's answers, as those of a penalty on the weights are.
         """
-        words = [word(node) for node in self._nodes if word(node) in _SINGULAR and not _smooth(node)]
+        wanted, own = {id(parameter) for parameter in spoilt}, set(self._nodes)
+        singular = [node for node in self._nodes if word(node) in _SINGULAR and not _smooth(node)]
+        words = [word(node) for node in singular if not wanted or wanted <= _leaves(node, own)]
         return (words[0] if words else "", len(set(words)) == 1)
 
     def _arrived_bad(self, node: Any, name: str, saved: Saved) -> Birth:
@@ -132,6 +135,21 @@ def _nodes(root: Any, after: int) -> list[Any]:
         found[node] = node._sequence_nr()
         waiting.extend(edge for edge, _ in node.next_functions)
     return sorted(found, key=found.__getitem__)
+
+
+def _leaves(root: Any, own: set[Any]) -> set[int]:
+    """Ids of the parameters that ``root`` was computed from by nodes of ``own`` alone."""
+    found, seen, waiting = set(), {root}, [root]
+    while waiting:
+        for edge, _ in waiting.pop().next_functions:
+            if edge is None or edge in seen:
+                continue
+            seen.add(edge)
+            if hasattr(edge, "variable"):
+                found.add(id(edge.variable))
+            elif edge in own:
+                waiting.append(edge)
+    return found
 
 
 def _saved(node: Any) -> tuple[Saved, list[torch.Tensor]]:

@@ -7,11 +7,21 @@ of its function, and of the functions it calls, is searched for the operation: `
 
 import ast
 from collections.abc import Iterator
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 import torch
-from torchvitals.hooks.source import Function, Line, called_functions, function_at, line_of, locals_of, resolve
+from torchvitals.hooks.source import (
+    Function,
+    Line,
+    called_functions,
+    function_at,
+    last_line,
+    line_of,
+    locals_of,
+    of_library,
+    resolve,
+)
 
 _SPELLINGS: dict[str, set[str]] = {
     "div": {"div", "divide", "true_divide"},
@@ -48,12 +58,38 @@ def operation_line(word: str, frames: list[FrameType]) -> Line:
         found = _search(word, frame.f_code.co_filename, function, scope, frame.f_lineno, depth=_CALL_DEPTH)
         if found.file:
             return found
-    return Line()
+    return _in_methods(word, frames)
 
 
 def nearest(frames: list[FrameType]) -> Line:
-    """Where the innermost of ``frames`` stands."""
-    return line_of(frames[0]) if frames else Line()
+    """Where the innermost of ``frames`` stands, those of the job before those of a library that runs its loop."""
+    own = [frame for frame in frames if not of_library(frame.f_code.co_filename)]
+    return line_of((own or frames)[0]) if frames else Line()
+
+
+def _in_methods(word: str, frames: list[FrameType]) -> Line:
+    """The same in the methods of the job's own objects among ``frames``, the last resort.
+
+    A trainer (of Lightning, of Hugging Face) asks a method of the job for the loss, and calls ``backward`` when that
+    method has returned.
+    """
+    seen: set[type] = set()
+    for frame in frames:
+        owner = locals_of(frame).get("self")
+        if type(owner) in seen:
+            continue
+        seen.add(type(owner))
+        for method in vars(type(owner)).values():
+            if not isinstance(method, FunctionType) or of_library(method.__code__.co_filename):
+                continue
+            code = method.__code__
+            function = function_at(code.co_filename, last_line(code))
+            if function is not None:
+                scope = {**method.__globals__, "self": owner}
+                found = _search(word, code.co_filename, function, scope, last_line(code), depth=_CALL_DEPTH)
+                if found.file:
+                    return found
+    return Line()
 
 
 def _search(word: str, file: str, function: ast.AST, scope: dict[str, Any], before: int, *, depth: int) -> Line:

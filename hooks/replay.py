@@ -9,7 +9,7 @@ import time
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.autograd import backward as run_backward  # imported before anybody t
 from torch.nn import Module
 from torchvitals.hooks.births import Birth, Births, kind_of
 from torchvitals.hooks.calls import Call
+from torchvitals.hooks.computed import begun_in_job
 from torchvitals.hooks.expression import LossExpression
 from torchvitals.hooks.glimpse import Glimpse
 from torchvitals.hooks.job_tensors import inputs_finite, living_loss
@@ -160,8 +161,9 @@ class Replay:
             parameters: those whose gradients were looked at; ``None`` is returned if all of theirs are finite.
             limit_seconds: operations later than that run unseen.
         """
-        watched = [p.grad for p in parameters if p.grad is not None]
-        if watched and not any(kind_of(gradient) for gradient in watched if not gradient.is_sparse):
+        watched = [p for p in parameters if p.grad is not None]
+        spoilt = [p for p in watched if p.grad is not None and not p.grad.is_sparse and kind_of(p.grad)]
+        if watched and not spoilt:
             return None
         deadline = time.monotonic() + limit_seconds
         why = "" if self._calls else "the model was not called as a whole, so its backward cannot be run again"
@@ -176,6 +178,8 @@ class Replay:
                 origin = self._loss_backward(call)
                 if origin["operation"]:
                     return origin
+        if spoilt and self._calls and not why and (origin := self._loss_backward(self._calls[-1], spoilt))["operation"]:
+            return origin
         finite = "run again, all gradients of this rank are finite: another rank, or code after backward, made them"
         nowhere = Birth("", "nan", allowed=False, backward=True)
         origin = tell(nowhere, self._scene(), phase="backward", why=why or finite)
@@ -205,12 +209,15 @@ class Replay:
         if birth is None:
             birth = Birth("", _value(loss), allowed=False)
             why = why or "no operation of the loss kept what it would take to tell"
+        elif birth.source == "batch" and begun_in_job(birth, frames):
+            return tell(birth, self._scene(self._calls[-1] if self._calls else None), phase="loss", why=why)
         return self._tell_loss(birth, frames, why)
 
-    def _loss_backward(self, call: Call) -> Origin:
+    def _loss_backward(self, call: Call, spoilt: Sequence[torch.Tensor] = ()) -> Origin:
         frames = list(user_frames())
         loss = living_loss(frames)
-        operation, alone = LossExpression(loss, call.sequence).singular_operation() if loss is not None else ("", False)
+        found = LossExpression(loss, call.sequence).singular_operation(spoilt) if loss is not None else ("", False)
+        operation, alone = found
         gradient = next((gradient for gradient in call.gradients.values() if kind_of(gradient)), None)
         value = _value(gradient) if gradient is not None else "nan"
         birth = Birth(f"aten.{operation}" if operation else "", value, allowed=False, backward=True)

@@ -56,6 +56,11 @@ def is_user_file(file: str) -> bool:
     return not file.startswith(_STDLIB) or _SITE in file
 
 
+def of_library(file: str) -> bool:
+    """Is this code that somebody installed, as a trainer around the job's own?"""
+    return _SITE in file or not is_user_file(file)
+
+
 def user_frames(frame: FrameType | None = None, stop: CodeType | None = None) -> Iterator[FrameType]:
     """Frames of user code from the innermost outwards, up to the frame that runs ``stop``."""
     frame = frame or sys._getframe(1)
@@ -116,13 +121,13 @@ def called_functions(node: ast.AST, scope: dict[str, Any]) -> Iterator[tuple[str
         target = type(target).forward if isinstance(target, torch.nn.Module) else getattr(target, "__func__", target)
         if not isinstance(target, FunctionType) or not is_user_file(target.__code__.co_filename):
             continue
-        function = function_at(target.__code__.co_filename, _first_line(target.__code__))
+        function = function_at(target.__code__.co_filename, last_line(target.__code__))
         if isinstance(function, Function):
             yield target.__code__.co_filename, function, {**target.__globals__, "self": owner}
 
 
-def _first_line(code: CodeType) -> int:
-    """A line inside the function, past its decorators."""
+def last_line(code: CodeType) -> int:
+    """The last line of the function, past its decorators."""
     return max((number for _, _, number in code.co_lines() if number), default=code.co_firstlineno)
 
 

@@ -209,3 +209,17 @@ def test_without_a_replay_the_rank_is_the_one_whose_own_loss_was_not_finite() ->
 
     assert opinion is not None
     assert opinion.rank == 1
+
+
+def test_a_batch_that_is_not_finite_is_to_blame_in_the_middle_of_a_warm_up_too() -> None:
+    rates = [1e-4 * 1.05**step for step in range(66)]
+    case = with_origin(case_of("nonfinite", 64, learning_rate=rates), operation="batch", batch_finite=False)
+
+    assert best(case) == "bad_batch"
+
+
+def test_a_first_gradient_that_is_not_finite_says_nothing_of_how_weights_were_drawn() -> None:
+    case = case_of("nonfinite", 0, gradient_norm=[math.nan], loss=[0.7])
+    case.opening.evidence["signals"] = ["gradient_norm"]
+
+    assert BadInitialization().weigh(with_origin(case, operation="aten.sqrt", phase="loss")) is None

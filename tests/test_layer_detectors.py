@@ -161,6 +161,16 @@ def test_a_gradient_of_nothing_but_zeros_is_told_unless_the_job_is_done():
         assert b == []
 
 
+def test_a_loss_that_was_never_other_than_zero_is_no_job_that_is_done():
+    empty, begins = ZeroGradient(), ZeroGradient()
+    told = []
+    for step in range(60):
+        told += empty.update(Reading.of(step, gradient_norm=[0.0], loss=[0.0]))
+        met = float(step >= 20)
+        assert begins.update(Reading.of(step, gradient_norm=[met], loss=[met])) == []
+    assert [(f.first_step, f.step) for f in told] == [(0, 29)]
+
+
 def test_shrinking_gradients_of_a_converging_job_are_silent():
     detector = VanishingGradient()
     for step in range(100):

@@ -686,3 +686,71 @@ def test_gradients_spoiled_after_backward_are_not_ours_to_explain():
     origin = replay.gradient_origin(model.parameters())
     assert origin["operation"] == ""
     assert "another rank" in origin["why_incomplete"]
+
+
+class Penalised(Body):
+    def __init__(self):
+        super().__init__(nn.Tanh())
+        self.gate = nn.Parameter(torch.zeros(3))
+
+    def penalty(self):
+        return torch.sqrt((self.gate**2).sum())  # root of a penalty
+
+
+def test_a_penalty_on_the_weights_that_the_forward_never_sees():
+    model = Penalised()
+    replay = watched(model)
+    loss = model(torch.randn(6, 4)).mean() + 0.1 * model.penalty()
+    loss.backward()
+    origin = replay.gradient_origin(model.parameters())
+    assert origin["operation"] == "aten.sqrt"
+    assert origin["line"].endswith(line_with("root of a penalty"))
+
+
+def normalised(values):
+    centred = values - values.mean()
+    return centred / values.std()  # of equal ones
+
+
+def test_a_weight_that_the_job_computed_itself_is_no_bad_batch():
+    model = Body(nn.Tanh())
+    replay = watched(model)
+    share = torch.tensor([[0.5], [0.0]])
+    weight = ((1 - share) / share).clamp(min=2.0)  # reads a share of nothing
+    origin = replay.loss_origin((weight * model(torch.randn(2, 4))).mean())
+    assert (origin["operation"], origin["batch_finite"], origin["phase"]) == ("aten.div", True, "loss")
+    assert origin["inputs"]["zeros"] == 1
+    assert origin["line"].endswith(line_with("reads a share of nothing"))
+
+
+def test_an_advantage_that_a_function_of_the_job_normalised():
+    model = Body(nn.Tanh())
+    replay = watched(model)
+    returns = torch.tensor([3.0, 3.0])
+    returns = normalised(returns)
+    origin = replay.loss_origin((model(torch.randn(2, 4))[:, 0] * returns).mean())
+    assert origin["operation"] == "batch"  # its argument is gone under the same name: nothing is claimed
+    gains = torch.tensor([3.0, 3.0])
+    advantage = normalised(gains)
+    del returns
+    origin = replay.loss_origin((model(torch.randn(2, 4))[:, 0] * advantage).mean())
+    assert origin["operation"] == "aten.div"
+    assert origin["line"].endswith(line_with("of equal ones"))
+
+
+class Library:
+    """Runs the loop of a job, and calls backward when the job's method has returned."""
+
+    def loss_of(self, model, x):
+        return torch.log(torch.relu(model(x)) - 1).mean()  # asked for by a library
+
+    def fit(self, replay, model):
+        ask = self.__class__.__dict__["loss_of"]
+        return replay.loss_origin(ask(self, model, torch.randn(6, 4)))
+
+
+def test_the_line_is_found_in_a_method_that_has_returned():
+    model = Body(nn.Tanh())
+    origin = Library().fit(watched(model), model)
+    assert origin["operation"] == "aten.log"
+    assert origin["line"].endswith(line_with("asked for by a library"))

@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.step_evidence import at_onset, culprit, grew, leap, origin
+from torchvitals.agent.step_evidence import at_onset, culprit, grew, in_the_batch, leap, origin
 
 
 class BadBatch:
@@ -34,7 +34,7 @@ class BadBatch:
 
 def _of_values(case: Case, found: dict[str, Any]) -> list[Clue]:
     clues = []
-    if found.get("batch_finite") is False or found.get("operation") == "batch":
+    if in_the_batch(case):
         where = "a target, which the model does not get" if found.get("outside") else "the batch itself"
         clues.append(Clue(4.0, f"the replay found non-finite values in {where}"))
     elif found.get("batch_finite") and case.opening.kind == "nonfinite":
@@ -65,7 +65,7 @@ def _of_course(case: Case) -> list[Clue]:
     if grew(case) and case.opening.kind == "divergence":
         clues.append(Clue(-1.0, "the loss rose over many steps"))
     jump = leap(case, "learning_rate")
-    if jump:
+    if jump and not in_the_batch(case):
         clues.append(Clue(-1.5, f"the learning rate had gone to {jump.after:.3g} at step {jump.step}"))
     return clues
 

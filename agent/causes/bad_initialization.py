@@ -127,7 +127,7 @@ def _widest_output(case: Case) -> tuple[str, float]:
 
 def _clues(case: Case, norm: float | None, largest: float) -> list[Clue]:
     clues = []
-    if norm is not None and not norm < WIDE:
+    if norm is not None and norm >= WIDE:  # NaN is no size
         clues.append(Clue(2.5, f"the gradient norm was {norm:.3g} already"))
     elif norm is not None and norm < WIDE / 10:
         clues.append(Clue(-2.0, f"the first gradient was ordinary ({norm:.3g})"))
@@ -141,6 +141,11 @@ def _clues(case: Case, norm: float | None, largest: float) -> list[Clue]:
     raw = raw_input(case)
     if clues and raw:
         clues.append(Clue(-3.0, f"the inputs are {raw:.3g} large themselves"))
-    if case.opening.kind == "nonfinite" and case.opening.first_step == 0:
+    if case.opening.kind == "nonfinite" and case.opening.first_step == 0 and _loss_broken(case):
         clues.append(Clue(1.5, "the very first loss was not finite"))
     return clues
+
+
+def _loss_broken(case: Case) -> bool:
+    """Whether it was the loss, and not a gradient of a finite one."""
+    return "loss" in case.opening.evidence.get("signals", ["loss"])

@@ -7,6 +7,7 @@ from torchvitals.agent.step_evidence import (
     Leap,
     first_value,
     in_force,
+    in_the_batch,
     leap,
     leap_elsewhere,
     never_cleared,
@@ -109,6 +110,8 @@ def _of_others(case: Case) -> list[Clue]:
     fresh = leap(case, "input_absmax", back=2, least=10)
     if fresh:
         clues.append(Clue(-2.0, f"the input reached {fresh.after:.3g}, {fresh.factor:.3g} times its largest before"))
+    if in_the_batch(case):
+        clues.append(Clue(-4.0, "the batch itself was not finite, whatever the rate"))
     if never_cleared(case) >= 4:
         clues.append(Clue(-3.0, "the gradients are never cleared, which multiplies the steps"))
     return clues
