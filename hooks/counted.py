@@ -88,6 +88,8 @@ class CountedSteps:
                 return False
         if not self.loss < highest_loss:
             return False
+        if share := watch.marks.written():
+            observer.pending.logged["weights_overwritten"] = share
         watch.counting = True
         return True
 
@@ -101,6 +103,7 @@ class CountedSteps:
         loss = self.loss if self.backward_passes else None
         recorder.kept.append((watch.step, recorder.clock(), loss, self.norm, logged, watch.index))
         self.backward_passes, self.loss, self.norm = 0, 0.0, None
+        watch.marks.keep(watch.parameters)
         watch.counted()
         for root in observer.roots:
             root.replay.forget()

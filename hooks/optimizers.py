@@ -15,6 +15,7 @@ from torchvitals.hooks.local_gradients import LocalGradient
 from torchvitals.hooks.process_vitals import ProcessVitals
 from torchvitals.hooks.shards import shard_norm
 from torchvitals.hooks.suspicion import Suspicion
+from torchvitals.hooks.weight_marks import WeightMarks
 from torchvitals.hooks.weight_sums import WeightSums
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class OptimizerWatch:
         """Whether ``step`` was given a closure that computes the gradients, as Lightning does."""
         self.parameters: list[torch.Tensor] = []
         self.tripwire: list[torch.Tensor] = []
+        self.marks = WeightMarks()
         self.axis = f"parameter:{index}"
         self._observer = observer
         self._recorder = observer.recorder

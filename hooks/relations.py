@@ -114,7 +114,8 @@ class Relations:
         scalars = self._observer.pending.scalars
         if self._heard.pop(watch.index, False) and all(parameter.grad is None for parameter in watch.tripwire):
             scalars["gradients_lost"] = 1.0
-        if share := self._writes.before(watch):
+        counted = self._writes.before(watch)
+        if share := watch.marks.written() if watch.marks else counted:
             scalars["weights_overwritten"] = share
         if watch.sampled:
             self._keep_frozen(watch.parameters)

@@ -18,7 +18,7 @@ class Writes:
     """Compares, between steps of each optimizer, the version counters of its trip-wire's weights.
 
     Steps that nobody looked at in between are taken to have written as often as the last one that was. What is
-    written through ``.data`` is not counted by torch, and so not seen.
+    written through ``.data`` is not counted by torch: see hooks/weight_marks.py.
     """
 
     def __init__(self) -> None:

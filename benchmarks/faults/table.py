@@ -95,6 +95,21 @@ FAULTS: tuple[Fault, ...] = (
     Fault("ranks", ("mlp", "gru"), "corrupted_gradient", "", "head", ranks=2, argument="lost", onset=120, after=110),
     Fault("ranks", ("mlp", "gru"), "corrupted_gradient", "", "head", ranks=2, argument="flipped", onset=120, after=110),
     Fault("ranks", ("mlp", "gru"), "duplicated_augmentation_seed", ranks=2, argument="same_shard", after=110),
+    Fault("momentum_of_one", ("tanh", "cnn"), RATE, after=200),
+    Fault("isolated_node", ("mean", "attention"), DOMAIN, where="pass1", onset=130, after=1),
+    Fault("variance_below_zero", ("dense", "convolutional"), DOMAIN, where="sample", after=380),
+    Fault("temperature_runs_out", ("dense", "convolutional"), DOMAIN, line="# FAULT", onset=160, after=1),
+    Fault("alignments_kept", ("gru", "lstm"), "retained_graph", line="# FAULT", after=200),
+    Fault("averages_swapped_in", ("denoiser", "autoencoder"), "weights_overwritten", onset=250),
+    Fault("ranking_log", ("factors", "tower"), DOMAIN, line="# FAULT", onset=150, after=1),
+    Fault("targets_too_long", ("gru", "convolutional"), "bad_batch", onset=140, after=1),
+    Fault("router_untrained", ("mlp", "transformer"), "frozen_parameters", where="router"),
+    Fault("unknown_item", ("bag", "gru"), "exception", line="# FAULT", onset=120, after=1),
+    Fault("returns_grow", ("rmsprop", "adam"), "missing_normalization", onset=120, after=120),
+    Fault("half_loss", ("table", "gru"), "fp16_overflow", line="# FAULT", onset=140),
+    Fault("trainer_rate", ("bert", "gpt"), RATE),
+    Fault("lightning_uncleared", ("mlp", "autoencoder"), "missing_zero_grad"),
+    Fault("resumed_without_moments", ("mlp", "transformer"), "missing_optimizer_state", where="optimizer", onset=150),
 )
 
 

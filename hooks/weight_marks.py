@@ -1,0 +1,86 @@
+"""One element of a few weights, looked at after each step and before the next: has somebody else written to them?
+
+Torch's version counters count all writing but that through ``.data``. A mark is a 0-d view into the weight's own memory, so
+that reading it takes 0.4 µs and nothing is kept alive that the weight does not keep alive itself.
+"""
+
+import torch
+from torch.nn import Parameter
+
+MOST = 4
+"""Weights that are marked, spread over the model: 4 µs a step."""
+Mark = tuple[torch.Tensor, torch.Tensor, int]
+"""A weight, a view of its middle element, and where its memory was."""
+
+
+class WeightMarks:
+    """The marks of one optimizer. Weights on a device, which would have to wait, are not marked.
+
+    >>> weight = torch.nn.Parameter(torch.ones(3, 3))
+    >>> marks = WeightMarks()
+    >>> marks.renew([weight])
+    >>> marks.keep()
+    >>> marks.written()
+    0.0
+    >>> _ = weight.data.mul_(2)
+    >>> marks.written()
+    1.0
+    """
+
+    __slots__ = ("_kept", "_marks")
+
+    def __init__(self) -> None:
+        self._marks: list[Mark] = []
+        self._kept: list[float] = []
+
+    def renew(self, weights: list[torch.Tensor]) -> None:
+        """Mark ``weights``; what was kept of others is forgotten."""
+        fit = [weight for weight in weights if weight.requires_grad and _markable(weight)]
+        self._marks = [_mark(weight) for weight in fit[:: -(-len(fit) // MOST) or 1]]
+        self._kept = []
+
+    def __bool__(self) -> bool:
+        return bool(self._kept)
+
+    def keep(self) -> None:
+        """A step is over: what the weights are now is what the next step must find."""
+        for place, (weight, _, memory) in enumerate(self._marks):
+            here = weight.data_ptr()
+            if not here:  # sharding takes the memory away between uses
+                self._kept = []
+                return
+            if here != memory:
+                self._marks[place] = _mark(weight)
+        self._kept = [element.item() for _, element, _ in self._marks]
+
+    def written(self) -> float:
+        """The share of the marked weights that are not what they were when the last step was over.
+
+        A weight that was put elsewhere is compared there. NaN is equal to itself here: it stays what it was.
+        """
+        if not self._kept:
+            return 0.0
+        moved = 0
+        for (weight, element, memory), before in zip(self._marks, self._kept, strict=True):
+            here = weight.data_ptr()
+            if here:
+                now = (element if here == memory else _mark(weight)[1]).item()
+                moved += now != before and not (now != now and before != before)  # noqa: PLR0124
+        return moved / len(self._kept)
+
+
+def _markable(weight: torch.Tensor) -> bool:
+    plain = type(weight) in (Parameter, torch.Tensor) and weight.layout is torch.strided
+    return plain and weight.is_cpu and weight.numel() > 0 and weight.is_floating_point()
+
+
+def _mark(weight: torch.Tensor) -> Mark:
+    # the middle: the first row of an embedding is often a padding that nothing ever moves
+    plain = weight.detach()
+    flat = plain.as_strided((), (), plain.storage_offset() + _middle(plain))
+    return weight, flat, weight.data_ptr()
+
+
+def _middle(weight: torch.Tensor) -> int:
+    """Distance of the middle element from the first, in elements."""
+    return sum((size // 2) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True))
