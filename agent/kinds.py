@@ -69,7 +69,7 @@ LEADS_TO: dict[str, frozenset[str]] = {
     "gpu_fault": frozenset({"nonfinite", "explosion", "desync", "hang", "crash"}),
     "gpu_throttle": frozenset({"slowdown", "straggler", "latency"}),
     "input_bound": frozenset({"slowdown", "gpu_idle"}),
-    "recompile_storm": frozenset({"slowdown", "latency", "memory_pressure"}),
+    "recompile_storm": frozenset({"slowdown", "latency", "memory_leak", "memory_pressure"}),
     "slowdown": frozenset({"gpu_idle", "latency", "queue_growth"}),
     # services
     "drift": frozenset({"prediction_drift", "error_rate", "canary_regression"}),
@@ -113,7 +113,8 @@ def follows(cause: Finding, effect: Finding) -> bool:
     >>> follows(early, late), follows(late, early)
     (True, False)
     """
-    if cause.evidence.get("signal") == "gradients_reset":  # a relation that holds until the code changes
+    # relations that hold until the code changes
+    if cause.evidence.get("signal") == "gradients_reset" or cause.evidence.get("relation") == "endless_momentum":
         return effect.kind in _NUMBERS_BROKEN and effect.first_step >= cause.first_step
     if effect.kind not in LEADS_TO.get(cause.kind, frozenset()):
         return False

@@ -106,6 +106,57 @@ def in_force(case: Case, name: str) -> float | None:
     return float(series.values[max(0, int(np.searchsorted(series.steps, onset, side="right")) - 1)])
 
 
+RISEN = 5.0
+"""A rate that is this many times its value at the start has been raised, not warmed up from its usual level."""
+GEOMETRIC = 30
+"""Steps over which a rate that grows by the same factor each time is told from a warm-up."""
+
+
+def compounding(case: Case) -> float | None:
+    """The factor by which the learning rate grows step after step; ``None`` where it does not, or not always by it."""
+    series, opening = scalars(case, "learning_rate"), case.opening
+    known = (series.steps <= opening.step) & (series.values > 0)
+    steps, values = series.steps[known][-GEOMETRIC:], series.values[known][-GEOMETRIC:]
+    if len(values) < 4 or steps[-1] - steps[0] < GEOMETRIC // 2:
+        return None
+    growth = np.diff(np.log(values)) / np.diff(steps)
+    even = float(growth.min()) > 0.8 * float(growth.max())
+    return float(np.exp(np.median(growth))) if even and growth.min() > 1e-3 else None
+
+
+def raised_rate(case: Case) -> str:
+    """How the learning rate had come to be higher than ever by the onset, in words; empty when it had not."""
+    opening = case.opening
+    rates = scalars(case, "learning_rate").before(opening.first_step + 1, opening.first_step + 1)
+    if jump := leap(case, "learning_rate"):
+        return f"the learning rate had gone to {jump.after:.3g} at step {jump.step}"
+    if len(rates) and rates[-1] >= rates.max() and rates[-1] > RISEN * rates[0] > 0:
+        return f"the learning rate had risen from {rates[0]:.3g} to {rates[-1]:.3g}"
+    return ""
+
+
+def endless_momentum(case: Case) -> float | None:
+    """A momentum of 1 or more in the optimizer that the case is about: what it has pushed once it pushes for ever."""
+    optimizers = case.facts.get("optimizers") or []
+    groups = optimizers[case.opening.optimizer].get("groups", []) if case.opening.optimizer < len(optimizers) else []
+    found = [float(group["momentum"]) for group in groups if isinstance(group.get("momentum"), int | float)]
+    return max((value for value in found if value >= 1), default=None)
+
+
+def largest_move(case: Case) -> float | None:
+    """The largest update of a layer relative to its weights, from the onset until it was certain, if it was seen."""
+    opening = case.opening
+    kept = [case.history.profiles(f"parameter_{n}_norm", opening.rank, opening.optimizer) for n in ("update", "weight")]
+    weights = {profile.step: profile.values for profile in kept[1]}
+    ratios = [
+        float(np.nanmax(profile.values / np.maximum(weights[profile.step], 1e-6), initial=0.0))
+        for profile in kept[0]
+        if profile.step in weights and opening.first_step - 1 <= profile.step <= opening.step + LOOK_BACK
+        and len(profile.values) == len(weights[profile.step]) and np.isfinite(profile.values).any()
+    ]  # fmt: skip
+    return max(ratios, default=None)
+
+
 def first_value(case: Case, name: str) -> float | None:
     """The value of the very first step, if it is still known."""
     series = scalars(case, name)

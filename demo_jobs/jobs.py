@@ -271,7 +271,20 @@ ENDING_JOBS: tuple[Job, ...] = (
 )
 """How jobs stop: hangs, crashes and kills; played with ``torchvitals demo --more``."""
 
-MORE_JOBS = RANK_JOBS + ENDING_JOBS
+SPEED_JOBS: tuple[Job, ...] = (
+    Job(
+        "recompile_storm",
+        "A compiled model that is compiled anew for every new length of its sentences.",
+        "recompile_storm",
+        "dynamic_shapes",
+        where="recompile_storm.py:",
+        first_step=(10, 10),  # the first sentence of another length
+    ),
+    Job("healthy_compiled", "A compiled model with a smaller last batch and evaluations, which is well."),
+)
+"""What makes jobs slow; played with ``torchvitals demo --more``."""
+
+MORE_JOBS = RANK_JOBS + ENDING_JOBS + SPEED_JOBS
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from torchvitals.detectors.nonfinite import NonFinite
 from torchvitals.detectors.overfit import Overfit
 from torchvitals.detectors.plateau import Plateau
 from torchvitals.detectors.prediction_drift import PredictionDrift
+from torchvitals.detectors.recompile_storm import RecompileStorm
 from torchvitals.detectors.saturation import Saturation
 from torchvitals.detectors.slowdown import Slowdown
 from torchvitals.detectors.straggler import Straggler
@@ -52,6 +53,7 @@ DETECTORS: tuple[type[Detector], ...] = (
     Overfit,
     Plateau,
     PredictionDrift,
+    RecompileStorm,
     Saturation,
     Slowdown,
     Straggler,

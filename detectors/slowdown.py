@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.allowance import Allowance, Tail
-from torchvitals.detectors.block_statistics import Floats, row_median
+from torchvitals.detectors.block_statistics import Floats, Mask, row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.scalars import grown, scalar
 from torchvitals.detectors.surprise import surprise
@@ -25,9 +25,11 @@ class Slowdown:
     Medians do not see evaluations and checkpoints. Two keys. *Effect*: the median lies above ``factor`` times the
     usual one *and* above ``spread`` times the slowest block so far, so that a job with two kinds of steps is not slow;
     it is asked for so much on purpose, as other jobs on the machine make honest steps twice as long for minutes.
-    Where more than ``contended`` tasks want each core, steps of 6 ms were seen to take 300 ms: that says nothing about
-    the job, and such blocks are passed over. *Significance*: after such a past, blocks like these come less often
-    than the allowance lets them (:mod:`~torchvitals.detectors.allowance`). *Continuity*: ``lasting_seconds``.
+    Where more than ``contended`` tasks want each core, steps of 6 ms were seen to take 300 ms, which says nothing about
+    the job: there its own forward and backward passes, which do the same work as ever, are the clock by which a step is
+    measured; where they were not timed, such blocks are passed over. *Significance*: after such a past, blocks like
+    these come less often than the allowance lets them (:mod:`~torchvitals.detectors.allowance`). *Continuity*:
+    ``lasting_seconds``.
 
     A batch of another size is another kind of step: the reference begins anew.
 
@@ -55,7 +57,13 @@ class Slowdown:
 
     kind: ClassVar[str] = "slowdown"
     axis: ClassVar[DetectorAxis] = "rank"
-    reads: ClassVar[tuple[str, ...]] = ("step_seconds", "machine_load", "batch_items")
+    reads: ClassVar[tuple[str, ...]] = (
+        "step_seconds",
+        "machine_load",
+        "batch_items",
+        "forward_seconds",
+        "backward_seconds",
+    )
 
     def __init__(
         self,
@@ -90,6 +98,10 @@ class Slowdown:
         self._recent = np.full((0, blocks), np.nan, dtype=np.float32)
         """Medians of the newest blocks, and of those before."""
         self._medians = np.full((0, REFERENCE), np.nan, dtype=np.float32)
+        self._work = np.full((0, block_steps), np.nan, dtype=np.float32)
+        """Seconds of forward and backward in the newest steps."""
+        self._pace = np.full(0, np.nan)
+        """Their median in an ordinary block, followed slowly."""
         self._slow = np.zeros(0, dtype=np.int64)
         self._since = np.zeros(0, dtype=np.int64)
         self._lasted = np.zeros(0)
@@ -128,6 +140,7 @@ class Slowdown:
             return []
         place = (self._seen - self.warm_up - 1) % self.block_steps
         self._newest[:, place] = np.where((values > 0) & (values < LONGEST), values, np.nan)
+        self._work[:, place] = self._worked(reading, ranks)
         self._steps[place] = reading.step
         self._oldest = (place + 1) % self.block_steps
         turn = slice(self._oldest, None, self.block_steps)
@@ -156,13 +169,14 @@ class Slowdown:
         usual, slowest = row_median(past), np.fmax.reduce(past, axis=1)
         slow = complete & (np.count_nonzero(past > 0, axis=1) >= self.least_blocks - self.blocks)
         slow &= (median > self.factor * usual) & (median > self.spread * slowest)
-        slow &= (median - usual > self.least_seconds) & (self._load[turn] <= self.contended)
+        slow &= (median - usual > self.least_seconds) & (median > self.factor * usual * self._hindered(turn))
         streak = np.where(slow, self._slow[turn] + 1, 0)
         self._since[ranks[streak == 1]] = self._steps[self._oldest]
         self._slow[turn] = streak
         self._lasted[turn] = np.where(slow, self._lasted[turn] + self.block_steps * np.nan_to_num(median), 0.0)
         kept = complete & (streak <= self.blocks)  # what has lasted so long is no reference any more
         self._remember(ranks[kept], median[kept])
+        self._follow(turn, ~slow)
         self._unlikely[ranks[streak < self.blocks]] = False
         for rank in ranks[(streak == self.blocks) & ~self._alarmed[turn]]:
             self._unlikely[rank] = self._surprising(int(rank))
@@ -172,6 +186,23 @@ class Slowdown:
             self._finding(step, int(rank), now, before)
             for rank, now, before in zip(ranks[sure], median[sure].tolist(), usual[sure].tolist(), strict=True)
         ]
+
+    def _worked(self, reading: Reading, ranks: int) -> Floats:
+        """Seconds of forward and backward in this step; NaN where they were not timed."""
+        parts = [scalar(reading, name, ranks)[0] for name in ("forward_seconds", "backward_seconds")]
+        total = np.nansum(parts, axis=0)
+        return np.where((total > 0) & (total < LONGEST), total, np.nan)
+
+    def _hindered(self, turn: slice) -> Floats:
+        """How many times longer the same work takes than it did, on a machine that others use; infinite: unknown."""
+        ratio = row_median(self._work[turn]) / self._pace[turn]
+        return np.where(self._load[turn] <= self.contended, 1.0, np.where(ratio > 0, np.maximum(ratio, 1.0), np.inf))
+
+    def _follow(self, turn: slice, ordinary: Mask) -> None:
+        """Take the newest block's work into the pace of this job."""
+        newest, pace = row_median(self._work[turn]), self._pace[turn]
+        mixed = np.where(np.isnan(pace), newest, pace + (newest - pace) / 8)
+        self._pace[turn] = np.where(ordinary & np.isfinite(newest), mixed, pace)
 
     def _surprising(self, rank: int) -> bool:
         """Whether the newest blocks of this rank are too unlikely to be chance."""
@@ -204,7 +235,7 @@ class Slowdown:
         renewed = np.flatnonzero(self._differs > self.block_steps // 2)
         self._items[renewed] = items[renewed]
         self._differs[renewed] = self._slow[renewed] = 0
-        for state in (self._newest, self._recent, self._medians):
+        for state in (self._newest, self._recent, self._medians, self._work, self._pace):
             state[renewed] = np.nan
 
     def _finding(self, step: int, rank: int, now: float, usual: float) -> Finding:
@@ -222,6 +253,7 @@ class Slowdown:
     def _grow(self, count: int) -> None:
         nan = float("nan")
         self._newest, self._recent = grown(self._newest, count, nan), grown(self._recent, count, nan)
+        self._work, self._pace = grown(self._work, count, nan), grown(self._pace, count, nan)
         self._medians, self._items = grown(self._medians, count, nan), grown(self._items, count, nan)
         self._slow, self._since = grown(self._slow, count), grown(self._since, count)
         self._lasted, self._load = grown(self._lasted, count), grown(self._load, count)

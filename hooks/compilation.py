@@ -14,6 +14,7 @@ from torch.nn import Module
 from torch.optim import Optimizer
 from torchvitals.hooks import discovery, taps
 from torchvitals.hooks.activations import LeafHook, is_compiled, unseen
+from torchvitals.hooks.recompilations import Recompilations
 from torchvitals.hooks.root_hooks import EnterHook, LeaveHook
 from torchvitals.hooks.tracing import compiling, never_compile, unreal
 
@@ -54,6 +55,8 @@ class Compilation:
 
     def __init__(self, observer: "Observer") -> None:
         self._observer = observer
+        self.again = observer.recorder.fuse.guard("recompilations", Recompilations(observer.recorder.event).since)
+        """What was compiled since this was last asked; ``None`` when the probe is gone."""
 
     def install(self) -> None:
         """Keep dynamo out of our code, if the job has imported it."""

@@ -205,7 +205,7 @@ class RootWatch:
 
     def _read_ranges(self, found: Iterable[torch.Tensor]) -> None:
         for tensor in found:
-            if tensor.is_floating_point() and tensor.device.type == "cpu" and tensor.numel():
+            if tensor.is_floating_point() and tensor.device.type == "cpu" and tensor.numel() and tensor.dim():
                 if self._carried and tensor.untyped_storage().data_ptr() in self._carried:
                     continue  # the model's own state comes back: no part of the batch
                 self._read_range(tensor, self._observer.pending.scalars)

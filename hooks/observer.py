@@ -170,6 +170,7 @@ class Observer:
             scalars["gradients_reset"] = float(reset)
         if pending.collectives is not None:
             scalars["collectives"] = float(max(0, self.collectives.total() - pending.collectives))
+        scalars.update(self.compilation.again() or {})
         scalars.update(pending.logged)
         return scalars
 

@@ -16,6 +16,7 @@ from torchvitals.hooks.loss_graph import squashed_twice, start_of_classifier
 from torchvitals.hooks.modes import Modes
 from torchvitals.hooks.neglect import Neglect
 from torchvitals.hooks.orphans import NAMED
+from torchvitals.hooks.resumption import Resumption
 from torchvitals.hooks.source import user_frames
 from torchvitals.hooks.worker_batches import WorkerBatches
 from torchvitals.hooks.writes import Writes
@@ -50,6 +51,7 @@ class Relations:
         self._neglect = Neglect()
         self._began = False
         self._workers = WorkerBatches()
+        self._resumption = Resumption()
         self.modes = Modes()
         self.dropout = DropoutInEvaluation(lambda line: self._tell("dropout_in_evaluation", line=line))
 
@@ -57,6 +59,12 @@ class Relations:
         """Listen to optimizers being built; backward passes and loaders are tapped in ``sources``."""
         made = guard("relations", lambda _result, args, _kwargs: self._made.add(args[0]))
         taps.wrap(Optimizer, "__init__", None, made)
+        read = guard("relations", lambda result, _args, _kwargs: self._resumption.read(result))
+        taken = guard("relations", lambda result, _args, _kwargs: self._weights_loaded(result))
+        state = guard("relations", lambda _result, _args, _kwargs: self._resumption.state_loaded())
+        taps.wrap(torch, "load", None, read)
+        taps.wrap(Module, "load_state_dict", None, taken)
+        taps.wrap(Optimizer, "load_state_dict", None, state)
 
     def held(self) -> dict[str, Any]:
         """The share of what was trained that the optimizers hold; what either side lacks goes to the step."""
@@ -117,6 +125,8 @@ class Relations:
         counted = self._writes.before(watch)
         if share := watch.marks.written() if watch.marks else counted:
             scalars["weights_overwritten"] = share
+        if not watch.step and (optimizer := watch.optimizer()):
+            self._first_step_of(optimizer)
         if watch.sampled:
             self._keep_frozen(watch.parameters)
         if watch.index == 0:
@@ -129,6 +139,19 @@ class Relations:
         self._writes.after(watch)
         if self._kept is not None:
             self._compare_frozen()
+
+    def _weights_loaded(self, result: Any) -> None:
+        missing = getattr(result, "missing_keys", None)  # an exception has none
+        if missing is not None:
+            self._resumption.weights_loaded(len(missing))
+
+    def _first_step_of(self, optimizer: Optimizer) -> None:
+        """Relations that hold of an optimizer before it has done anything."""
+        name = type(optimizer).__name__
+        if any(_momentum(group) >= 1 for group in optimizer.param_groups):
+            self._tell("endless_momentum", optimizer=name)
+        if self._resumption.left_behind(optimizer):
+            self._tell("optimizer_state_left_behind", optimizer=name)
 
     def _keep_frozen(self, parameters: Sequence[torch.Tensor]) -> None:
         """Keep a frozen parameter that still has a gradient, to see whether the step moves it."""
@@ -181,3 +204,8 @@ class Relations:
 def _held(optimizer: Optimizer) -> Iterator[torch.Tensor]:
     for group in optimizer.param_groups:
         yield from group["params"]
+
+
+def _momentum(group: dict[str, Any]) -> float:
+    value = group.get("momentum", 0.0)
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -1,7 +1,7 @@
 """One element of a few weights, looked at after each step and before the next: has somebody else written to them?
 
-Torch's version counters count all writing but that through ``.data``. A mark is a 0-d view into the weight's own memory, so
-that reading it takes 0.4 µs and nothing is kept alive that the weight does not keep alive itself.
+Torch's version counters count all writing but that through ``.data``. A mark is a 0-d view into the weight's own
+memory, so that reading it takes 0.4 µs and nothing is kept alive that the weight does not keep alive itself.
 """
 
 import torch

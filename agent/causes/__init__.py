@@ -3,6 +3,7 @@
 from torchvitals.agent.case import Cause
 from torchvitals.agent.causes.bad_batch import BadBatch
 from torchvitals.agent.causes.bad_initialization import BadInitialization
+from torchvitals.agent.causes.changing_constant import ChangingConstant
 from torchvitals.agent.causes.collective_mismatch import CollectiveMismatch
 from torchvitals.agent.causes.constant_loss import ConstantLoss
 from torchvitals.agent.causes.corrupted_gradient import CorruptedGradient
@@ -10,6 +11,7 @@ from torchvitals.agent.causes.dataloader_stall import DataloaderStall
 from torchvitals.agent.causes.double_softmax import DoubleSoftmax
 from torchvitals.agent.causes.duplicated_augmentation_seed import DuplicatedAugmentationSeed
 from torchvitals.agent.causes.dying_relu import DyingRelu
+from torchvitals.agent.causes.dynamic_shapes import DynamicShapes
 from torchvitals.agent.causes.eval_mode_missing import EvalModeMissing
 from torchvitals.agent.causes.exception import UncaughtException
 from torchvitals.agent.causes.feature_shift import FeatureShift
@@ -24,6 +26,7 @@ from torchvitals.agent.causes.learning_rate_zero import LearningRateZero
 from torchvitals.agent.causes.misplaced_zero_grad import MisplacedZeroGrad
 from torchvitals.agent.causes.missing_feature import MissingFeature
 from torchvitals.agent.causes.missing_normalization import MissingNormalization
+from torchvitals.agent.causes.missing_optimizer_state import MissingOptimizerState
 from torchvitals.agent.causes.missing_step import MissingStep
 from torchvitals.agent.causes.missing_zero_grad import MissingZeroGrad
 from torchvitals.agent.causes.no_sync_left_on import NoSyncLeftOn
@@ -52,6 +55,7 @@ from torchvitals.agent.causes.weights_overwritten import WeightsOverwritten
 CAUSES: tuple[type[Cause], ...] = (
     BadBatch,
     BadInitialization,
+    ChangingConstant,
     CollectiveMismatch,
     ConstantLoss,
     CorruptedGradient,
@@ -59,6 +63,7 @@ CAUSES: tuple[type[Cause], ...] = (
     DoubleSoftmax,
     DuplicatedAugmentationSeed,
     DyingRelu,
+    DynamicShapes,
     EvalModeMissing,
     FeatureShift,
     Fp16Overflow,
@@ -72,6 +77,7 @@ CAUSES: tuple[type[Cause], ...] = (
     MisplacedZeroGrad,
     MissingFeature,
     MissingNormalization,
+    MissingOptimizerState,
     MissingStep,
     MissingZeroGrad,
     NoSyncLeftOn,

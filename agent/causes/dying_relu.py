@@ -5,13 +5,11 @@ from typing import ClassVar
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.layer_names import activations_of, layer_of
-from torchvitals.agent.step_evidence import first_value, leap, scalars
+from torchvitals.agent.step_evidence import compounding, endless_momentum, first_value, raised_rate
 from torchvitals.detectors.detector import Finding
 
 WILD = 1e3
 """A first gradient norm of this size means that inputs or weights are out of scale; units die of it."""
-RISEN = 5.0
-"""A rate that is this many times its value at the start has been raised, not warmed up from its usual level."""
 RECTIFIERS = ("ReLU", "ReLU6", "Threshold", "Hardswish")
 
 
@@ -98,12 +96,10 @@ def _upstream(case: Case) -> list[Clue]:
     norm = first_value(case, "gradient_norm_unclipped") or first_value(case, "gradient_norm")
     if norm is not None and not norm < WILD:
         clues.append(Clue(-2.0, f"the gradient norm was {norm:.3g} before the first update"))
-    jump = leap(case, "learning_rate")
-    rates = scalars(case, "learning_rate").before(opening.first_step + 1, opening.first_step + 1)
-    if jump:
-        clues.append(Clue(-2.0, f"the learning rate had gone to {jump.after:.3g} at step {jump.step}"))
-    elif len(rates) and rates[-1] >= rates.max() and rates[-1] > RISEN * rates[0] > 0:
-        clues.append(Clue(-1.5, f"the learning rate had risen from {rates[0]:.3g} to {rates[-1]:.3g}"))
+    if raised := raised_rate(case):
+        clues.append(Clue(-3.0 if compounding(case) else -2.0, raised))
+    if endless_momentum(case):
+        clues.append(Clue(-3.0, "the momentum never fades, so that steps grow until something gives way"))
     return clues
 
 

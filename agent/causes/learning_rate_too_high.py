@@ -2,12 +2,16 @@
 
 from typing import ClassVar
 
+from torchvitals.agent.broken_relation import broken
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.step_evidence import (
     Leap,
+    compounding,
+    endless_momentum,
     first_value,
     in_force,
     in_the_batch,
+    largest_move,
     leap,
     leap_elsewhere,
     never_cleared,
@@ -20,6 +24,8 @@ HIGH = {"adaptive": 1e-2, "plain": 0.5}
 """Rates above which most nets do not train; adaptive steps are as large as the rate, whatever the gradient."""
 RISEN = 10.0
 """Warm-ups rise further, but end at a usual rate."""
+STILL = 0.02
+"""Update of a layer relative to its weights under which no step is too large: in blow-ups it is 0.1 and more."""
 EARLY = 12
 """Steps within which a wrong rate of a fresh run shows."""
 
@@ -37,13 +43,17 @@ class LearningRateTooHigh:
         "dead_relu",
         "plateau",
         "saturation",
+        "miswired",
     )
     prior: ClassVar[float] = 0.0
 
     def weigh(self, case: Case) -> Opinion | None:
         rate = in_force(case, "learning_rate")
-        if not rate:
+        momentum = endless_momentum(case)
+        if not rate or (case.opening.kind == "miswired" and not broken(case, "endless_momentum")):
             return None
+        if momentum:
+            return _of_momentum(case, rate, momentum)
         jump = leap(case, "learning_rate") or leap_elsewhere(case, "learning_rate")
         began = jump.step if jump else case.opening.first_step
         return Opinion(
@@ -57,6 +67,21 @@ class LearningRateTooHigh:
             remedy=_remedy(case, rate, jump),
             first_step=began,
         )
+
+
+def _of_momentum(case: Case, rate: float, momentum: float) -> Opinion:
+    name = optimizer_name(case)
+    return Opinion(
+        clues=[Clue(5.0, f"the momentum of {name} is {momentum:g}: no step it has ever made is forgotten")],
+        title=f"A momentum of {momentum:g} makes the steps of {name} grow without bound"[:79],
+        explanation=(
+            f"With momentum m the rate in effect is lr / (1 - m): {rate:.3g} / (1 - {momentum:g}) has no bound. Each "
+            "gradient pushes in all later steps as strongly as in its own, and the weights swing ever further."
+        ),
+        remedy="Set the momentum to 0.9, or at most 0.99 with a lower learning rate.",
+        where="optimizer",
+        first_step=0,
+    )
 
 
 def _of_rate(case: Case, rate: float, jump: Leap | None) -> list[Clue]:
@@ -74,6 +99,8 @@ def _of_rate(case: Case, rate: float, jump: Leap | None) -> list[Clue]:
     values = scalars(case, "learning_rate").before(case.opening.first_step, 20)
     if len(values) > 4 and rate >= 1.5 * values[0] > 0:
         clues.append(Clue(1.0, f"the rate was still rising, from {values[0]:.3g} to {rate:.3g}"))
+    if factor := compounding(case):
+        clues.append(Clue(2.0, f"it grows by a factor of {factor:.4g} in each step, which no warm-up does"))
     start = first_value(case, "learning_rate")
     if start and rate >= max(limit, RISEN * start):
         clues.append(Clue(1.5, f"it is {rate / start:.3g} times the rate of the start, and beyond what is usual"))
@@ -104,6 +131,9 @@ def _of_others(case: Case) -> list[Clue]:
     raw = raw_input(case)
     if raw and case.opening.first_step <= EARLY:
         clues.append(Clue(-1.5, f"the inputs are {raw:.3g} large: the rate is too high for them alone"))
+    moved = largest_move(case)
+    if moved is not None and moved < STILL:
+        clues.append(Clue(-2.5, f"no layer moved by more than {moved:.2g} of its weights in a step"))
     ratios = case.of_kind("update_ratio")
     if ratios and ratios[0].value > 0.01:
         clues.append(Clue(1.0, f"updates of {ratios[0].value:.2g} of the weights in one step"))

@@ -4,11 +4,16 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.step_evidence import raw_input
+from torchvitals.agent.step_evidence import largest_move, leap, raw_input, scalars
 
 DEEP = 10
 """Weight layers from which a factor of 2 per layer is a factor of 1000."""
 SPREAD = 1e3
+STILL = 0.02
+"""An update of a layer relative to its weights that cannot have made a loss grow ``GROWN`` times."""
+GROWN = 30.0
+RISING = 8
+"""Steps over which a loss must have gone on growing: one batch that is out of line is not what this is about."""
 EARLY = 12
 """Steps within which unscaled inputs wreck a run, if they do."""
 
@@ -22,7 +27,9 @@ class MissingNormalization:
 
     def weigh(self, case: Case) -> Opinion | None:
         raw = raw_input(case)
-        return _of_inputs(case, raw) if raw and case.opening.first_step <= EARLY else self._of_depth(case)
+        if raw and case.opening.first_step <= EARLY:
+            return _of_inputs(case, raw)
+        return _of_targets(case) or self._of_depth(case)
 
     def _of_depth(self, case: Case) -> Opinion | None:
         models = case.facts.get("models") or []
@@ -60,6 +67,37 @@ def _of_inputs(case: Case, raw: float) -> Opinion:
             "a BatchNorm or LayerNorm in front of the first layer."
         ),
         where="input",
+    )
+
+
+def _of_targets(case: Case) -> Opinion | None:
+    """The loss grows by orders of magnitude, and the weights, the rate and the inputs stay where they were."""
+    opening, moved = case.opening, largest_move(case)
+    if opening.kind not in ("explosion", "divergence") or moved is None or not moved < STILL:
+        return None
+    loss, step = scalars(case, "loss"), opening.first_step
+    before, since = np.abs(loss.before(step, 200)), np.abs(loss.values[loss.steps >= step])
+    if len(before) < RISING or len(since) < 2 * RISING or not np.isfinite(since).all():
+        return None
+    grown = float(np.median(since[-RISING:]) / max(float(np.median(before)), 1e-12))
+    lasting = np.median(since[-RISING:]) > np.median(since[:RISING]) > np.median(before)
+    if not lasting or grown < GROWN or leap(case, "input_absmax"):
+        return None
+    return Opinion(
+        clues=[
+            Clue(3.5, f"the loss grew {grown:.3g}-fold while no layer moved by more than {moved:.2g} of its weights"),
+            Clue(1.0, "the inputs are as large as ever: what the answers are compared with has grown"),
+        ],
+        title=f"What the loss compares with grows without bound from step {step}"[:79],
+        explanation=(
+            f"From step {step} on the loss grew {grown:.3g}-fold. No layer moved by more than {moved:.2g} of its "
+            "weights in a step and the inputs did not change, so it is the targets (returns, rewards, sums) that grow."
+        ),
+        remedy=(
+            "Bound what the loss is computed from: normalise returns or targets by a running mean and deviation, "
+            "discount or clip rewards, average where something is summed over a growing length."
+        ),
+        where="target",
     )
 
 

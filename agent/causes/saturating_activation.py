@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.layer_names import activations_of, layer_of, norms_of
+from torchvitals.agent.step_evidence import endless_momentum, raised_rate
 
 SQUASHING = ("Sigmoid", "Tanh", "Softsign", "Hardtanh", "Hardsigmoid", "LogSigmoid")
 DEEP = 5
@@ -25,7 +26,7 @@ class SaturatingActivation:
         finding = saturated[0] if saturated else case.opening
         names = " and ".join(sorted(squashing)) or "activation"
         return Opinion(
-            clues=[*_measured(case), *_depth(case, squashing)],
+            clues=[*_measured(case), *_depth(case, squashing), *_upstream(case)],
             title=f"Saturated {names} units in {layer_of(finding.name) or 'the model'}"[:79],
             explanation=_explanation(case, squashing),
             remedy=(
@@ -64,6 +65,20 @@ def _depth(case: Case, squashing: dict[str, int]) -> list[Clue]:
     norms = sum(norms_of(case.facts).values())
     if norms and not case.of_kind("saturation"):
         clues.append(Clue(-1.0, f"{norms} normalization modules keep activations in range"))
+    return clues
+
+
+def _upstream(case: Case) -> list[Clue]:
+    """What drives units into their ends: a step or a rate. Units that saturate of it are how it shows."""
+    opening, clues = case.opening, []
+    if opening.kind not in ("saturation", "vanishing", "dead_relu"):
+        clues.append(
+            Clue(-3.0, f"the {opening.kind} of step {opening.first_step} came first, and units saturate of it")
+        )
+    if raised := raised_rate(case):
+        clues.append(Clue(-2.0, raised))
+    if endless_momentum(case):
+        clues.append(Clue(-3.0, "the momentum never fades, so that steps grow until something gives way"))
     return clues
 
 
