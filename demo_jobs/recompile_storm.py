@@ -19,7 +19,8 @@ class Reader(nn.Module):
     def forward(self, sentences: Tensor) -> Tensor:
         seen = self.words(sentences)
         read = nn.functional.scaled_dot_product_attention(self.query(seen), self.key(seen), self.value(seen))
-        return self.head((seen + read).mean(1))
+        scores: Tensor = self.head((seen + read).mean(1))
+        return scores
 
 
 def batch(longest: int) -> tuple[Tensor, Tensor]:

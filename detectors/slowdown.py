@@ -189,13 +189,15 @@ class Slowdown:
 
     def _worked(self, reading: Reading, ranks: int) -> Floats:
         """Seconds of forward and backward in this step; NaN where they were not timed."""
-        parts = [scalar(reading, name, ranks)[0] for name in ("forward_seconds", "backward_seconds")]
-        total = np.nansum(parts, axis=0)
-        return np.where((total > 0) & (total < LONGEST), total, np.nan)
+        total = np.zeros(ranks)
+        for name in ("forward_seconds", "backward_seconds"):
+            values, sent = scalar(reading, name, ranks)
+            total += np.where(sent & (values > 0) & (values < LONGEST), values, 0.0)
+        return np.where(total > 0, total, np.nan)
 
     def _hindered(self, turn: slice) -> Floats:
         """How many times longer the same work takes than it did, on a machine that others use; infinite: unknown."""
-        ratio = row_median(self._work[turn]) / self._pace[turn]
+        ratio = row_median(self._work[turn]) / self._pace[turn]  # both above 0, or NaN
         return np.where(self._load[turn] <= self.contended, 1.0, np.where(ratio > 0, np.maximum(ratio, 1.0), np.inf))
 
     def _follow(self, turn: slice, ordinary: Mask) -> None:

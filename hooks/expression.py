@@ -17,7 +17,9 @@ _MOST_NODES = 400
 _NO_SEQUENCE = 1 << 62
 """Leaf accumulators carry the largest number there is: they belong to no place in the forward."""
 _LINEAR = {"add", "sub", "rsub", "mul"}
-_RESULTS = ("result", "output", "out")
+_RESULTS = ("result", "result0", "output", "out")
+_BY_THE_WAY = re.compile(r"result[1-9]")
+"""Further results are intermediate values: the logarithms that CTC adds up are ``-inf`` wherever no path leads."""
 _SINGULAR = {
     "sqrt", "rsqrt", "pow", "div", "log", "log2", "log10", "log1p", "acos", "asin", "acosh", "atanh", "atan2",
     "norm", "linalg_vector_norm", "std", "reciprocal", "cdist", "xlogy", "logit",
@@ -157,13 +159,13 @@ def _saved(node: Any) -> tuple[Saved, list[torch.Tensor]]:
     inputs: Saved = {}
     results: list[torch.Tensor] = []
     for attribute in dir(node):
-        if not attribute.startswith("_saved_") or attribute == "_saved_tensors":
+        name = attribute.removeprefix("_saved_")
+        if name in (attribute, "tensors") or _BY_THE_WAY.fullmatch(name):
             continue
         try:
             value = getattr(node, attribute)
         except RuntimeError:  # freed by an earlier backward, or overwritten in place by the job
             continue
-        name = attribute.removeprefix("_saved_")
         if name == "exponent":
             inputs[name] = torch.as_tensor(value)
         elif isinstance(value, torch.Tensor) and (value.is_floating_point() or value.is_complex()):

@@ -8,7 +8,7 @@ of its function, and of the functions it calls, is searched for the operation: `
 import ast
 from collections.abc import Iterator
 from types import FrameType, FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torchvitals.hooks.source import (
@@ -33,29 +33,52 @@ _SPELLINGS: dict[str, set[str]] = {
     "mse_loss": {"mse_loss", "MSELoss"},
     "binary_cross_entropy": {"binary_cross_entropy", "BCELoss"},
     "std": {"std", "std_mean"},
+    "ctc_loss": {"ctc_loss", "CTCLoss"},
     "mul": {"mul", "multiply"},
     "sub": {"sub", "subtract", "rsub"},
 }
 _OPERATORS: dict[str, type[ast.operator]] = {
     "div": ast.Div, "pow": ast.Pow, "mul": ast.Mult, "sub": ast.Sub, "rsub": ast.Sub, "add": ast.Add,
 }  # fmt: skip
+Range = tuple[float, float]
 _CALL_DEPTH = 4
 """Calls followed from the function that calls backward: training step, loss method, helper, helper."""
 
 
-def operation_line(word: str, frames: list[FrameType]) -> Line:
+class Sought(NamedTuple):
+    """An operation of the graph, and what is known of its second operand."""
+
+    word: str
+    operand: Range | None
+
+    def spelled_by(self, part: ast.AST, scope: dict[str, Any]) -> bool:
+        """Whether ``part`` can be the operation: it is written so, on a tensor, and its numbers are the right ones."""
+        if not _spells(part, self.word, scope):
+            return False
+        if not isinstance(part, ast.BinOp):
+            return True
+        left, right = _number(part.left, scope), _number(part.right, scope)
+        if left is not None and right is not None:
+            return False  # numbers only: nothing that autograd has seen
+        return right is None or self.operand is None or self.operand[0] <= right <= self.operand[1]
+
+
+def operation_line(word: str, frames: list[FrameType], operand: Range | None = None) -> Line:
     """The line that spells ``word`` in the innermost of ``frames`` that leads to one; no line if none does.
 
     Args:
         word: an operation's name as in the graph, ``log`` or ``linalg_vector_norm``.
         frames: the job's frames, innermost first.
+        operand: smallest and largest value of the second operand, where they are known: of several divisions it is
+            not the one by 2 that divided by 0.
     """
     for frame in frames:
         function = function_at(frame.f_code.co_filename, frame.f_lineno)
         if function is None:
             continue
         scope = {**frame.f_globals, **locals_of(frame)}
-        found = _search(word, frame.f_code.co_filename, function, scope, frame.f_lineno, depth=_CALL_DEPTH)
+        sought = Sought(word, operand)
+        found = _search(sought, frame.f_code.co_filename, function, scope, frame.f_lineno, depth=_CALL_DEPTH)
         if found.file:
             return found
     return _in_methods(word, frames)
@@ -92,17 +115,26 @@ def _in_methods(word: str, frames: list[FrameType]) -> Line:
     return Line()
 
 
-def _search(word: str, file: str, function: ast.AST, scope: dict[str, Any], before: int, *, depth: int) -> Line:
-    lines = sorted({part.lineno for part in own_nodes(function) if _spells(part, word, scope)})
+def _search(sought: Sought, file: str, function: ast.AST, scope: dict[str, Any], before: int, *, depth: int) -> Line:
+    lines = sorted({part.lineno for part in own_nodes(function) if sought.spelled_by(part, scope)})
     if lines:
         earlier = [number for number in lines if number <= before]
         return Line(file, earlier[-1] if earlier else lines[-1])
     if depth:
         for other, called, its_scope in called_functions(function, scope):
-            found = _search(word, other, called, its_scope, getattr(called, "end_lineno", 0), depth=depth - 1)
+            found = _search(sought, other, called, its_scope, getattr(called, "end_lineno", 0), depth=depth - 1)
             if found.file:
                 return found
     return Line()
+
+
+def _number(part: ast.AST, scope: dict[str, Any]) -> float | None:
+    """The value of ``part`` if it is a number, or a variable that holds one."""
+    if isinstance(part, ast.UnaryOp) and isinstance(part.op, ast.USub):
+        value = _number(part.operand, scope)
+        return None if value is None else -value
+    found = part.value if isinstance(part, ast.Constant) else scope.get(getattr(part, "id", ""))
+    return float(found) if isinstance(found, int | float) else None
 
 
 def own_nodes(function: ast.AST) -> Iterator[Any]:

@@ -223,3 +223,14 @@ def test_a_first_gradient_that_is_not_finite_says_nothing_of_how_weights_were_dr
     case.opening.evidence["signals"] = ["gradient_norm"]
 
     assert BadInitialization().weigh(with_origin(case, operation="aten.sqrt", phase="loss")) is None
+
+
+def test_a_target_longer_than_its_input_is_the_batch_and_not_the_loss() -> None:
+    ordinary = {"loss": [1.0] * 52, "gradient_norm": [1.0] * 52, "input_absmax": [2.0] * 52}
+    case = case_of("nonfinite", 50, **ordinary, input_nonfinite=[0.0] * 52)
+    with_origin(case, operation="aten.ctc_loss", value="inf", phase="loss", module="", batch_rows=[7])
+    opinion = BadBatch().weigh(case)
+
+    assert best(case) == "bad_batch"
+    assert opinion is not None
+    assert opinion.where == "target row 7"

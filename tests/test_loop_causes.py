@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from torchvitals.agent.case import Case
 from torchvitals.agent.causes.constant_loss import ConstantLoss
+from torchvitals.agent.causes.dying_relu import DyingRelu
 from torchvitals.agent.causes.learning_rate_too_high import LearningRateTooHigh
+from torchvitals.agent.causes.missing_normalization import MissingNormalization
+from torchvitals.agent.causes.missing_optimizer_state import MissingOptimizerState
+from torchvitals.agent.causes.saturating_activation import SaturatingActivation
 from torchvitals.agent.causes.slow_dependency import SlowDependency
 from torchvitals.agent.causes.uninformative_labels import UninformativeLabels
 from torchvitals.agent.causes.weights_overwritten import WeightsOverwritten
@@ -101,3 +105,79 @@ def test_writing_to_the_weights_is_blamed_when_it_is_rare_and_whole(steps, share
     opinion = WeightsOverwritten().weigh(case("loss_spike", 250, kept))
 
     assert (None if opinion is None else weight(opinion) > 2) is speaks
+
+
+def rates(case_given, *causes):
+    """Log-odds of these causes by word, where they speak."""
+    found = {}
+    for cause in causes:
+        opinion = cause().weigh(case_given)
+        if opinion is not None:
+            found[cause.word] = cause.prior + weight(opinion)
+    return found
+
+
+DEAD = {"units": 40, "silent_units": 30, "lowest_share": 0.1}
+
+
+@pytest.mark.parametrize("reach", [4.0, 25.0])
+def test_a_rate_that_compounds_is_named_before_the_units_that_die_of_it(reach):
+    """The verdict must not turn on which of the two is seen first, nor on how far the rate had come by then."""
+    growth = reach ** (1 / 100)
+    kept = history(learning_rate=[0.02 * growth**step for step in range(120)])
+    given = case("dead_relu", 100, kept, **DEAD)
+    given.facts = {"models": [{"activations": {"ReLU": 2}}], "optimizers": [{"class": "SGD"}]}
+
+    odds = rates(given, LearningRateTooHigh, DyingRelu)
+
+    assert odds["learning_rate_too_high"] > odds["dying_relu"] + 1
+
+
+def test_a_warm_up_is_not_blamed_for_units_that_die_in_it():
+    kept = history(learning_rate=[1e-4 * (step + 1) for step in range(120)])
+    given = case("dead_relu", 100, kept, **DEAD)
+    given.facts = {"models": [{"activations": {"ReLU": 2}}], "optimizers": [{"class": "SGD"}]}
+
+    odds = rates(given, LearningRateTooHigh, DyingRelu)
+
+    assert odds["dying_relu"] > odds["learning_rate_too_high"] + 1
+
+
+@pytest.mark.parametrize("kind", ["saturation", "dead_relu", "divergence", "miswired"])
+def test_a_momentum_of_one_comes_before_what_it_brings(kind):
+    kept = history(learning_rate=[0.05] * 120)
+    given = case(kind, 60, kept, relation="endless_momentum", reference=0.1)
+    given.facts = {
+        "models": [{"activations": {"Tanh": 2}}],
+        "optimizers": [{"class": "SGD", "groups": [{"lr": 0.05, "momentum": 1.0}]}],
+    }
+
+    odds = rates(given, LearningRateTooHigh, DyingRelu, SaturatingActivation)
+
+    assert max(odds, key=odds.__getitem__) == "learning_rate_too_high"
+    assert odds["learning_rate_too_high"] > 2 + max(
+        (value for word, value in odds.items() if word != "learning_rate_too_high"), default=0.0
+    )
+
+
+@pytest.mark.parametrize(("moved", "word"), [(0.001, "missing_normalization"), (0.4, "learning_rate_too_high")])
+def test_a_loss_that_grows_while_the_weights_stay_is_one_whose_targets_grow(moved, word):
+    kept = history(learning_rate=[2e-2] * 200, loss=[3.0] * 120 + [3.0 * 1.15**step for step in range(80)])
+    for step in (119, 121, 122):
+        kept.add_profile("parameter_update_norm", ProfileAt(step, ["a"], np.array([moved])))
+        kept.add_profile("parameter_weight_norm", ProfileAt(step, ["a"], np.array([1.0])))
+    given = case("explosion", 120, kept)
+    given.facts = {"optimizers": [{"class": "Adam"}]}
+
+    odds = rates(given, LearningRateTooHigh, MissingNormalization)
+
+    assert max(odds, key=odds.__getitem__) == word
+    assert odds[word] > 1
+
+
+def test_a_forgotten_optimizer_state_is_told_from_its_relation_alone():
+    given = case("miswired", 150, history(loss=[1.0]), relation="optimizer_state_left_behind", optimizer="Adam")
+
+    opinion = MissingOptimizerState().weigh(given)
+
+    assert (opinion.where, weight(opinion) > 2) == ("optimizer", True)

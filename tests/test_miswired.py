@@ -178,12 +178,15 @@ def easy():
     return inputs + 4 * pad((labels := inputs[:, :1].gt(0).long()).float() - 0.5, (0, 7)), labels[:, 0]
 
 
-@pytest.mark.parametrize("what", ["drawn anew", "swapped and back", "one layer"])
+@pytest.mark.parametrize("what", ["drawn anew", "through data", "swapped and back", "one layer"])
 def test_weights_written_to_between_two_steps(tmp_path, what):
     def train(model, optimizer, step):
         if step == 90 and what == "drawn anew":
             for layer in (model[0], model[3]):
                 layer.reset_parameters()
+        if step == 90 and what == "through data":
+            for parameter in model.parameters():
+                parameter.data.copy_(0.3 * torch.randn_like(parameter))
         if step in (60, 90) and what == "swapped and back":
             model.load_state_dict(copy.deepcopy(model.state_dict()))
         if step == 90 and what == "one layer":
@@ -196,7 +199,8 @@ def test_weights_written_to_between_two_steps(tmp_path, what):
 
     found = told(tmp_path, net(0.0), train)
 
-    expected = [("lost_progress", "weights_overwritten", "parameters")] if what == "drawn anew" else []
+    gone = what in ("drawn anew", "through data")
+    expected = [("lost_progress", "weights_overwritten", "parameters")] if gone else []
     assert found == expected
 
 
@@ -269,3 +273,37 @@ def test_workers_that_draw_the_same_samples(equal, told_of):
         found.append(batches.loaded(loader, [rows, torch.zeros(4)]))
 
     assert any(found) is told_of
+
+
+@pytest.mark.parametrize("momentum", [1.0, 0.99])
+def test_a_momentum_that_never_fades(tmp_path, momentum):
+    model = net(0.0)
+
+    found = told(tmp_path, model, learn, torch.optim.SGD(model.parameters(), lr=1e-4, momentum=momentum))
+
+    assert found == ([("miswired", "learning_rate_too_high", "optimizer")] if momentum == 1.0 else [])
+
+
+@pytest.mark.parametrize("taken", ["the weights", "all", "for another task"])
+def test_a_run_that_is_resumed_without_its_optimizer(tmp_path, taken):
+    first = net(0.0)
+    before = torch.optim.Adam(first.parameters(), lr=2e-3)
+    for _ in range(20):
+        learn(first, before)
+    torch.save({"net": first.state_dict(), "optim": {"main": before.state_dict()}, "epoch": 3}, tmp_path / "last.pt")
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    model = net(0.0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-4 if taken == "for another task" else 2e-3)
+
+    def train(model, optimizer, step):
+        if not step:
+            saved = torch.load(tmp_path / "last.pt")
+            model.load_state_dict(saved["net"])
+            if taken == "all":
+                optimizer.load_state_dict(saved["optim"]["main"])
+        learn(model, optimizer)
+
+    found = told(runs, model, train, optimizer)
+
+    assert found == ([("miswired", "missing_optimizer_state", "optimizer")] if taken == "the weights" else [])

@@ -1,4 +1,4 @@
-"""What torch.compile compiles again: read from dynamo's own records, told when it goes on, silent where it is healthy."""
+"""What torch.compile compiles again: read from dynamo's own records, told when it goes on, else left alone."""
 
 from types import SimpleNamespace
 

@@ -231,6 +231,33 @@ def test_division_in_the_loss_by_a_batch_without_members():
     assert origin["line"].endswith(line_with("empty mask"))
 
 
+def test_of_several_divisions_the_one_by_zero_is_named():
+    model = Body(nn.Tanh())
+    replay = watched(model)
+    out, temperature, step = model(torch.randn(6, 4)), 0.0, 4
+    step = step / 2
+    logits = out.repeat(1, 3) / temperature  # by zero
+    loss = (logits.log_softmax(1).mean() + out.mean()) / 2
+    origin = replay.loss_origin(loss)
+    assert origin["operation"] == "aten.div"
+    assert origin["line"].endswith(line_with("by zero"))
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_a_target_that_is_longer_than_its_input_makes_ctc_infinite(short):
+    model = nn.Linear(4, 5)
+    replay = watched(model)
+    scores = model(torch.randn(9, 3, 4)).log_softmax(-1)
+    lengths = torch.tensor([9, 2 if short else 9, 9])
+    targets = torch.randint(1, 5, (3, 4))
+    loss = nn.functional.ctc_loss(scores, targets, lengths, torch.full((3,), 4), reduction="none")  # ctc
+    loss = loss.mean() if short else loss.mean().sub(1e6).log()
+    origin = replay.loss_origin(loss)
+    assert (origin["operation"], origin["value"]) == (("aten.ctc_loss", "inf") if short else ("aten.log", "nan"))
+    if short:
+        assert origin["line"].endswith(line_with("ctc"))
+
+
 def test_a_nan_target_is_a_bad_batch():
     model = Body(nn.Tanh())
     replay = watched(model)

@@ -24,3 +24,24 @@ def test_a_job_that_slows_down_is_found_with_and_without_a_known_load() -> None:
 
 def test_a_crowded_machine_is_not_the_jobs_fault() -> None:
     assert found(6.0) == []
+
+
+def test_on_a_crowded_machine_the_job_s_own_passes_are_the_clock() -> None:
+    """The same work takes twice as long there: a step that takes ten times as long does so for its own reasons."""
+    expected = {("other", 10.0): [300], ("both", 10.0): []}
+    for (what, factor), steps in expected.items():
+        detector, rng, findings = Slowdown(), np.random.default_rng(0), []
+        for step in range(700):
+            late = step >= 300
+            work = 0.01 * (factor if late and what == "both" else 2.0 if late else 1.0) * rng.uniform(0.9, 1.1)
+            rest = 0.02 * (factor if late else 1.0) * rng.uniform(0.9, 1.1)
+            findings += detector.update(
+                Reading.of(
+                    step,
+                    step_seconds=[work + rest],
+                    forward_seconds=[work / 3],
+                    backward_seconds=[work * 2 / 3],
+                    machine_load=[6.0 if late else 0.5],
+                )
+            )
+        assert [finding.first_step for finding in findings] == steps

@@ -32,7 +32,18 @@ class BadBatch:
         )
 
 
+def _of_lengths(found: dict[str, Any]) -> list[Clue]:
+    """The one loss that is infinite, by definition, for a sample that does not fit itself."""
+    if "ctc_loss" not in str(found.get("operation")) or found.get("value") != "inf":
+        return []
+    rows = found.get("batch_rows") or []
+    which = f" of row {rows[0]}" if len(rows) == 1 else f" of rows {rows}" if rows else ""
+    return [Clue(4.0, f"`ctc_loss` is infinite where a target{which} is longer than its input, and only there")]
+
+
 def _of_values(case: Case, found: dict[str, Any]) -> list[Clue]:
+    if lengths := _of_lengths(found):
+        return lengths
     clues = []
     if in_the_batch(case):
         where = "a target, which the model does not get" if found.get("outside") else "the batch itself"
@@ -71,10 +82,10 @@ def _of_course(case: Case) -> list[Clue]:
 
 
 def _place(found: dict[str, Any]) -> str:
-    if found.get("operation") != "batch" and found.get("batch_finite") is not False:
+    if found.get("operation") != "batch" and found.get("batch_finite") is not False and not _of_lengths(found):
         return ""
     columns, rows = found.get("columns") or [], found.get("batch_rows") or []
-    what = "target" if found.get("outside") else "input"
+    what = "target" if found.get("outside") or _of_lengths(found) else "input"
     if len(columns) == 1:
         return f"{what} column {columns[0]}"
     return f"{what} row {rows[0]}" if len(rows) == 1 else what

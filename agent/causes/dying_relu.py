@@ -96,8 +96,10 @@ def _upstream(case: Case) -> list[Clue]:
     norm = first_value(case, "gradient_norm_unclipped") or first_value(case, "gradient_norm")
     if norm is not None and not norm < WILD:
         clues.append(Clue(-2.0, f"the gradient norm was {norm:.3g} before the first update"))
-    if raised := raised_rate(case):
-        clues.append(Clue(-3.0 if compounding(case) else -2.0, raised))
+    if factor := compounding(case):
+        clues.append(Clue(-3.0, f"the learning rate grows by a factor of {factor:.4g} in each step"))
+    elif raised := raised_rate(case):
+        clues.append(Clue(-2.0, raised))
     if endless_momentum(case):
         clues.append(Clue(-3.0, "the momentum never fades, so that steps grow until something gives way"))
     return clues

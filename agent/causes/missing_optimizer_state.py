@@ -25,9 +25,8 @@ class MissingOptimizerState:
             ],
             title=f"Resumed at step {finding.first_step} without the state of the {name}"[:79],
             explanation=(
-                f"A checkpoint with weights and with the state of an {name} was read. The weights were loaded, the "
-                "state was not: moments begin at zero, and with bias correction the first steps are as large as those of a "
-                "fresh run."
+                f"A checkpoint with weights and with the state of an {name} was read. The weights were loaded and the "
+                "state was not: moments begin at zero, and the first steps are those of a fresh optimizer."
             ),
             remedy=f"Call {name}.load_state_dict with the checkpoint's optimizer entry before the first step.",
             where="optimizer",
