@@ -59,7 +59,8 @@ def healthy(make, subjects, steps=STEPS, seed=0):
         "batch_digest": rng.integers(1, 1 << 50, (steps, subjects)).astype(float),
     }
     zero = {
-        "skipped_steps", "feature_role", "feature_missing", "feature_zero", "cuda_alloc_retries", "input_nonfinite", "recompilations", "recompile_limit_hits",
+        "skipped_steps", "feature_role", "feature_missing", "feature_zero", "cuda_alloc_retries", "input_nonfinite",
+        "recompilations", "recompile_limit_hits",
         "parameter_zero_rows", "parameter_silent_rows", "parameter_nonfinite", "module_silent_units",
         "module_saturated_share", "optimizer_extra_parameters", "parameters_without_gradient",
         "cuda_inactive_split_bytes", "collectives", "orphaned_parameters", "eval_mode_passes", "train_mode_evaluations",
