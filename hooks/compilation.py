@@ -57,6 +57,7 @@ class Compilation:
         self._observer = observer
         self.again = observer.recorder.fuse.guard("recompilations", Recompilations(observer.recorder.event).since)
         """What was compiled since this was last asked; ``None`` when the probe is gone."""
+        self._listens_to: Any = None
 
     def install(self) -> None:
         """Keep dynamo out of our code, if the job has imported it."""
@@ -65,11 +66,23 @@ class Compilation:
     def compiled(self, result: Any, what: Any) -> None:
         """``torch.compile`` made ``result`` of ``what``; nothing has been traced yet."""
         never_compile(OURS)
+        self._listen()
         owner = getattr(what, "__self__", None)
         if isinstance(result, Module):
             self._follow(result)
         elif isinstance(owner, Module) and what.__name__ == "_call_impl":  # this is how Module.compile does it
             self._tell_of(owner)
+
+    def _listen(self) -> None:
+        """A step that compiles is no step that is only counted."""
+        handler = getattr(sys.modules.get("torch._dynamo.callback"), "callback_handler", None)
+        if self._listens_to is None and handler is not None and hasattr(handler, "remove_start_callback"):
+            self._listens_to = handler
+            handler.register_start_callback(self._compiles)
+
+    def _compiles(self, _what: Any) -> None:
+        if self._observer.counted.left:
+            self._observer.counted.watch_again()
 
     def first_step(self) -> None:
         """A step is over: whose forward has not been called may have been compiled before we came."""
@@ -88,6 +101,9 @@ class Compilation:
 
     def ended(self) -> None:
         """The job is over, or has run for a while: say what no hook has ever seen."""
+        if self._listens_to is not None and self._compiles in self._listens_to.start_callbacks:
+            self._listens_to.remove_start_callback(self._compiles)
+        self._listens_to = None
         trained = {id(p) for watch in self._observer.optimizers if watch.step for p in watch.parameters}
         for root in self._observer.roots:
             module = root.module()

@@ -25,9 +25,12 @@ class Recompilations:
 
     def __init__(self, tell: Callable[..., None]) -> None:
         self._tell = tell
-        self._frames = 0
-        self._newest = 0
         self._left = MOST_TOLD
+        self._newest = 0
+        dynamo = sys.modules.get("torch._dynamo.utils")
+        self._frames = _frames(dynamo)
+        if dynamo is not None:
+            self._fresh(dynamo)  # what was compiled before anybody watched is not this job's affair
 
     def since(self) -> dict[str, float]:
         """Signals of the step that ends; empty where nothing was compiled."""
@@ -35,9 +38,9 @@ class Recompilations:
         if dynamo is None:
             return {}
         frames = _frames(dynamo)
-        if frames == self._frames:
+        fewer, self._frames = frames <= self._frames, frames  # somebody may set the counters back
+        if fewer:
             return {}
-        self._frames = frames
         fresh = self._fresh(dynamo)
         again = [record for record in fresh if getattr(record, "recompile_reason", None)]
         for record in again[: self._left]:
@@ -60,6 +63,7 @@ class Recompilations:
 
 
 def _frames(dynamo: Any) -> int:
+    """How many frames dynamo has looked at; 0 while it is not there."""
     counters = getattr(dynamo, "counters", None) or {}
     return int(counters["frames"]["total"]) if "frames" in counters else 0
 

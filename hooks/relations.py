@@ -137,6 +137,7 @@ class Relations:
     def after(self, watch: "OptimizerWatch") -> None:
         """It has stepped."""
         self._writes.after(watch)
+        watch.marks.keep(watch.parameters)
         if self._kept is not None:
             self._compare_frozen()
 

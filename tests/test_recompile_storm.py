@@ -43,6 +43,14 @@ def test_recompilations_are_read_with_their_reason_and_line(fresh_dynamo):
     assert details["line"].startswith(("tests/test_recompile_storm.py:", "test_recompile_storm.py:"))
 
 
+def test_what_was_compiled_before_is_not_told(fresh_dynamo):
+    double = torch.compile(lambda values: values * 2, backend="eager", dynamic=False)
+    for size in range(2, 12):
+        double(torch.ones(size))
+
+    assert Recompilations(lambda *_args, **_details: None).since() == {}
+
+
 def test_a_function_that_torch_gives_up_is_counted(fresh_dynamo):
     looks = Recompilations(lambda *_args, **_details: None)
     double = torch.compile(lambda values: values * 2, backend="eager", dynamic=False)

@@ -8,8 +8,7 @@ from torchvitals.hooks.weight_marks import WeightMarks
 
 def marks_of(*weights):
     marks = WeightMarks()
-    marks.renew(list(weights))
-    marks.keep()
+    marks.keep(list(weights))
     return marks
 
 
@@ -49,11 +48,12 @@ def test_swapped_and_swapped_back_is_not_written():
 
 def test_what_is_kept_again_is_the_new_state_and_one_layer_is_no_model():
     weights = layers(4)
-    marks = marks_of(*weights)
+    marks = WeightMarks()
+    marks.keep(weights)
     weights[2].data.mul_(3.0)
 
-    assert marks.written() == 0.25
-    marks.keep()
+    assert marks.written() == 0.5
+    marks.keep(weights)
     assert marks.written() == 0.0
 
 
@@ -67,9 +67,11 @@ def test_weights_that_cannot_be_read_without_waiting_or_do_not_learn_are_left_al
 
 def test_memory_that_was_taken_away_is_not_read():
     weight = nn.Parameter(torch.ones(4))
-    marks = marks_of(weight)
+    weights = [weight]
+    marks = WeightMarks()
+    marks.keep(weights)
     weight.untyped_storage().resize_(0)
 
     assert marks.written() == 0.0
-    marks.keep()
+    marks.keep(weights)
     assert not marks
