@@ -72,16 +72,16 @@ def operation_line(word: str, frames: list[FrameType], operand: Range | None = N
         operand: smallest and largest value of the second operand, where they are known: of several divisions it is
             not the one by 2 that divided by 0.
     """
+    sought = Sought(word, operand)
     for frame in frames:
         function = function_at(frame.f_code.co_filename, frame.f_lineno)
         if function is None:
             continue
         scope = {**frame.f_globals, **locals_of(frame)}
-        sought = Sought(word, operand)
         found = _search(sought, frame.f_code.co_filename, function, scope, frame.f_lineno, depth=_CALL_DEPTH)
         if found.file:
             return found
-    return _in_methods(word, frames)
+    return _in_methods(sought, frames)
 
 
 def nearest(frames: list[FrameType]) -> Line:
@@ -90,7 +90,7 @@ def nearest(frames: list[FrameType]) -> Line:
     return line_of((own or frames)[0]) if frames else Line()
 
 
-def _in_methods(word: str, frames: list[FrameType]) -> Line:
+def _in_methods(sought: Sought, frames: list[FrameType]) -> Line:
     """The same in the methods of the job's own objects among ``frames``, the last resort.
 
     A trainer (of Lightning, of Hugging Face) asks a method of the job for the loss, and calls ``backward`` when that
@@ -109,7 +109,7 @@ def _in_methods(word: str, frames: list[FrameType]) -> Line:
             function = function_at(code.co_filename, last_line(code))
             if function is not None:
                 scope = {**method.__globals__, "self": owner}
-                found = _search(word, code.co_filename, function, scope, last_line(code), depth=_CALL_DEPTH)
+                found = _search(sought, code.co_filename, function, scope, last_line(code), depth=_CALL_DEPTH)
                 if found.file:
                     return found
     return Line()

@@ -227,8 +227,7 @@ class Replay:
         return self._tell_loss(birth, frames, why if operation else "the loss's graph is gone")
 
     def _tell_loss(self, birth: Birth, frames: list[FrameType], why: str) -> Origin:
-        known = birth.inputs if "min" in birth.inputs else None
-        operand = (known["min"], known["max"]) if known else None
+        operand = (birth.inputs["min"], birth.inputs["max"]) if "min" in birth.inputs else None
         line = operation_line(birth.operation.removeprefix("aten."), frames, operand) if birth.operation else Line()
         birth.place.line = line if line.file else nearest(frames)
         return tell(birth, self._scene(self._calls[-1] if self._calls else None), phase="loss", why=why)
