@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import dataloader
 from torchvitals.hooks import graph_task
 from torchvitals.hooks.graph_task import inside_backward
+from torchvitals.hooks.join import JoinedSteps
 from torchvitals.hooks.observer import Observer
 from torchvitals.hooks.taps import Taps
 
@@ -132,6 +133,7 @@ def _tap_groups(taps: Taps, observer: Observer, guard: Guard) -> None:
 
     for module in ("torch.distributed", "torch.distributed.distributed_c10d"):
         taps.wrap(sys.modules.get(module), "init_process_group", guard("groups", meets))
+    JoinedSteps(observer).install(taps, guard)
 
 
 def _tap_scheduler(taps: Taps, observer: Observer, guard: Guard) -> None:

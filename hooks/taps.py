@@ -4,6 +4,7 @@ Each tap calls the original with the same arguments and returns what it returned
 fuse before and after. ``install`` and ``remove`` nest, so several monitors may share the taps.
 """
 
+import inspect
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -49,7 +50,7 @@ class Taps:
             return False
         wrapper = _wrapper(self, original, before, after, enough)
         wrapper.taps = self
-        setattr(owner, attribute, wrapper)
+        _put(owner, attribute, wrapper)
         self._taps.append(Tap(owner, attribute, original))
         return True
 
@@ -65,7 +66,13 @@ class Taps:
             while getattr(found, "__code__", None) is tapped_code() and found.taps.removed:
                 found = found.__wrapped__
             if found is not replaced:
-                setattr(owner, attribute, found)
+                _put(owner, attribute, found)
+
+
+def _put(owner: Any, attribute: str, function: Any) -> None:
+    """Set the attribute; what was a static method stays one."""
+    static = isinstance(inspect.getattr_static(owner, attribute), staticmethod)
+    setattr(owner, attribute, staticmethod(function) if static else function)
 
 
 def _wrapper(

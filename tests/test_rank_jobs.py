@@ -67,6 +67,35 @@ def test_rank_jobs_of_the_demo_are_judged_right(tmp_path: Path, name: str) -> No
     assert misjudged(job, [told(incident_object(incident)) for incident in found.incidents]) == ""
 
 
+JOINED = """
+    from torch.distributed.algorithms.join import Join
+    ddp = nn.parallel.DistributedDataParallel(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1)))
+    optimizer = torch.optim.SGD(ddp.parameters(), lr=0.02)
+    torch.manual_seed(rank)
+    for epoch in range(3):
+        with Join([ddp]):
+            for _ in range(20 + 3 * rank):
+                optimizer.zero_grad()
+                for part in range(2):  # two forwards to one step, both told to the others
+                    rows = torch.randn(8, 8)
+                    (ddp(rows) - rows[:, :1].abs()).square().mean().backward()
+                optimizer.step()
+    dist.destroy_process_group()
+"""
+
+
+def test_ranks_that_join_with_uneven_inputs_are_compared_at_the_same_steps(tmp_path: Path) -> None:
+    run(tmp_path, JOINED, 2)
+    found = report(tmp_path)
+
+    assert found.incidents == []
+    assert "desync" in found.checked
+    (path,) = (tmp_path / "runs").iterdir()
+    told = {(e.hello.rank, e.record.step) for e in RunReader(path).read() if isinstance(e.record, Step)}
+    assert {step for rank, step in told if rank == 1} == set(range(69))
+    assert {step for rank, step in told if rank == 0} == {step for step in range(69) if step % 23 < 20}
+
+
 COLLECTIVES = """
     model = nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 4))
     ddp = nn.parallel.DistributedDataParallel(model)
