@@ -50,7 +50,8 @@ class Hang:
     (evaluation, checkpoint, its own code between steps), under a compiler, and before its first step; of these only
     ``blocked`` seconds where it stays on one line of its own code (a sleep, a read that no library hides) while
     another rank waits for it, and no more than elsewhere where it waits for a thread and none of its threads and
-    processes does anything. While one rank moves, however slowly, the others wait and nothing is wrong.
+    processes does anything, or is in a loop that cannot end. While one rank moves, however slowly, the others wait
+    and nothing is wrong.
 
     A rank that does not even beat is silent: stopped, or held by native code that keeps the interpreter's lock.
 
@@ -137,7 +138,7 @@ class Hang:
             return max(limit, self.busy)
         if not pulse.started:
             return max(limit, self.starting if waiting else self.busy)
-        if phase in WORKING or waits_in_collective(pulse.stacks) or pulse.deadlocked:
+        if phase in WORKING or waits_in_collective(pulse.stacks) or pulse.deadlocked or pulse.endless:
             return limit
         if phase == "load":
             return max(limit, self.loading)
@@ -252,6 +253,7 @@ class Hang:
                 "sentence": stack_groups.sentence(ranks, groups),
                 "stacks": {rank: frames[-8:] for rank, frames in stacks.items()},
                 "deadlocked": sorted(rank for rank, pulse in heard.items() if pulse.deadlocked),
+                "endless": sorted(rank for rank, pulse in heard.items() if pulse.endless),
                 "collectives": {rank: pulse.collectives for rank, pulse in sorted(heard.items()) if pulse.collectives},
             },
         )
@@ -260,7 +262,7 @@ class Hang:
 def _wrong(pulses: Any) -> bool:
     """Whether one of them stands where it should not: a job that is at rest everywhere has just finished its work."""
     return any(
-        pulse.beat.phase in (*WORKING, "load") or waits_in_collective(pulse.stacks) or pulse.deadlocked
+        pulse.beat.phase in (*WORKING, "load") or waits_in_collective(pulse.stacks) or pulse.deadlocked or pulse.endless
         for pulse in pulses
     )
 

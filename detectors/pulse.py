@@ -48,6 +48,8 @@ class Pulse:
         self._looks = 0
         self.deadlocked = False
         """It waits without a limit for a thread, no thread does anything, and no process of it computes."""
+        self.endless = False
+        """It is in a loop of its own code that has no way out."""
         self.compiled = False
         self.usual = 0.0
         """Seconds per step, the mean of the last few beats."""
@@ -113,6 +115,7 @@ class Pulse:
             enough = LOOKS_AT_WORK if stacks.cpu >= AT_REST else LOOKS
             self.blocked = self._looks >= enough and stands_in_own_code(frames) and not saves(frames)
             self.deadlocked = bool(stacks.waits) and 0.0 <= stacks.cpu < AT_REST
+            self.endless = bool(stacks.endless)
             self.stacks = frames
         self.workers = {n: f for n, f in stacks.threads.items() if n.startswith("worker ")} or self.workers
         self.collectives = stacks.collectives or self.collectives
@@ -138,5 +141,5 @@ class Pulse:
         self.beat = beat
         self.since = beat.monotonic
         self.stacks, self.collectives, self.workers = [], [], {}
-        self.blocked = self.deadlocked = False
+        self.blocked = self.deadlocked = self.endless = False
         self._looks = 0

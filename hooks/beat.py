@@ -15,7 +15,8 @@ from types import FrameType
 from typing import Protocol
 
 from torchvitals.hooks.collectives import Collectives
-from torchvitals.hooks.standstill import Effort, deadlocked
+from torchvitals.hooks.endless_loops import endless_loop
+from torchvitals.hooks.standstill import OUR_THREADS, Effort, deadlocked
 from torchvitals.hooks.worker_stacks import WorkerStacks
 from torchvitals.signals.records import Beat, Record, Stacks
 
@@ -66,6 +67,13 @@ def python_stacks(frames: Mapping[int, FrameType], skip: int | None = None) -> d
         ]
         stacks[name] = lines[:DEEPEST][::-1]
     return stacks
+
+
+def _endless(frames: Mapping[int, FrameType]) -> str:
+    """Where the main thread is in a loop without a way out; asleep it may be the keeper of other threads."""
+    main = threading.main_thread()
+    alone = all(thread is main or thread.name.startswith(OUR_THREADS) for thread in threading.enumerate())
+    return endless_loop(frames.get(main.ident or 0), sleeping=alone)
 
 
 class Heartbeat:
@@ -201,10 +209,9 @@ class Heartbeat:
     def _write_stacks(self, step: int, reason: str) -> None:
         frames = sys._current_frames()
         stacks, waits = python_stacks(frames, skip=threading.get_ident()), deadlocked(frames)
-        effort = self._effort.share(self._monotonic())
-        self._job.write(
-            Stacks(self._clock(), step, reason, stacks, waits=waits, cpu=-1.0 if effort is None else effort)
-        )
+        effort, loop = self._effort.share(self._monotonic()), _endless(frames)
+        cpu = -1.0 if effort is None else effort
+        self._job.write(Stacks(self._clock(), step, reason, stacks, waits=waits, cpu=cpu, endless=loop))
         if self._shown == 1:
             threading.Thread(target=self._tell_others, args=(step,), name="torchvitals-fr", daemon=True).start()
 

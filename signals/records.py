@@ -145,6 +145,8 @@ class Stacks(Record, tag="stacks", frozen=True):
     """Where the main thread waits for another one without a time limit while all others wait as well."""
     cpu: float = -1.0
     """CPU seconds per second that the process and its children use while it stands still; -1 is unknown."""
+    endless: str = ""
+    """Where the main thread is in a loop that nothing in it can leave."""
 
 
 class Arrivals(Record, tag="arrivals", frozen=True):

@@ -31,6 +31,8 @@ class StuckCode:
         locked = set(ranks) & set(finding.evidence.get("deadlocked", ()))
         if locked:
             clues.append(Clue(1.5, "it waits for a thread without a time limit, and no thread or child of it computes"))
+        if set(ranks) & set(finding.evidence.get("endless", ())):
+            clues.append(Clue(2.0, "it is in a loop that nothing in it can leave"))
         sentence = str(finding.evidence.get("sentence", ""))
         return Opinion(
             clues=clues,
