@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvitals.agent.alignment import Lanes
 from torchvitals.agent.history import History, ProfileAt
-from torchvitals.agent.meetings import LATENESS, Meetings
+from torchvitals.agent.meetings import LATENESS, SHARING, Meetings
 from torchvitals.agent.readings import (
     Rows,
     buffer_reading,
@@ -228,8 +228,9 @@ class Crew:
 
     def _meet(self, awaited: Sequence[int] | set[int]) -> Iterator[Finding]:
         for reading in self._meetings.ready(awaited):
-            for rank in np.flatnonzero(reading.present[LATENESS]).tolist():
-                self.history.add(LATENESS, reading.step, float(reading.values[LATENESS][rank]), rank)
+            for name in (LATENESS, SHARING):
+                for rank in np.flatnonzero(reading.present[name]).tolist():
+                    self.history.add(name, reading.step, float(reading.values[name][rank]), rank)
             yield from self._watch("rank", -1, 0, ARRIVALS, ()).update(reading)
 
     def _compare(self, optimizer: int, replicas: Replicas, readings: list[Reading]) -> Iterator[Finding]:

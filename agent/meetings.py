@@ -10,7 +10,7 @@ from torchvitals.agent.clocks import Ends, offsets
 from torchvitals.detectors.detector import Reading
 from torchvitals.signals.records import Arrivals, Step, unpack_integers
 
-LATENESS = "arrival_lateness"
+LATENESS, SHARING = "arrival_lateness", "collective_seconds"
 PHASES = ("step_seconds", "data_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds", "machine_load")
 KEPT_STEPS = 8192
 """The recorder's ring holds 2000 collectives and is read at the latest every few thousand steps."""
@@ -109,7 +109,7 @@ class Meetings:
         # The step a collective belongs to is the one that ends next, by the clock of the rank that was there.
         owner = np.searchsorted([each.time for each in made], moments[:, 0] + clock[0])
         for index in np.unique(owner[owner < len(made)]).tolist():
-            yield self._reading(members, moments[owner == index], made[index])
+            yield self._reading(members, moments[owner == index], made[index], clock)
 
     def _ends(self, rank: int) -> Ends:
         """When ``rank`` left the sharing of each step: before its optimizer, whose speed is its own."""
@@ -119,15 +119,23 @@ class Meetings:
         _, first = np.unique(steps, return_index=True)
         return steps[first], (np.array([each.time for each in made]) - spent)[first]
 
-    def _reading(self, members: list[int], moments: NDArray[np.float64], made: _Made) -> Reading:
+    def _reading(
+        self, members: list[int], moments: NDArray[np.float64], made: _Made, clock: NDArray[np.float64]
+    ) -> Reading:
+        """``moments``: collectives × members, by one clock; ``clock``: how far that of each member is ahead of it."""
         widest = moments[np.ptp(moments, axis=1).argmax()]
-        values = {name: np.full(self._ranks, np.nan) for name in (LATENESS, *PHASES)}
+        values = {name: np.full(self._ranks, np.nan) for name in (LATENESS, SHARING, *PHASES)}
         # Of two ranks the first is half of them.
         values[LATENESS][members] = widest - np.sort(widest)[(len(members) - 1) // 2]
-        for rank in members:
+        for rank, ahead in zip(members, clock.tolist(), strict=True):
             mine = self._at(rank, made.step)
-            for name, value in zip(PHASES, mine.phases if mine else (), strict=False):
+            if mine is None:
+                continue
+            for name, value in zip(PHASES, mine.phases, strict=True):
                 values[name][rank] = value
+            # When all have come to the last collective, what is left until the optimizer's turn is the network's.
+            left = mine.time - np.nan_to_num(values["optimizer_seconds"][rank]) - ahead
+            values[SHARING][rank] = max(0.0, left - moments[-1].max())
         return Reading(made.step, made.time, values, {name: np.isfinite(each) for name, each in values.items()})
 
     def _at(self, rank: int, step: int) -> _Made | None:

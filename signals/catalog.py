@@ -79,6 +79,10 @@ SIGNALS: tuple[Signal, ...] = (
     ),
     Signal("collectives", "{collective}", "none", "step", "Collectives from the first backward to the step."),
     Signal("arrival_lateness", "s", "none", "sampled", "How long after half of the ranks it came to a collective."),
+    Signal(
+        "collective_seconds", "s", "none", "sampled",
+        "From when all ranks had come to the last collective of a step to when it was over on this one.",
+    ),
     Signal("no_sync_passes", "{pass}", "none", "step", "Backward passes under the wrapper's no_sync (DDP)."),
     Signal("optimizer_extra_parameters", "{parameter}", "none", "step", "Optimizer parameters no live model owns."),
     Signal(

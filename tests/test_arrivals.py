@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from torchvitals.agent.clocks import offsets
-from torchvitals.agent.meetings import LATENESS, Meetings
+from torchvitals.agent.meetings import LATENESS, SHARING, Meetings
 from torchvitals.hooks import arrivals
 from torchvitals.hooks.arrivals import DENSEST, ArrivalTimes, created
 from torchvitals.hooks.recorder import Recorder
@@ -176,6 +176,15 @@ def test_clocks_of_hosts_that_differ_by_seconds_change_nothing(ahead):
     for one, other in zip(apart, same, strict=True):
         assert one.step == other.step
         assert one.values[LATENESS] == pytest.approx(other.values[LATENESS], abs=1e-4)
+        assert one.values[SHARING] == pytest.approx(other.values[SHARING], abs=1e-4)
+
+
+def test_what_is_left_when_all_have_come_is_the_network_s_time_on_every_rank():
+    """A step shares from 31 ms on; whoever comes 40 ms later leaves 29 ms to the end."""
+    on_time, late = met(told(0, 0.0), told(1, 0.0))[7], met(told(0, 0.0), told(1, 0.04))[7]
+
+    assert on_time.values[SHARING] == pytest.approx([0.069, 0.069], abs=1e-4)
+    assert late.values[SHARING] == pytest.approx([0.029, 0.029], abs=1e-4)
 
 
 def test_a_late_host_is_no_shifted_clock():

@@ -11,6 +11,8 @@ from torchvitals.agent.causes.no_sync_left_on import NoSyncLeftOn
 from torchvitals.agent.causes.out_of_memory_kill import OutOfMemoryKill
 from torchvitals.agent.causes.rank_local_load import RankLocalLoad
 from torchvitals.agent.causes.rank_local_update import RankLocalUpdate
+from torchvitals.agent.causes.slow_communication import SlowCommunication
+from torchvitals.agent.causes.slow_dependency import SlowDependency
 from torchvitals.agent.causes.unknown import Unknown
 from torchvitals.agent.causes.unsynced_forward import UnsyncedForward
 from torchvitals.agent.diagnosis import rank_causes
@@ -28,6 +30,8 @@ CAUSES = (
     OutOfMemoryKill,
     RankLocalLoad,
     RankLocalUpdate,
+    SlowCommunication,
+    SlowDependency,
     UnsyncedForward,
     Unknown,
 )
@@ -281,3 +285,33 @@ def test_sharing_counts_the_worst_rank():
     found = sharing(case(desync(), collectives=[[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]]), 1)
 
     assert (found.steps, found.unshared) == (2, 1)
+
+
+def slowed(step_seconds, **added):
+    """Two ranks whose steps take ``step_seconds`` instead of 50 ms from step 200 on; ``added`` by signal."""
+    usual = {"collective_seconds": 0.01, "arrival_lateness": 0.001, "backward_seconds": 0.03}
+    signals = {"step_seconds": [[0.05] * 200 + [step_seconds] * 80] * 2}
+    for name, value in usual.items():
+        signals[name] = [[value] * 200 + [value + added.get(name, 0.0)] * 80] * 2
+    slowdown = Finding(kind="slowdown", severity="warning", first_step=200, step=279, value=3.0, threshold=2.5, rank=0)
+    return case(slowdown, **signals)
+
+
+def test_time_behind_the_arrival_of_the_last_rank_is_the_network_s():
+    word, confidence, opinion = best(slowed(0.15, collective_seconds=0.1, backward_seconds=0.1))
+
+    assert word == "slow_communication"
+    assert confidence > 0.8
+    assert opinion.rank is None
+
+
+@pytest.mark.parametrize(
+    ("added", "word"),
+    [
+        ({"backward_seconds": 0.1}, "unknown"),  # more to compute: all ranks come later, and together
+        ({"backward_seconds": 0.1, "arrival_lateness": 0.1}, "unknown"),  # one rank has more to compute
+        ({}, "slow_dependency"),
+    ],
+)
+def test_what_is_spent_before_the_last_rank_comes_is_not(added, word):
+    assert best(slowed(0.15, **added))[0] == word

@@ -38,6 +38,7 @@ from torchvitals.agent.causes.rank_local_load import RankLocalLoad
 from torchvitals.agent.causes.rank_local_update import RankLocalUpdate
 from torchvitals.agent.causes.retained_graph import RetainedGraph
 from torchvitals.agent.causes.saturating_activation import SaturatingActivation
+from torchvitals.agent.causes.slow_communication import SlowCommunication
 from torchvitals.agent.causes.slow_compute_rank import SlowComputeRank
 from torchvitals.agent.causes.slow_dataloader import SlowDataloader
 from torchvitals.agent.causes.slow_dependency import SlowDependency
@@ -89,6 +90,7 @@ CAUSES: tuple[type[Cause], ...] = (
     RankLocalUpdate,
     RetainedGraph,
     SaturatingActivation,
+    SlowCommunication,
     SlowComputeRank,
     SlowDataloader,
     SlowDependency,
