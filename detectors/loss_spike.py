@@ -19,7 +19,8 @@ class LossSpike:
     the largest such excess so far: under a heavy (Pareto) tail the largest of n excesses grows like log n, and
     exceeding k times that has probability n^-k, whose sum over a run of any length stays below ``known``^(1-k).
     It must also be ``worse`` times the largest loss ever and come with the largest gradient: a hard sample met
-    late in training is a large excess, but no worse than what an untrained model makes of it.
+    late in training is a large excess, but no worse than what an untrained model makes of it. A loss that is ``far``
+    beyond needs fewer losses before it.
 
     >>> detector = LossSpike()
     >>> for step in range(80):
@@ -44,10 +45,13 @@ class LossSpike:
         *,
         known: int = 48,  # losses whose noise has been measured: see the sum above
         beyond: float = 3.0,  # a batch's mean is milder in the bulk than in its tail, so that 2 is too few
+        few: int = 8,  # losses before one that is `far` beyond all of them
+        far: float = 1e5,  # the largest of eight squared normal numbers is exceeded a hundred times, not so often
         worse: float = 10.0,  # a change of task measured up to 5
         recovery: int = 10,  # longer, and it is an explosion
     ) -> None:
         self.known, self.beyond, self.worse, self.recovery = known, beyond, np.log10(worse), recovery
+        self.few, self.far = few, np.log10(far)
         self.past = Envelope(floors=(0.1, 0.1, 0.1))
         """Of losses and of two gradient norms."""
         self.noise = np.zeros(0)
@@ -74,8 +78,10 @@ class LossSpike:
         found = self._recovered(reading.step, heights[0], finite)
         excess = self._excess(heights[0])
         steep = self._steep(values[1:], heights[1:] - bound[1:], sent[1:])
-        spike = finite & ~self.negative & (self.past.known[0] >= self.known) & steep
-        spike &= (excess > self.beyond * self.noise) & (heights[0] > bound[0] + self.worse)
+        above = heights[0] - bound[0]
+        known = np.where(above > self.far, self.few, self.known)
+        spike = finite & ~self.negative & (self.past.known[0] >= known) & steep
+        spike &= (excess > self.beyond * self.noise) & (above > self.worse)
         if np.count_nonzero(spike):
             fresh = spike & (self.pending[:, 0] < 0)
             self.pending[fresh] = np.stack([np.full(subjects, reading.step), loss, bound[0]], axis=1)[fresh]

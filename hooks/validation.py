@@ -65,23 +65,28 @@ class ValidationLoss:
         """
         if logged:
             self._looks = 0
+            self.close()
         due, self._due = self._due, False
         called = self._calls.end()
         total, count, self._sum, self._count = self._sum, self._count, None, 0
         if not due or not self._looks:
             return None
         if total is not None:
+            self.close()
             return total / count
         found = None if self._calls.known else self._kept()
         if self._name:
+            self.close()
             return found
         if called is None:
             self._looks -= 1
+            if not self._looks:
+                self.close()
         return called
 
     def close(self) -> None:
-        """The job ends, or is watched no longer."""
-        self._calls.end()
+        """Nothing is to be heard of calls: the job ends, or another source is known."""
+        self._calls.close()
 
     def _kept(self) -> float | None:
         candidates: dict[str, float] = {}

@@ -1,6 +1,7 @@
 """Single steps that stand out of the run's own noise and pass."""
 
 import numpy as np
+import pytest
 from torchvitals.detectors.detector import Finding, Reading
 from torchvitals.detectors.loss_spike import LossSpike
 
@@ -51,3 +52,12 @@ def test_a_norm_that_is_sampled_elsewhere_is_replaced_by_the_trip_wires() -> Non
         found += detector.update(Reading.of(step, loss=loss, tripwire_norm=0.1 * loss, **sampled))
 
     assert [f.first_step for f in found] == [150]
+
+
+@pytest.mark.parametrize(("leap", "expected"), [(1e8, [(17, 18)]), (1e3, [])])
+def test_a_loss_far_beyond_anything_needs_fewer_before_it(leap, expected):
+    detector, told = LossSpike(), []
+    for step in range(40):
+        loss = 700.0 / (1 + step) * (leap if step == 17 else 1 + 0.2 * (step % 3))
+        told += detector.update(Reading.of(step, loss=loss, gradient_norm=loss))
+    assert [(f.first_step, f.step) for f in told] == expected
