@@ -73,9 +73,11 @@ def beginning_of(shape: tuple[int, ...], frames: list[FrameType]) -> Beginning |
         if function is None:
             continue
         known = locals_of(frame)
-        bad = [name for name, value in known.items() if _is_bad(value) and tuple(value.shape) == shape]
+        bad = [name for name, value in known.items() if _is_bad(value) and value.grad_fn is None]
+        # the loss may hold what an expression made of the variable and gave no name
+        itself = [name for name in bad if tuple(known[name].shape) == shape]
         evaluation = _Evaluation(frame.f_code.co_filename, function, {**frame.f_globals, **known})
-        for name in bad:
+        for name in itself or bad:
             if found := _evaluated(evaluation, name, frame.f_lineno + 1):
                 return found
     return None

@@ -750,6 +750,17 @@ def test_a_weight_that_the_job_computed_itself_is_no_bad_batch():
     assert origin["line"].endswith(line_with("reads a share of nothing"))
 
 
+def test_a_weight_of_which_the_loss_holds_only_a_product_without_a_name():
+    model = Body(nn.Tanh())
+    replay = watched(model)
+    counts = torch.tensor([6.0, 0.0])
+    weights = 1.0 / counts  # of an empty class
+    logp = torch.log_softmax(model(torch.randn(6, 4)).repeat(1, 2), -1)
+    origin = replay.loss_origin(-(weights * torch.eye(2)[[0] * 6] * logp).mean())
+    assert origin["operation"] == "aten.div"
+    assert origin["line"].endswith(line_with("of an empty class"))
+
+
 def test_an_advantage_that_a_function_of_the_job_normalised():
     model = Body(nn.Tanh())
     replay = watched(model)
