@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torchvitals.agent.case import Case
 from torchvitals.agent.history import Series
 
@@ -14,6 +15,9 @@ MOST_OPTIMIZERS = 8
 
 RAW = 50.0
 """Largest input that is no longer a matter of taste: 10^6 standardised values stay below 6, pixels reach 255."""
+
+
+Floats = NDArray[np.float64]
 
 
 class Leap(NamedTuple):
@@ -148,13 +152,21 @@ def largest_move(case: Case) -> float | None:
     opening = case.opening
     kept = [case.history.profiles(f"parameter_{n}_norm", opening.rank, opening.optimizer) for n in ("update", "weight")]
     weights = {profile.step: profile.values for profile in kept[1]}
-    ratios = [
-        float(np.nanmax(profile.values / np.maximum(weights[profile.step], 1e-6), initial=0.0))
+    found = [
+        _largest_ratio(profile.values, weights[profile.step])
         for profile in kept[0]
         if profile.step in weights and opening.first_step - 1 <= profile.step <= opening.step + LOOK_BACK
-        and len(profile.values) == len(weights[profile.step]) and np.isfinite(profile.values).any()
-    ]  # fmt: skip
-    return max(ratios, default=None)
+    ]
+    return max((ratio for ratio in found if ratio is not None), default=None)
+
+
+def _largest_ratio(updates: Floats, weights: Floats) -> float | None:
+    """Infinite where a layer is not finite any more; ``None`` where nothing can be told."""
+    if len(updates) != len(weights) or not np.isfinite(updates).any():
+        return None
+    if np.isinf(updates).any() or np.isinf(weights).any():
+        return float("inf")
+    return float(np.nanmax(updates / np.maximum(weights, 1e-6), initial=0.0))
 
 
 def first_value(case: Case, name: str) -> float | None:

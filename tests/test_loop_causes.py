@@ -13,7 +13,7 @@ from torchvitals.agent.causes.slow_dependency import SlowDependency
 from torchvitals.agent.causes.uninformative_labels import UninformativeLabels
 from torchvitals.agent.causes.weights_overwritten import WeightsOverwritten
 from torchvitals.agent.history import History, ProfileAt
-from torchvitals.agent.step_evidence import in_force
+from torchvitals.agent.step_evidence import in_force, largest_move
 from torchvitals.detectors.detector import Finding
 
 
@@ -173,6 +173,17 @@ def test_a_loss_that_grows_while_the_weights_stay_is_one_whose_targets_grow(move
 
     assert max(odds, key=odds.__getitem__) == word
     assert odds[word] > 1
+
+
+@pytest.mark.parametrize("update", [np.inf, np.nan])
+def test_weights_that_are_not_finite_any_more_have_moved_without_a_bound(update):
+    kept = history(loss=[1.0] * 60)
+    kept.add_profile("parameter_update_norm", ProfileAt(50, ["a", "b"], np.array([update, 0.1])))
+    kept.add_profile("parameter_weight_norm", ProfileAt(50, ["a", "b"], np.array([update, 1.0])))
+
+    moved = largest_move(case("explosion", 50, kept))
+
+    assert moved == (np.inf if update == np.inf else pytest.approx(0.1))
 
 
 def test_a_forgotten_optimizer_state_is_told_from_its_relation_alone():

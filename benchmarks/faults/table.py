@@ -95,6 +95,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("ranks", ("mlp", "gru"), "corrupted_gradient", "", "head", ranks=2, argument="lost", onset=120, after=110),
     Fault("ranks", ("mlp", "gru"), "corrupted_gradient", "", "head", ranks=2, argument="flipped", onset=120, after=110),
     Fault("ranks", ("mlp", "gru"), "duplicated_augmentation_seed", ranks=2, argument="same_shard", after=110),
+    Fault("recompiles", ("convolutional", "gated"), "dynamic_shapes", line="# FAULT", onset=30, argument="shapes"),
+    Fault("recompiles", ("convolutional", "gated"), "changing_constant", line="# FAULT", argument="values"),
     Fault("momentum_of_one", ("tanh", "cnn"), RATE, after=200),
     Fault("isolated_node", ("mean", "attention"), DOMAIN, where="pass1", onset=130, after=1),
     Fault("variance_below_zero", ("dense", "convolutional"), DOMAIN, where="sample", after=380),
