@@ -14,7 +14,7 @@ import torch
 from torchvitals.hooks.census import Census, Lengths, graph_key, graph_nodes, grown, has_numbers
 from torchvitals.hooks.holders import Holder, find_holder
 from torchvitals.hooks.memory import Memory
-from torchvitals.hooks.sizes import Weigher, heaviest_leaf, type_name
+from torchvitals.hooks.sizes import Weigher, first_leaf, leaves, type_name
 
 Found = dict[str, Any]
 """The details of the event `holder`."""
@@ -180,7 +180,9 @@ class LeakHunt:
 
 
 def _told(element: Any, count: int, rate: float, size: float, holder: Holder, *, graph: bool) -> Found:
-    leaf = heaviest_leaf(element)
+    attached = (leaf for leaf in leaves(element) if _is_attached(leaf))
+    leaf = next(attached, None) if graph else None
+    leaf = first_leaf(element) if leaf is None else leaf
     return {
         "type": type_name(leaf),
         "shape": [int(extent) for extent in getattr(leaf, "shape", ())],
@@ -225,5 +227,9 @@ def _bytes_each(elements: Iterable[Any]) -> float:
 
 
 def _has_graph(elements: Iterable[Any]) -> bool:
-    leaves = [heaviest_leaf(element) for element in elements]
-    return any(issubclass(type(leaf), torch.Tensor) and leaf.grad_fn is not None for leaf in leaves)
+    """Whether any tensor in ``elements`` has a graph: beside a detached loss there may be outputs that were not."""
+    return any(_is_attached(leaf) for element in elements for leaf in leaves(element))
+
+
+def _is_attached(leaf: Any) -> bool:
+    return issubclass(type(leaf), torch.Tensor) and leaf.grad_fn is not None

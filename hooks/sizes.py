@@ -46,16 +46,18 @@ class Weigher:
         return size
 
 
-def heaviest_leaf(value: Any, depth: int = 4) -> Any:
+def first_leaf(value: Any) -> Any:
     """The first tensor or array in ``value``, or ``value`` itself: what a person recognises by its shape."""
+    return next(leaves(value), value)
+
+
+def leaves(value: Any, depth: int = 4) -> Iterator[Any]:
+    """The tensors and arrays in ``value``, to ``depth``; of wide containers only the first elements are looked at."""
     if issubclass(type(value), torch.Tensor) or type(value) is np.ndarray:
-        return value
-    if depth:
+        yield value
+    elif depth:
         for child in islice(_inside(value), _WIDEST):
-            found = heaviest_leaf(child, depth - 1)
-            if issubclass(type(found), torch.Tensor) or type(found) is np.ndarray:
-                return found
-    return value
+            yield from leaves(child, depth - 1)
 
 
 def type_name(value: Any) -> str:

@@ -273,15 +273,17 @@ def test_a_buffer_that_fills_up_to_its_limit_is_no_incident():
         assert ["about 500 MB" in problem.why for problem in diagnosis.problems] == [True] * (1 - incidents)
 
 
-@pytest.mark.parametrize(("ends", "incidents"), [(250, 0), (600, 1)])
-def test_a_cache_that_was_filled_in_the_first_epoch_is_no_incident_in_the_end(ends: int, incidents: int):
+@pytest.mark.parametrize(("ends", "creeping", "incidents"), [(250, 0.0, 0), (600, 0.0, 1), (400, 8e4, 0)])
+def test_a_cache_that_was_filled_in_the_first_epoch_is_no_incident_in_the_end(
+    ends: int, creeping: float, incidents: int
+):
     engine = Engine("run", (), ())
     crew = Crew(Hello(run="run", started=1.0), (), RecordWatch(()))
     engine.crews.append(crew)
     engine.noted.append(Noted(crew, finding("memory_leak", 200)))
     diagnosis = Diagnosis(engine)
     for step in range(800):
-        crew.history.add("rss_bytes", step, 3e8 + 5e5 * min(step, ends))
+        crew.history.add("rss_bytes", step, 3e8 + 5e5 * min(step, ends) + creeping * max(0, step - ends))
         if step == 200:
             assert len(diagnosis.update()) == 1
     diagnosis.conclude()

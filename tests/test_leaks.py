@@ -118,6 +118,37 @@ def test_a_total_that_is_never_detached():
     assert STEPS / 2 < found["count"] / found["growth_per_step"] <= STEPS  # nodes of its graph at the last sample
 
 
+def test_outputs_that_are_kept_beside_a_detached_loss():
+    job = Job(per_step=50_000)
+    records = []
+    for number in range(STEPS):
+        loss = job.loss()
+        records.append({"loss": loss.detach(), "output": loss * torch.ones(4, 3)})  # detached in part
+        job.step(number, loss)
+    found = job.hunt.report()
+    assert found["holder"].startswith("list `records` in test_outputs_that_are_kept")
+    assert found["line"].endswith(line_with("detached in part"))
+    assert found["graph"]
+    assert found["shape"] == [4, 3]
+    assert found["bytes_per_step"] >= 50_000
+
+
+def test_a_state_whose_graph_gains_three_thousand_nodes_a_step():
+    job = Job(per_step=50_000)
+    state = torch.zeros(())
+    for number in range(STEPS):
+        loss = job.loss()
+        unrolled = loss
+        for _ in range(3000):
+            unrolled = unrolled * 1.0
+        state = 0.9 * state + unrolled  # unrolled state
+        job.step(number, loss)
+    found = job.hunt.report()
+    assert found["holder"].startswith("variable `state` in test_a_state_whose_graph")
+    assert found["line"].endswith(line_with("unrolled state"))
+    assert found["growth_per_step"] == pytest.approx(3000, rel=0.1)
+
+
 def test_a_dictionary_keyed_by_step():
     job = Job()
     cache = {}
