@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from torchvitals.hooks.forwards import RootWatch
     from torchvitals.hooks.observer import Observer
 
+UNLIKE_AN_EVALUATION = 2
+"""Times the longest evaluation so far: what is answered in a row beyond that, in a process that trains, is requests."""
+
 
 class Evaluations:
     """What is answered between two training steps, and in a process that never trains."""
@@ -18,6 +21,10 @@ class Evaluations:
         self.interrupted = False
         """An evaluation ran since the last watched step."""
         self._services: dict[int, Service] = {}
+        self._begun = 0
+        """Services so far: what each answers is compared with its own beginning, since weights change between them."""
+        self._longest = 0
+        """Forwards in the longest evaluation so far."""
         self.forwards = 0
         """Forwards without gradients since the last step of a job that trains."""
         guard = observer.recorder.fuse.guard
@@ -34,14 +41,15 @@ class Evaluations:
         if observer.will_train:
             # Nothing is kept of an evaluation, a teacher or a policy at play: there is one in every step of some jobs.
             self.forwards += 1
-            if fed or self.forwards <= QUIET_WHERE_TRAINED:
+            if fed or self.forwards <= max(QUIET_WHERE_TRAINED, UNLIKE_AN_EVALUATION * self._longest):
                 return
         service = self._services.get(id(root))
         if service is None:
             name, before = type(root.module()).__name__, max(0, self.forwards - 1)
             stored = fed and observer.loading.stored
-            service = Service(name, self._recorder, len(self._services), before=before, stored=stored)
+            service = Service(name, self._recorder, self._begun, before=before, stored=stored)
             self._services[id(root)] = service
+            self._begun += 1
         service.request(args, kwargs, output, seconds)
         if not observer.optimizers:
             self._recorder.step = service.requests
@@ -65,4 +73,5 @@ class Evaluations:
     def forget(self) -> None:
         """What was answered so far was no service of this process."""
         self._services.clear()
+        self._longest = max(self._longest, self.forwards)
         self.forwards = 0

@@ -195,6 +195,22 @@ def test_a_trained_model_serves_after_two_hundred_requests_and_keeps_their_numbe
     assert [window.first for window in windows] == [200, 216, 232, 248, 264, 280]
 
 
+def test_long_evaluations_by_hand_are_known_by_the_first_and_never_compared(tmp_path: Path) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with attach(model, optimizer, directory=tmp_path):
+        for answers in (300, 300, 700):
+            train(model, optimizer, 2, lambda _: None)
+            with torch.no_grad():
+                for _ in range(answers):
+                    model(torch.randn(4, 6))
+
+    from torchvitals.signals.records import Window
+
+    windows = [record for record in records(tmp_path) if isinstance(record, Window)]
+    assert {window.axis: window.first for window in reversed(windows)} == {"feature:0": 200, "feature:1": 600}
+
+
 def test_a_teacher_in_every_step_leaves_nothing_behind(tmp_path: Path) -> None:
     model, teacher = net(), net().eval()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
