@@ -1,8 +1,8 @@
 """Steps that are only counted, where steps are too short to pay for a look at each.
 
 Between two watched steps the hooks keep what a failure cannot be explained without (the call to replay, the
-loss, the trip-wire norm) and do nothing else. A number out of the usual range makes the step in progress a
-watched one at once.
+loss, the trip-wire norm, how long the step took and waited for data) and do nothing else. A number out of the usual
+range makes the step in progress a watched one at once.
 
 What is done here is done in caches that the job has filled with its own: a function call costs a microsecond or
 two then, and so there are few.
@@ -26,7 +26,7 @@ class CountedSteps:
     ``left`` is the number of steps still to be counted, 0 while the step in progress is watched.
     """
 
-    __slots__ = ("_observer", "_pause", "_recorder", "backward_passes", "left", "loss", "norm")
+    __slots__ = ("_observer", "_pause", "_recorder", "backward_passes", "evaluated", "left", "loss", "norm")
 
     def __init__(self, observer: "Observer") -> None:
         self._observer = observer
@@ -38,6 +38,8 @@ class CountedSteps:
         """Sum of the losses of the step in progress."""
         self.norm: float | None = None
         """Of the trip-wire's gradient."""
+        self.evaluated = False
+        """Whether an evaluation lies between the last step and this one."""
 
     def begin(self, steps: int) -> None:
         """Only count the next ``steps``, if this job's can be understood from what is read then.
@@ -75,7 +77,8 @@ class CountedSteps:
         watch = observer.watches.get(id(optimizer))
         if watch is None or watch.optimizer() is not optimizer:
             return False
-        if observer.evaluations.forwards:
+        self.evaluated = observer.evaluations.forwards > 0
+        if self.evaluated:
             self._pause()
         low, high, highest_loss = watch.bounds
         gradient = watch.wire.grad if watch.wire is not None else None
@@ -101,10 +104,13 @@ class CountedSteps:
             return False
         logged, observer.pending.logged = observer.pending.logged, {}
         loss = self.loss if self.backward_passes else None
-        recorder.kept.append((watch.step, recorder.clock(), loss, self.norm, logged, watch.index))
-        self.backward_passes, self.loss, self.norm = 0, 0.0, None
         watch.marks.keep(watch.parameters)
+        step, since = watch.step, watch.ended
         watch.counted()
+        seconds = None if self.evaluated else watch.ended - since
+        waited, recorder.spent["data"] = recorder.spent["data"], 0.0
+        recorder.kept.append((step, recorder.clock(), loss, self.norm, seconds, waited, logged, watch.index))
+        self.backward_passes, self.loss, self.norm = 0, 0.0, None
         for root in observer.roots:
             root.replay.forget()
         if watch.index == 0:

@@ -26,8 +26,7 @@ class Loading:
             return
         self._observer.pending.loader_batches += 1
         if self._last is not None and self._last() is iterator:
-            if not self._observer.counted.left:
-                self._recorder.spent["data"] += seconds
+            self._recorder.spent["data"] += seconds
             return
         self._last = weakref.ref(iterator)
         loader = describe_loader(iterator)

@@ -253,7 +253,7 @@ class OptimizerWatch:
 
     def _add_timing(self, scalars: dict[str, torch.Tensor | float], now: float) -> None:
         spent = self._recorder.spent
-        if self.ended and not self._observer.evaluations.interrupted:
+        if self.ended and not self._observer.evaluations.forwards:
             scalars["step_seconds"] = now - self.ended
             for phase in ("data", "forward", "backward", "optimizer"):
                 if spent[phase]:

@@ -21,7 +21,7 @@ log = logging.getLogger("torchvitals")
 PHASES = ("init", "data", "forward", "backward", "optimizer", "eval", "idle", "done")
 
 
-Kept = tuple[int, float, float | None, float | None, Mapping[str, Any], int]
+Kept = tuple[int, float, float | None, float | None, float | None, float, Mapping[str, Any], int]
 """A counted step: its number, when, its loss, its trip-wire norm, what the job logged, and whose it is."""
 
 
@@ -149,10 +149,10 @@ class Recorder:
 
 def _step_of(kept: Kept) -> tuple[int, float, dict[str, float], int]:
     """What was kept of a step as the spool takes it; a loss that the job logged itself holds."""
-    step, seconds, loss, norm, logged, optimizer = kept
-    seen = {"loss": loss, "tripwire_norm": norm}
+    step, told, loss, norm, seconds, waited, logged, optimizer = kept
+    seen = {"loss": loss, "tripwire_norm": norm, "step_seconds": seconds, "data_seconds": waited or None}
     values = {name: value for name, value in seen.items() if value is not None}
-    return step, seconds, values | numbers(logged), optimizer
+    return step, told, values | numbers(logged), optimizer
 
 
 def finite_or_none(value: Any) -> float | None:

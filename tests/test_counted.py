@@ -9,6 +9,7 @@ import pytest
 import torch
 from recorded import events, series, steps
 from torch import nn
+from torch.utils.data import DataLoader
 from torchvitals.hooks import attach
 from torchvitals.hooks.budget import MOST_COUNTED
 from torchvitals.hooks.monitor import Monitor
@@ -153,6 +154,26 @@ def test_a_jump_is_watched_in_the_step_it_happens(tmp_path: Path) -> None:
 
     assert {STEPS, STEPS + 1, STEPS + 2} <= set(watched_steps(tmp_path))
     assert series(tmp_path, "loss")[STEPS] > 100
+
+
+def test_each_step_tells_how_long_it_took_and_waited_but_for_those_after_an_evaluation(tmp_path: Path) -> None:
+    model = Roots()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    loader = DataLoader(torch.randn(8 * STEPS, 6), 8)
+    evaluated = set(range(9, STEPS, 10))
+    with in_debt(attach(model, optimizer, directory=tmp_path)):
+        for step, x in enumerate(loader):
+            optimizer.zero_grad()
+            model(x).pow(2).mean().backward()
+            optimizer.step()
+            if step + 1 in evaluated:
+                with torch.no_grad():
+                    model(x)
+
+    taken, waited = series(tmp_path, "step_seconds"), series(tmp_path, "data_seconds")
+    assert set(taken) == set(range(1, STEPS)) - evaluated
+    assert set(waited) >= set(taken)
+    assert all(0 < waited[step] < seconds for step, seconds in taken.items())
 
 
 def test_what_the_job_logs_is_kept_at_every_step(tmp_path: Path) -> None:
