@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from torchvitals.agent.oom import OomKills
+from torchvitals.signals.last_words import last_words
 from torchvitals.signals.listing import first_hello, process_directories, segments
 from torchvitals.signals.records import LAUNCHER_RANK, Beat, Event, Record
 
@@ -98,10 +99,11 @@ class Watchman:
         return self
 
     def stop(self) -> None:
-        """Look no more."""
+        """Look once more, at those that have ended with the command, and no more."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=10 * LOOK_SECONDS)
+        self.look()
 
     def _watch(self) -> None:
         while not self._stop.wait(LOOK_SECONDS):
@@ -139,7 +141,8 @@ class Watchman:
         if sight is None or sight.state in "ZX" or sight.started != process.first.started:
             process.gone = True
             kills = process.kills.since() if process.kills else None
-            self._tell("process_gone", rank=int(process.rank), pid=int(process.pid), oom_kills=kills)
+            words = {"frames": frames} if (frames := last_words(process.path)) else {}
+            self._tell("process_gone", rank=int(process.rank), pid=int(process.pid), oom_kills=kills, **words)
             return
         self._listen(process, sight, now)
 

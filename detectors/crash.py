@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torchvitals.detectors.detector import Finding, Status
-from torchvitals.detectors.ending import Ending, earliest, known_at, place_of, same_exception
+from torchvitals.detectors.ending import Ending, earliest, frames_of, known_at, place_of, same_exception
 from torchvitals.detectors.pulse import WORKING
 from torchvitals.signals.records import LAUNCHER_RANK, AnyRecord, Beat, Event, Hello, Step
 
@@ -234,7 +234,7 @@ class Crash:
             "type": said.get("type", ""),
             "message": str(said.get("message", ""))[:1000],
             "cause": said.get("cause", ""),
-            "frames": list(said.get("frames", ()))[-12:],
+            "frames": frames_of(root)[-12:],
             "pid": root.hello.pid,
             "victim": root.victim,
             "steps": {e.hello.rank: e.step for e in self._of(incarnation)},

@@ -101,10 +101,15 @@ def same_exception(first: Ending, other: Ending) -> bool:
     return (one.details.get("type"), one.step, place_of(first)) == (two.details.get("type"), two.step, place_of(other))
 
 
+def frames_of(root: Ending) -> list[str]:
+    """The frames of its exception; of one that a fatal signal ended those in which it did."""
+    told = root.exception or (root.vanished if root.exit is None else None)
+    return [str(frame) for frame in told.details.get("frames", ())] if told else []
+
+
 def place_of(root: Ending) -> str:
-    """``file:line`` of the job's own innermost frame, of the exception or of the ``sys.exit``."""
-    if root.exception is not None:
-        frames = [str(frame) for frame in root.exception.details.get("frames", ())]
-        return innermost_own(frames) or (frames[-1].rpartition(" ")[0].rpartition("/")[2] if frames else "")
+    """``file:line`` of the job's own innermost frame: of the exception, of the ``sys.exit``, of the fatal signal."""
+    if frames := frames_of(root):
+        return innermost_own(frames) or frames[-1].rpartition(" ")[0].rpartition("/")[2]
     line = str(root.exit.details.get("line", "")) if root.exit else ""
     return innermost_own([line]) if line else ""

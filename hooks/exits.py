@@ -7,7 +7,6 @@ import atexit
 import faulthandler
 import os
 import re
-import signal
 import sys
 import threading
 import time
@@ -15,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn, TextIO
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 from torchvitals.hooks import supervisors
 from torchvitals.signals.records import Event
@@ -72,6 +71,27 @@ def _message(error: BaseException) -> str:
     return "".join(traceback.format_exception_only(type(error), error)).strip().partition(": ")[2]
 
 
+class _Asked(NamedTuple):
+    """A ``sys.exit``: what it asked for, when and where, and the exception that was being handled there."""
+
+    code: int
+    time: float
+    step: int
+    line: str
+    reason: dict[str, Any] | None
+
+
+def _handled_in(frame: FrameType) -> dict[str, Any] | None:
+    """The exception that the code of ``frame`` itself has caught and is handling: why it gives up.
+
+    One that is being handled further out may be long past: ``except ImportError: main()``.
+    """
+    error = sys.exc_info()[1]
+    if error is None or isinstance(error, SystemExit) or error.__traceback__ is None:
+        return None
+    return exception_details(error) if error.__traceback__.tb_frame is frame else None
+
+
 class Exits:
     """Tells how the process ends.
 
@@ -80,8 +100,6 @@ class Exits:
         step: the step in progress.
         ending: called once or more before the events, with the frame in which the job asked for its end or
             failed, ``None`` when it just ran out; what the job held is still there.
-        faults: a file for ``faulthandler`` (fatal signals; and SIGTERM, where the job leaves it to the system).
-            Not used when the job has enabled ``faulthandler`` itself.
         clock: wall clock, injected for tests.
     """
 
@@ -91,20 +109,19 @@ class Exits:
         step: Callable[[], int],
         *,
         ending: Callable[[FrameType | None], None] | None = None,
-        faults: Path | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._write = write
         self._step = step
         self._ending = ending or (lambda _: None)
-        self._faults = faults
         self._clock = clock
         self._file: TextIO | None = None
-        self._terminate_noted = False
+        self._armed_in = 0
+        """The process that ``faulthandler`` was enabled in for this file."""
         self._installed = False
         self._pid = os.getpid()
-        self._asked: tuple[int, int, str] | None = None
-        """Code, step and place of the last ``sys.exit``."""
+        self._asked: _Asked | None = None
+        """The last ``sys.exit``."""
         self._raised = False
         self._supervisor = False
 
@@ -117,7 +134,6 @@ class Exits:
         self._threadhook, threading.excepthook = threading.excepthook, self._uncaught_in_thread
         self._exit, sys.exit = sys.exit, self._sys_exit
         atexit.register(self._leaving)
-        self._arm()
         return self
 
     def remove(self) -> None:
@@ -158,7 +174,7 @@ class Exits:
             caller = sys._getframe(1)
             place = f"{caller.f_code.co_filename}:{caller.f_lineno} {caller.f_code.co_name}"
             self._ending(caller)
-            self._asked = (int(code), self._step(), place)
+            self._asked = _Asked(int(code), self._clock(), self._step(), place, _handled_in(caller))
         self._exit(status)
 
     def _leaving(self) -> None:
@@ -166,10 +182,13 @@ class Exits:
         if not self._ours() or self._supervisor:
             return
         details: dict[str, Any] = {"code": 1 if self._raised else 0}
-        if self._asked is not None and not self._raised and self._asked[1] == self._step():
-            details["code"] = self._asked[0]
-            if self._asked[0]:
-                details["line"] = self._asked[2]
+        asked = self._asked
+        if asked is not None and not self._raised and asked.step == self._step():
+            details["code"] = asked.code
+            if asked.code:
+                details["line"] = asked.line
+            if asked.code and asked.reason is not None:
+                self._write(Event(asked.time, asked.step, "exception", asked.reason))
         self._ending(None)
         self._event("exit", details)
 
@@ -180,32 +199,25 @@ class Exits:
     def _event(self, kind: str, details: dict[str, Any]) -> None:
         self._write(Event(self._clock(), self._step(), kind, details))
 
-    def _arm(self) -> None:
-        """Have the interpreter's C code write the stacks when the process dies where no Python runs."""
-        if self._faults is None or faulthandler.is_enabled():
+    def arm(self, path: Path) -> None:
+        """Have the interpreter's C code write the stacks to ``path`` when the process dies where no Python runs.
+
+        Not where the job has enabled ``faulthandler`` itself: it wants them elsewhere.
+        """
+        if not self._installed or self._armed_in == os.getpid() or (faulthandler.is_enabled() and not self._armed_in):
             return
         try:
-            self._file = self._faults.open("a")
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file = path.open("a")
         except OSError:
             return
+        self._armed_in = os.getpid()
         faulthandler.enable(self._file, all_threads=True)
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and hasattr(faulthandler, "register"):
-            # In C and chained: a process that waits inside a collective still dies of SIGTERM as it would have.
-            faulthandler.register(signal.SIGTERM, self._file, all_threads=True, chain=True)
-            self._terminate_noted = True
-            os.register_at_fork(after_in_child=self._disarm_child)
 
     def _disarm(self) -> None:
         if self._file is None:
             return
-        if self._terminate_noted:
-            faulthandler.unregister(signal.SIGTERM)
-            self._terminate_noted = False
         faulthandler.disable()
         self._file.close()
         self._file = None
-
-    def _disarm_child(self) -> None:
-        """A loader worker ended by SIGTERM is no news."""
-        if self._terminate_noted:
-            faulthandler.unregister(signal.SIGTERM)
+        self._armed_in = 0

@@ -34,6 +34,7 @@ from torchvitals.hooks.relations import Relations
 from torchvitals.hooks.unseen import Unseen
 from torchvitals.hooks.validation import ValidationLoss, tell_validation
 from torchvitals.hooks.worker_stacks import WorkerStacks
+from torchvitals.signals import last_words
 from torchvitals.signals.records import Event
 
 LAUNCHERS = ("torch.distributed.run", "accelerate.commands.launch", "deepspeed.launcher.runner")
@@ -72,6 +73,7 @@ class Observer:
         self.evaluations = Evaluations(self)
         self.beat = Heartbeat(recorder, collectives=self.collectives, workers=WorkerStacks(), guard=guard)
         self.exits = Exits(self._leaving, lambda: recorder.step, ending=guard("abandoned", self.origins.of_abandoned))
+        recorder.opened = guard("exits", lambda path: self.exits.arm(path / last_words.NAME))
         self.watches: dict[int, OptimizerWatch] = {}
         """By the id of the optimizer."""
         self._hunt = guard("leaks", self.leaks.step)

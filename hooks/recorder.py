@@ -22,7 +22,7 @@ PHASES = ("init", "data", "forward", "backward", "optimizer", "eval", "idle", "d
 
 
 Kept = tuple[int, float, float | None, float | None, float | None, float, Mapping[str, Any], int]
-"""A counted step: its number, when, its loss, its trip-wire norm, what the job logged, and whose it is."""
+"""A counted step: number, time, loss, trip-wire norm, how long it took and waited, what the job logged, and whose."""
 
 
 class Recorder:
@@ -62,6 +62,8 @@ class Recorder:
         self.spent = dict.fromkeys(PHASES, 0.0)
         """Seconds spent by phase since the last step was closed."""
         self.writer: SpoolWriter | None = None
+        self.opened: Callable[[Path], None] = lambda _: None
+        """Told the directory of this process's records when there are any."""
         self.kept: deque[Kept] = deque()
         """Steps that were only counted, written before the next record."""
         self._keeping = threading.RLock()
@@ -90,6 +92,7 @@ class Recorder:
             if self._pid != os.getpid():  # forked: what is kept is the parent's, and its lock may be held by nobody
                 self._pid, self.kept, self._keeping = os.getpid(), deque(), threading.RLock()
             self.writer = SpoolWriter(self.directory, identity.hello(self.role), clock=self.clock)
+            self.opened(self.writer.path)
         if self.kept:
             self._write_kept(self.writer)
         return self.writer

@@ -9,13 +9,14 @@ shows the set of caught signals, and any other process would be ended by it.
 import faulthandler
 import multiprocessing.process
 import os
-import re
 import signal
 import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from torchvitals.signals.last_words import stack_of
 
 ASKING = getattr(signal, "SIGRTMIN", 0) + 11 if hasattr(signal, "SIGRTMIN") else 0
 """In the middle of the real-time signals, of which glibc keeps the first two."""
@@ -24,7 +25,6 @@ ANSWER_SECONDS = 0.5
 MOST_WORKERS = 8
 BEGINS = "_worker_loop"
 """What lies outside of this function is the stack of the parent at the fork."""
-FRAME = re.compile(r'^  File "(.+)", line (\d+) in (.+)$')
 
 
 _armed: "weakref.WeakSet[WorkerStacks]" = weakref.WeakSet()
@@ -111,8 +111,7 @@ def frames_of(text: str) -> list[str]:
     >>> frames_of('Stack (most recent call first):\n  File "a.py", line 3 in get\n  File "b.py", line 9 in main\n')
     ['b.py:9 main', 'a.py:3 get']
     """
-    lines = [match.groups() for line in text.splitlines() if (match := FRAME.match(line))]
-    frames = [f"{file}:{line} {name}" for file, line, name in reversed(lines)]
+    frames = stack_of(text)
     begins = max((number for number, frame in enumerate(frames) if frame.endswith(BEGINS)), default=-1)
     return frames[begins + 1 :]
 

@@ -24,9 +24,10 @@ HEAD = """
     def write(event):
         told.write(json.dumps([event.step, event.kind, event.details]) + "\\n")
     %s
-    exits = Exits(write, lambda: state["step"], faults=Path(sys.argv[1] + ".faults"))
+    exits = Exits(write, lambda: state["step"])
     exits.install()
     exits.install()
+    exits.arm(Path(sys.argv[1] + ".faults"))
 """
 
 
@@ -125,6 +126,38 @@ def test_the_jobs_own_hook_still_runs(tmp_path):
     assert [kind for _, kind, _ in events] == ["exception", "exit"]
 
 
+def test_sys_exit_in_a_handler_tells_what_was_caught(tmp_path):
+    body = """
+    def load():
+        open("/nowhere/at/all")
+    try:
+        load()
+    except OSError as error:
+        print(error)
+        sys.exit(4)
+    """
+    ran, ((step, kind, details), last) = run(tmp_path, body)
+
+    assert ran.returncode == 4
+    assert (step, kind, details["type"]) == (5, "exception", "FileNotFoundError")
+    assert details["frames"][-1].endswith(" load")
+    assert (last[1], last[2]["code"]) == ("exit", 4)
+
+
+def test_sys_exit_tells_nothing_of_an_exception_that_is_long_past(tmp_path):
+    body = """
+    def main():
+        sys.exit(3)
+    try:
+        import torch_of_another_planet
+    except ImportError:
+        main()
+    """
+    _, events = run(tmp_path, body)
+
+    assert [kind for _, kind, _ in events] == ["exit"]
+
+
 def test_the_cause_of_an_exception_is_told(tmp_path):
     body = """
     try:
@@ -195,12 +228,10 @@ def test_sys_exit_in_a_thread_ends_the_thread_only(tmp_path):
     assert events == [[5, "exit", {"code": 0}]]
 
 
-def test_sigterm_kills_as_before_and_leaves_a_note(tmp_path):
+def test_sigterm_kills_as_before(tmp_path):
     ran, events = run(tmp_path, "signal.raise_signal(signal.SIGTERM)")
 
-    assert ran.returncode == -signal.SIGTERM
-    assert events == []
-    assert "job.py" in (tmp_path / "told.faults").read_text()
+    assert (ran.returncode, events) == (-signal.SIGTERM, [])
 
 
 def test_the_jobs_own_sigterm_handler_is_left_alone(tmp_path):

@@ -358,6 +358,14 @@ class TestCrash:
 
         assert (finding.value, finding.name, finding.evidence["exit_code"]) == (3.0, "train.py:44", 3)
 
+    def test_a_fatal_signal_is_placed_where_its_stack_ends(self):
+        stack = ["/job/train.py:3 main", "/job/kernel.py:9 fuse", "/usr/lib/python3.11/ctypes/__init__.py:519 at"]
+        gone = Event(9.5, -1, "process_gone", {"rank": 0, "pid": 100, "oom_kills": 0, "frames": stack})
+        (finding,) = Run(1).tell(-1, gone, command(10.0, code=-11, signal=11)).finish(0)
+
+        assert (finding.name, finding.evidence["signal"]) == ("kernel.py:9", 11)
+        assert finding.evidence["frames"] == stack
+
     def test_sigkill_is_told_with_the_signal_and_the_last_step(self):
         run = Run(1).tell(-1, command(10.0, code=-9, signal=9, oom_kills=1))
         (finding,) = run.finish(0)

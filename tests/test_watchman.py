@@ -5,6 +5,7 @@ import os
 import pytest
 from torchvitals.agent.oom import OomKills
 from torchvitals.agent.watchman import Watchman
+from torchvitals.signals import last_words
 from torchvitals.signals.records import Beat, Event, Hello
 from torchvitals.signals.spool import SpoolWriter
 
@@ -82,6 +83,24 @@ def test_who_is_gone_is_told_once_with_the_kills_in_its_own_group(place):
     place.look(5)
 
     assert place.events("process_gone") == [{"rank": 1, "pid": 41, "oom_kills": 1}]
+
+
+def test_the_stack_of_a_fatal_signal_is_told_with_the_death_even_when_the_command_ends_with_it(place):
+    writer = place.process(0, 41)
+    place.look(1)
+    (writer.path / last_words.NAME).write_text(
+        "Fatal Python error: Segmentation fault\n\n"
+        "Thread 0x01 (most recent call first):\n"
+        '  File "/lib/threading.py", line 324 in wait\n\n'
+        "Current thread 0x02 (most recent call first):\n"
+        '  File "/job/kernel.py", line 9 in fuse\n  File "/job/train.py", line 3 in <module>\n\n'
+        "Extension modules: numpy (total: 1)\n"
+    )
+    place.gone(41)
+    place.watchman.stop()
+
+    (told,) = place.events("process_gone")
+    assert told["frames"] == ["/job/train.py:3 <module>", "/job/kernel.py:9 fuse"]
 
 
 @pytest.mark.parametrize("change", [{"state": "Z"}, {"started": 99}])

@@ -29,14 +29,21 @@ class Unknown:
             clues=[],
             title=_title(case, finding)[:79],
             explanation=f"{_symptom(case, finding)} None of the known causes has enough evidence here.",
-            remedy=f"To find the cause, {LOOK_AT.get(finding.kind, 'compare with a run that was well')}.",
+            remedy=f"To find the cause, {_look_at(finding)}.",
         )
+
+
+def _look_at(finding: Finding) -> str:
+    if finding.kind == "crash" and finding.name:
+        return f"start at {finding.name}, which called the native code that did not come back"
+    return LOOK_AT.get(finding.kind, "compare with a run that was well")
 
 
 def _title(case: Case, finding: Finding) -> str:
     if finding.kind == "crash" and (number := ended(case, finding).signal):
         whose = "" if finding.rank is None or case.world_size < 2 else f"Rank {finding.rank} "
-        return f"{whose}ended by {signal_name(number)} at step {finding.step}".replace("ended", "Ended", not whose)
+        at = f" in {finding.name}" if finding.name else ""
+        return f"{whose}ended by {signal_name(number)} at step {finding.step}{at}".replace("ended", "Ended", not whose)
     if finding.kind == "crash" and finding.evidence.get("gone"):
         who = "The process" if finding.rank is None or case.world_size < 2 else f"Rank {finding.rank}"
         return f"{who} was gone at step {finding.step} without a word"
