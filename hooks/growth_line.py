@@ -1,7 +1,7 @@
 """The statement that makes a container grow: where a person has to look, and what to change."""
 
 import ast
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from torchvitals.hooks.source import Function, Line, tree
 
@@ -64,6 +64,40 @@ def _first(file: str, function: str, name: str, search: Search) -> int:
     return min(lines, default=0)
 
 
+def use_line(files: Iterable[str], names: Collection[str], inside: Line) -> Line:
+    """Where the job's own ``files`` use an object of a library, so that the library's line ``inside`` is reached.
+
+    Args:
+        files: of the job.
+        names: by which the job knows the object.
+        inside: the statement of the library that makes the container grow: calls of the method that it is in are
+            looked for first, then calls of the object itself (a metric, a module).
+    """
+    method = _function_at(inside)
+
+    def calls_method(node: ast.AST, name: str) -> bool:
+        function = node.func if isinstance(node, ast.Call) else None
+        return isinstance(function, ast.Attribute) and function.attr == method and _is(function.value, name)
+
+    def calls_itself(node: ast.AST, name: str) -> bool:
+        return isinstance(node, ast.Call) and _is(node.func, name)
+
+    for search in (calls_method, calls_itself):
+        for file in files:
+            for name in names:
+                if line := _first(file, "", name, search):
+                    return Line(file, line)
+    return Line()
+
+
+def _function_at(line: Line) -> str:
+    """The innermost function that ``line`` is in."""
+    module = tree(line.file)
+    around = [f for f in ast.walk(module) if isinstance(f, Function)] if module is not None else []
+    around = [f for f in around if f.lineno <= line.number <= (f.end_lineno or f.lineno)]
+    return max(around, key=lambda function: function.lineno).name if around else ""
+
+
 _REGISTRATIONS = {
     "_forward_hooks": {"register_forward_hook"},
     "_forward_pre_hooks": {"register_forward_pre_hook"},
@@ -71,11 +105,13 @@ _REGISTRATIONS = {
     "_backward_pre_hooks": {"register_full_backward_pre_hook"},
     "_optimizer_step_pre_hooks": {"register_step_pre_hook"},
     "_optimizer_step_post_hooks": {"register_step_post_hook"},
+    "param_groups": {"add_param_group"},
+    "state": {"add_param_group"},
 }
 
 
 def registration_line(files: Iterable[str], container: str) -> Line:
-    """The call that puts hooks into ``container``, as ``_forward_hooks``; no line if ``files`` hold none."""
+    """The call that puts things into torch's ``container``, as ``_forward_hooks``; no line if ``files`` hold none."""
     wanted = _REGISTRATIONS.get(container, set())
 
     def registers(node: ast.AST, _: str) -> bool:

@@ -15,9 +15,9 @@ from types import CellType, FrameType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import torch
-from torchvitals.hooks.growth_line import growth_line, registration_line
+from torchvitals.hooks.growth_line import growth_line, registration_line, use_line
 from torchvitals.hooks.length_limit import length_limit
-from torchvitals.hooks.source import Line, is_user_file, locals_of, short
+from torchvitals.hooks.source import Line, is_user_file, locals_of, of_library, short
 
 _CONTAINERS = (list, dict, set, tuple, deque)
 _PASSED = (*_CONTAINERS, CellType)
@@ -185,12 +185,33 @@ def _attribute(owner: Any, attributes: dict[str, Any], child: Any) -> _Owner | N
     if "hooks" in name and isinstance(owner, (torch.nn.Module, torch.Tensor, torch.optim.Optimizer)):
         line = registration_line(_hook_files(child), name)
         return _Owner(f"`{name}` of {kind.__name__}: hooks that are never removed", name, [], line=line)
+    if isinstance(owner, torch.optim.Optimizer) and (line := registration_line(user_files(), name)).file:
+        return _Owner(f"`{name}` of {kind.__name__}: parameters that are never removed", name, [], line=line)
     what = "class attribute" if isinstance(owner, type) else "attribute"
     words = f"{what} `{kind.__name__}.{name}`"
-    files = [*_files(kind.__module__), *user_files()]
+    files, line = [*_files(kind.__module__), *user_files()], _use_of(owner, kind, name)
     scope = ChainMap(attributes, dict(kind.__dict__), vars(sys.modules.get(kind.__module__, sys)))
     within = tuple(base.__name__ for base in kind.__mro__)
-    return _Owner(words, name, files, ours=_is_ours(kind.__module__), scope=scope, within=within)
+    return _Owner(words, name, files, line=line, ours=_is_ours(kind.__module__), scope=scope, within=within)
+
+
+def _use_of(owner: Any, kind: type, name: str) -> Line:
+    """Where the job makes an object of an installed package keep more; no line for an object of the job's own."""
+    files = _files(kind.__module__)
+    if isinstance(owner, type) or not files or not of_library(files[0]):
+        return Line()
+    inside = growth_line(files, name)
+    own = [file for file in user_files() if not of_library(file)]
+    return use_line(own, _names_of(owner), inside) if own and inside.file else Line()
+
+
+def _names_of(thing: Any) -> set[str]:
+    """Variables and attributes that hold ``thing``."""
+    found: set[str] = set()
+    for holder in [*gc.get_referrers(thing), *map(locals_of, frames())]:
+        space = holder if type(holder) is dict else _attributes(holder) if _has_attributes(holder) else {}
+        found.update(name for name, value in list(space.items()) if value is thing and type(name) is str)
+    return found
 
 
 def _cached_function(wrapper: Any) -> _Owner:

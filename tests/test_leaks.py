@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchmetrics
 from torch import nn
 from torchvitals.hooks.leaks import LeakHunt
 from torchvitals.hooks.length_limit import length_limit
@@ -201,6 +202,27 @@ def test_a_class_attribute():
     assert found["holder"] == "list class attribute `Tracker.seen`"
     assert found["line"].endswith(line_with("class attribute"))
     assert found["type"] == "torch.Tensor"
+
+
+def test_what_an_object_of_a_library_keeps_is_placed_where_the_job_feeds_it():
+    job = Job()
+    metric = torchmetrics.CatMetric()
+    for number in range(STEPS):
+        job.step(number, job.loss())
+        metric.update(torch.zeros(1000))  # feeds the metric
+    found = job.hunt.report()
+    assert found["holder"] == "list attribute `CatMetric.value`"
+    assert found["line"].endswith(line_with("feeds the metric"))
+
+
+def test_parameters_that_are_added_at_every_step():
+    job = Job()
+    for number in range(STEPS):
+        job.optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1000))]})  # another group
+        job.step(number, job.loss())
+    found = job.hunt.report()
+    assert "`param_groups` of SGD: parameters that are never removed" in found["holder"]
+    assert found["line"].endswith(line_with("another group"))
 
 
 def test_an_lru_cache_without_a_limit():
