@@ -37,7 +37,7 @@ class Census:
     """What one pass has counted.
 
     Args:
-        deadline: ``time.monotonic()`` after which graphs are no longer measured.
+        deadline: ``time.thread_time()`` after which graphs are no longer measured.
     """
 
     def __init__(self, deadline: float) -> None:
@@ -116,7 +116,7 @@ def _graph_sizes(tensors: Iterable[torch.Tensor], deadline: float) -> dict[tuple
     newest = sorted(tensors, key=lambda tensor: -tensor.grad_fn._sequence_nr() if tensor.grad_fn is not None else 0)
     left = _NODES_IN_ALL
     for tensor in newest[:_MOST_GRAPHS]:
-        if left <= 0 or time.monotonic() > deadline:
+        if left <= 0 or time.thread_time() > deadline:
             break
         key, nodes = graph_key(tensor), graph_nodes(tensor)
         sizes[key] = max(sizes.get(key, 0), nodes)

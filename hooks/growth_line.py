@@ -70,14 +70,14 @@ def use_line(files: Iterable[str], names: Collection[str], inside: Line) -> Line
     Args:
         files: of the job.
         names: by which the job knows the object.
-        inside: the statement of the library that makes the container grow: calls of the method that it is in are
+        inside: the statement of the library that makes the container grow: calls of the methods that lead to it are
             looked for first, then calls of the object itself (a metric, a module).
     """
-    method = _function_at(inside)
+    methods = _leading_to(inside)
 
     def calls_method(node: ast.AST, name: str) -> bool:
         function = node.func if isinstance(node, ast.Call) else None
-        return isinstance(function, ast.Attribute) and function.attr == method and _is(function.value, name)
+        return isinstance(function, ast.Attribute) and function.attr in methods and _is(function.value, name)
 
     def calls_itself(node: ast.AST, name: str) -> bool:
         return isinstance(node, ast.Call) and _is(node.func, name)
@@ -90,12 +90,20 @@ def use_line(files: Iterable[str], names: Collection[str], inside: Line) -> Line
     return Line()
 
 
-def _function_at(line: Line) -> str:
-    """The innermost function that ``line`` is in."""
+def _leading_to(line: Line) -> set[str]:
+    """The function that ``line`` is in, and those of the same file that call it, or one of them: `put` of `_put`."""
     module = tree(line.file)
-    around = [f for f in ast.walk(module) if isinstance(f, Function)] if module is not None else []
-    around = [f for f in around if f.lineno <= line.number <= (f.end_lineno or f.lineno)]
-    return max(around, key=lambda function: function.lineno).name if around else ""
+    functions = [f for f in ast.walk(module) if isinstance(f, Function)] if module is not None else []
+    around = [f for f in functions if f.lineno <= line.number <= (f.end_lineno or f.lineno)]
+    found = {max(around, key=lambda function: function.lineno).name} if around else set()
+    calls = [(f.name, {_called(node) for node in ast.walk(f) if isinstance(node, ast.Call)}) for f in functions]
+    while more := {name for name, called in calls if called & found} - found:
+        found |= more
+    return found
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.attr if isinstance(call.func, ast.Attribute) else ""
 
 
 _REGISTRATIONS = {

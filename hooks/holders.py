@@ -57,14 +57,14 @@ def find_holder(thing: Any, deadline: float, ignore: set[int]) -> Holder | None:
 
     Args:
         thing: a container or an object.
-        deadline: of ``time.monotonic()``.
+        deadline: of ``time.thread_time()``.
         ignore: ids of containers of the caller's that hold ``thing``, too.
     """
     waiting: deque[tuple[Any, str]] = deque([(thing, _word(thing))])
     ignore = ignore | {id(waiting)}
     seen = {id(thing)}
     for _ in range(_MOST_LOOKS):
-        if not waiting or time.monotonic() > deadline:
+        if not waiting or time.thread_time() > deadline:
             break
         child, words = waiting.popleft()
         owner = _in_frames(child)

@@ -5,6 +5,7 @@ import ctypes
 import functools
 import gc
 import importlib.util
+import queue
 import sys
 import weakref
 from pathlib import Path
@@ -213,6 +214,17 @@ def test_what_an_object_of_a_library_keeps_is_placed_where_the_job_feeds_it():
     found = job.hunt.report()
     assert found["holder"] == "list attribute `CatMetric.value`"
     assert found["line"].endswith(line_with("feeds the metric"))
+
+
+def test_a_queue_that_is_filled_faster_than_it_is_emptied():
+    job = Job()
+    waiting = queue.Queue()
+    for number in range(STEPS):
+        job.step(number, job.loss())
+        waiting.put(torch.zeros(1000))  # fills the queue
+    found = job.hunt.report()
+    assert found["holder"] == "deque attribute `Queue.queue`"
+    assert found["line"].endswith(line_with("fills the queue"))
 
 
 def test_parameters_that_are_added_at_every_step():
