@@ -77,10 +77,10 @@ def use_line(files: Iterable[str], names: Collection[str], inside: Line) -> Line
 
     def calls_method(node: ast.AST, name: str) -> bool:
         function = node.func if isinstance(node, ast.Call) else None
-        return isinstance(function, ast.Attribute) and function.attr in methods and _is(function.value, name)
+        return isinstance(function, ast.Attribute) and function.attr in methods and is_called(function.value, name)
 
     def calls_itself(node: ast.AST, name: str) -> bool:
-        return isinstance(node, ast.Call) and _is(node.func, name)
+        return isinstance(node, ast.Call) and is_called(node.func, name)
 
     for search in (calls_method, calls_itself):
         for file in files:
