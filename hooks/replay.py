@@ -205,12 +205,11 @@ class Replay:
     # -- the loss expression ----------------------------------------------------------------------
 
     def _loss_expression(self, loss: torch.Tensor, why: str, after: int, frames: list[FrameType]) -> Origin:
-        birth = LossExpression(loss, after).first_birth()
-        if birth is None:
-            birth = Birth("", _value(loss), allowed=False)
-            why = why or "no operation of the loss kept what it would take to tell"
-        elif birth.source == "batch" and begun_in_job(birth, frames):
+        birth = LossExpression(loss, after).first_birth() or Birth("", _value(loss), allowed=False)
+        if (birth.source == "batch" or not birth.operation) and begun_in_job(birth, frames):
             return tell(birth, self._scene(self._calls[-1] if self._calls else None), phase="loss", why=why)
+        if not birth.operation and not birth.source:
+            why = why or "no operation of the loss kept what it would take to tell"
         return self._tell_loss(birth, frames, why)
 
     def _loss_backward(self, call: Call, spoilt: Sequence[torch.Tensor] = ()) -> Origin:

@@ -761,6 +761,16 @@ def test_a_weight_of_which_the_loss_holds_only_a_product_without_a_name():
     assert origin["line"].endswith(line_with("of an empty class"))
 
 
+def test_a_summand_of_which_the_loss_keeps_nothing():
+    model = Body(nn.Tanh())
+    replay = watched(model)
+    share = torch.tensor([[1.0], [0.0]])
+    entropy = share * torch.log(share)  # of a certain answer
+    origin = replay.loss_origin((entropy - model(torch.randn(2, 4))).sum())
+    assert origin["operation"] == "aten.log"
+    assert origin["line"].endswith(line_with("of a certain answer"))
+
+
 def test_an_advantage_that_a_function_of_the_job_normalised():
     model = Body(nn.Tanh())
     replay = watched(model)
