@@ -16,6 +16,8 @@ class Suspicion:
         loss_factor: jump of the loss against its average.
         smoothing: weight of the newest step in the averages.
         rest: steps after a burst without another; it doubles each time, so that a restless job costs little.
+        urgent: a jump by the factor to this power (27,000 of the norm, 27 of the loss) is looked at in a rest, too.
+        urgent_bursts: of them in a run.
 
     >>> suspicion = Suspicion()
     >>> looks = [suspicion.look({"tripwire_norm": 0.0 if step >= 20 else 0.1}) for step in range(40)]
@@ -23,7 +25,10 @@ class Suspicion:
     [20, 21, 22, 23]
     """
 
-    __slots__ = ("_burst", "_factor", "_left", "_loss", "_loss_factor", "_norm", "_rest", "_smoothing", "_wait")
+    __slots__ = (
+        "_burst", "_factor", "_left", "_loss", "_loss_factor", "_norm", "_rest", "_smoothing", "_urgent",
+        "_urgent_left", "_wait",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -33,10 +38,14 @@ class Suspicion:
         loss_factor: float = 3.0,
         smoothing: float = 0.1,
         rest: int = 50,
+        urgent: float = 3.0,
+        urgent_bursts: int = 8,
     ) -> None:
         self._burst = burst
         self._factor = math.log(factor)
-        self._loss_factor = loss_factor
+        self._loss_factor = math.log(loss_factor)
+        self._urgent = urgent
+        self._urgent_left = urgent_bursts
         self._smoothing = smoothing
         self._rest = rest
         self._wait = 0
@@ -47,10 +56,13 @@ class Suspicion:
     def look(self, values: Mapping[str, float]) -> bool:
         """Take the scalars of a step that has ended; whether the next one should be sampled."""
         norm, loss = values.get("tripwire_norm"), values.get("loss")
-        jumped = self._norm_jumped(norm) or self._loss_jumped(loss)
-        if self._wait:
+        jump = max(self._norm_jump(norm), self._loss_jump(loss))
+        if self._wait and jump > self._urgent and self._urgent_left and not self._left:
+            self._urgent_left -= 1
+            self._left = self._burst
+        elif self._wait:
             self._wait -= 1
-        elif jumped:
+        elif jump > 1.0:
             self._left = self._burst
             self._wait = self._rest
             self._rest *= 2
@@ -65,27 +77,34 @@ class Suspicion:
         >>> Suspicion().bounds()
         (-inf, inf, inf)
         """
-        if self._wait or self._norm is None:
-            low, high = -math.inf, math.inf
-        else:
-            low, high = math.exp(self._norm - self._factor), math.exp(min(self._norm + self._factor, 700.0))
-        highest = math.inf if self._wait or self._loss is None else self._loss_factor * self._loss
+        power = self._urgent if self._wait else 1.0
+        if self._wait and not self._urgent_left:
+            return -math.inf, math.inf, math.inf
+        low, high, highest = -math.inf, math.inf, math.inf
+        if self._norm is not None:
+            wide = power * self._factor
+            low, high = math.exp(self._norm - wide), math.exp(min(self._norm + wide, 700.0))
+        if self._loss is not None and (self._loss or not self._wait):
+            highest = math.exp(power * self._loss_factor) * self._loss
         return low, high, highest
 
-    def _norm_jumped(self, norm: float | None) -> bool:
+    def _norm_jump(self, norm: float | None) -> float:
+        """How far the norm jumped, in logarithms of the factor; one that is exactly zero is no urgent matter."""
         if norm is None or not math.isfinite(norm):
-            return False
+            return 0.0
         if norm == 0.0:
-            return self._norm is not None
+            return 0.0 if self._norm is None else self._urgent
         log = math.log(norm)
         average = log if self._norm is None else self._norm
         self._norm = average + self._smoothing * (log - average)
-        return abs(log - average) > self._factor
+        return abs(log - average) / self._factor
 
-    def _loss_jumped(self, loss: float | None) -> bool:
+    def _loss_jump(self, loss: float | None) -> float:
         if loss is None or not math.isfinite(loss):
-            return False
+            return 0.0
         size = abs(loss)
         average = size if self._loss is None else self._loss
         self._loss = average + self._smoothing * (size - average)
-        return size > self._loss_factor * average
+        if not average:
+            return self._urgent if size else 0.0
+        return math.log(size / average) / self._loss_factor if size else 0.0
