@@ -19,7 +19,8 @@ class Divergence:
     - above the middle between best and start while the learning rate is ``rate_jump`` times beyond what the
       run had learnt with.
 
-    A loss that has been negative has no start to return to and is left alone.
+    A loss that has been negative has no start to return to and is left alone. Zeros before any other value are no start
+    either: the weight of a discriminator's loss is zero until the codec it judges can do something.
 
     >>> detector = Divergence()
     >>> for step in range(300):
@@ -78,7 +79,7 @@ class Divergence:
             np.fmax(self.newest_rate, rate, out=self.newest_rate, where=sent)
             self.negative |= fell
             self.limit = self._limit()
-        use = present & np.isfinite(loss) & ~(skipped > 0)
+        use = present & np.isfinite(loss) & ~(skipped > 0) & ((loss != 0) | (self.count > 0))
         rows = use.nonzero()[0]
         self.ring[rows, self.count[rows] % self.block] = loss[rows]
         self.count[rows] += 1

@@ -37,6 +37,13 @@ def test_growth_by_design_is_slow() -> None:
     assert watch([*LEARNING, *[0.1 * 1.01**step for step in range(600)]]) == []
 
 
+def test_a_loss_whose_weight_is_zero_at_first_begins_later() -> None:
+    zeros = [0.0] * 100
+
+    assert watch([*zeros, *[1.0] * 160]) == []
+    assert [f.first_step for f in watch([*zeros, *LEARNING, *[9.0] * 80])] == [260]
+
+
 def test_a_loss_below_zero_has_no_start() -> None:
     detector = Divergence()
     for step in range(100):
