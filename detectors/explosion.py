@@ -60,6 +60,7 @@ class Explosion:
         least: float = 0.7,  # five times in the loss itself: a generator that is losing climbs by four
         least_jumped: float = 0.3,  # twice is enough where the learning rate has just jumped
         signed: float = 1.5,  # more decades for a loss that has been negative: around zero it has no scale
+        unscaled: int = 32,  # losses to see first of such a one: an agent that has met no reward yet is near zero
         persist: int = 6,  # of 8: heavy-tailed noise exceeds its own maximum tenfold once, not six times
         runaway: float = 1.0,  # ten times more in a single step, from an elevated one
         far: float = 3.0,  # a thousand times beyond anything, twice in a row
@@ -71,6 +72,7 @@ class Explosion:
         items: int = 8,  # rows in a batch from which one loss is a fair sample of the losses to come
     ) -> None:
         self.decades, self.least, self.least_jumped, self.signed = decades, least, least_jumped, signed
+        self.unscaled = unscaled
         self.persist = persist
         self.runaway, self.far = runaway, far
         self.prompt, self.damage = prompt, damage
@@ -105,7 +107,7 @@ class Explosion:
         if np.count_nonzero(jumped):
             reference = np.where(jumped, self.past.recent_bound()[LOSS], reference)
         self.negative |= loss < 0
-        height = heights[LOSS] - self.signed * self.negative - reference  # around zero a loss has no scale
+        height = heights[LOSS] - reference - self._allowed()
         broken = present & ~np.isfinite(loss)
         self._sample(reading, subjects)
         found = []
@@ -140,6 +142,11 @@ class Explosion:
             self.last = np.concatenate([self.last, np.full(new, -np.inf)])
             self.elevated = np.concatenate([self.elevated, np.zeros((new, 8), dtype=bool)])
             self.spike = np.concatenate([self.spike, np.tile([-1.0, np.inf], (new, 1))])
+
+    def _allowed(self) -> Floats:
+        """Decades that a loss may rise as it has been negative: around zero it has no scale, least of all early."""
+        early = self.past.known[LOSS] < self.unscaled
+        return np.where(self.negative, np.where(early, np.inf, self.signed), 0.0)
 
     @property
     def _noticed(self) -> float:

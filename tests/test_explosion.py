@@ -115,3 +115,31 @@ def test_status_says_what_it_has_not_seen() -> None:
     assert detector.status().state == "not_checked"
     detector.update(Reading.of(0, loss=1.0))
     assert detector.status().state == "warming_up"
+
+
+FIRST_REWARDS = [
+    (-0.071, 0.17, 0.027), (0.13, 0.36, 0.076), (1.0, 1.4, 0.21), (-0.16, 0.47, 0.082), (-0.12, 0.29, 0.041),
+    (30, 12, 1.4), (11, 6.8, 0.9), (4.4, 4.1, 0.48), (16, 8.6, 1.1), (20, 10, 1.3), (20, 10, 1.3), (24, 12, 1.6),
+    (33, 15, 2.3), (2.6, 3.1, 0.42), (21, 12, 1.6), (13, 9.4, 1.2), (17, 10, 1.6), (24, 14, 2.0), (32, 16, 2.5),
+    (28, 15, 2.2), (25, 14, 2.2), (33, 17, 2.8),
+]  # fmt: skip
+"""Loss, gradient norm and trip-wire of an actor with its critic, recorded."""
+
+
+def test_an_agent_that_meets_its_first_rewards_does_not_explode():
+    """A loss around zero has no scale, and before the first reward it is smaller than it will ever be again."""
+    well = FIRST_REWARDS + 6 * FIRST_REWARDS[8:]
+    grows = [(20.0 * 1.3**step, 10.0 * 1.3**step, 1.3**step) for step in range(60)]
+
+    def found(steps):
+        detector = Explosion()
+        return [
+            finding.first_step
+            for step, (loss, norm, small) in enumerate(steps)
+            for finding in detector.update(
+                Reading.of(step, loss=loss, gradient_norm=norm, tripwire_norm=small, batch_items=20.0)
+            )
+        ]
+
+    assert found(well) == []
+    assert len(found(well + grows)) == 1

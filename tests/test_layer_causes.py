@@ -217,6 +217,18 @@ def test_units_saturated_before_any_update_are_a_matter_of_how_weights_were_draw
     assert (ranked.cause, opinion.where) == (word, "0" if word == "bad_initialization" else "1")
 
 
+def test_weights_that_the_first_step_has_made_long_were_not_drawn_so():
+    """Norms are taken after the step: at a rate of 1 an optimizer like Adam moves every weight by 1."""
+    flat = finding("saturation", "1", first_step=0, reference=0.9, from_start=True)
+    given = case(flat, activations={"Tanh": 3})
+    for name, norm in (("parameter_rows", 64.0), ("parameter_weight_norm", 96.0), ("parameter_update_norm", 90.0)):
+        given.history.add_profile(name, ProfileAt(0, ["0.weight"], np.array([norm])))
+
+    ranked, _ = best(given)
+
+    assert ranked.cause == "saturating_activation"
+
+
 @pytest.mark.parametrize("why", ["thawed", "hidden"])
 def test_what_was_meant_to_learn_and_is_in_no_optimizer_is_told_with_its_layer(why):
     given = case(finding("stuck_parameters", first_step=0, relation="neglected_parameters", parameters=6))

@@ -102,13 +102,19 @@ def _flat_from_start(case: Case) -> Opinion | None:
 
 
 def _longest_rows(case: Case) -> tuple[str, float]:
-    """The layer whose weights have the longest rows at the first sample, and their usual length."""
+    """The layer whose weights had the longest rows before the first update, and their usual length.
+
+    Norms are taken after the step, and a step can be as long as the weights: what it added is taken off.
+    """
     weights = case.history.profiles("parameter_weight_norm", case.opening.rank, case.opening.optimizer)
     counts = case.history.profiles("parameter_rows", case.opening.rank, case.opening.optimizer)
     if not weights or not counts or weights[0].step > 1 or weights[0].step != counts[0].step:
         return "", 0.0
-    rows = counts[0].values
-    length = np.where(rows > 0, weights[0].values / np.sqrt(np.maximum(rows, 1.0)), 0.0)
+    rows, norms = counts[0].values, weights[0].values
+    updates = case.history.profiles("parameter_update_norm", case.opening.rank, case.opening.optimizer)
+    if updates and updates[0].step == weights[0].step and len(updates[0].values) == len(norms):
+        norms = np.maximum(norms - np.nan_to_num(updates[0].values, posinf=0.0), 0.0)
+    length = np.where(rows > 0, norms / np.sqrt(np.maximum(rows, 1.0)), 0.0)
     longest = int(np.nanargmax(np.nan_to_num(length)))
     return layer_of(weights[0].entries[longest]), float(length[longest])
 
