@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from torchvitals.hooks import Monitor, attach, sources
+from torchvitals.hooks.taps import Taps
 
 from benchmarks.overhead_jobs import Job
 
@@ -51,6 +52,7 @@ class Torchvitals(Contender):
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """The taps are global: they are there in our blocks and in no other."""
+        self.monitor._taps = Taps()  # those that were removed pass everything through for ever
         sources.install(self.monitor._taps, self.monitor.observer, self.monitor.recorder.fuse.guard)
         self.monitor.observer.evaluations.interrupted = True  # the time since our last block is not a step's
         yield

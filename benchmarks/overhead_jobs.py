@@ -55,9 +55,13 @@ class Job:
         """One step; the loss."""
         self.optimizer.zero_grad()
         loss = self.loss()
-        self._scaler.scale(loss).backward()
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
+        if self._scaler.is_enabled():
+            self._scaler.scale(loss).backward()
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+        else:
+            loss.backward()
+            self.optimizer.step()
         return loss
 
 

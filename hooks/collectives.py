@@ -46,7 +46,7 @@ class Collectives:
         gradient reductions: 0 means that the gradients of this step were never shared.
         """
         found = None
-        for _, group in _groups():
+        for group in list(_group_map(_module()) or ()):  # a copy: another thread may be making a group
             number = _sequence(group)
             if number is not None:
                 found = number if found is None else found + number

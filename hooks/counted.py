@@ -26,7 +26,11 @@ class CountedSteps:
     ``left`` is the number of steps still to be counted, 0 while the step in progress is watched.
     """
 
+<<<<<<< HEAD
     __slots__ = ("_observer", "_pause", "_recorder", "backward_passes", "evaluated", "left", "loss", "norm")
+=======
+    __slots__ = ("_issued", "_observer", "_pause", "_ranks", "_recorder", "backward_passes", "left", "loss", "norm")
+>>>>>>> 00fede7 (Ranks that share their gradients at every step are counted too; the benchmark's taps were passed through, a scaler that is off is none)
 
     def __init__(self, observer: "Observer") -> None:
         self._observer = observer
@@ -38,20 +42,32 @@ class CountedSteps:
         """Sum of the losses of the step in progress."""
         self.norm: float | None = None
         """Of the trip-wire's gradient."""
+<<<<<<< HEAD
         self.evaluated = False
         """Whether an evaluation lies between the last step and this one."""
+=======
+        self._ranks = False
+        """Whether other ranks hold the same weights: what they are compared by is read at each step."""
+        self._issued: int | None = None
+        """Collectives when the first backward pass of the step in progress began."""
+>>>>>>> 00fede7 (Ranks that share their gradients at every step are counted too; the benchmark's taps were passed through, a scaler that is off is none)
 
     def begin(self, steps: int) -> None:
         """Only count the next ``steps``, if this job's can be understood from what is read then.
 
         Digests are taken at the same steps in every run, an overflow of the scaled gradients is no explosion, and
-        a closure has its gradients only when the step is over.
+        a closure has its gradients only when the step is over. Of ranks only those are understood that each hold all
+        weights and share their gradients at every step.
         """
-        observer = self._observer
+        observer, step = self._observer, self._recorder.step
+        several = len(observer.optimizers) > 1
+        self._ranks = observer.digests.compared
         if steps and (self._recorder.facts.get("scaler") or any(watch.takes_closure for watch in observer.optimizers)):
             steps = 0
-        several = len(observer.optimizers) > 1
-        self.left = observer.digests.steps_until_due(self._recorder.step, steps, several=several)
+        if steps and self._ranks:
+            steps = 0 if several or observer.naming.sharded or not observer.optimizers[0].ranks.shared else steps
+            steps = next((ahead for ahead in range(steps) if observer.ranks.due(step + ahead + 1)), steps)
+        self.left = observer.digests.steps_until_due(step, steps, several=several)
 
     def backward(self, root: Any) -> bool:
         """``backward`` was called on ``root``; ``False`` when its loss is not finite, or cannot be read."""
@@ -63,6 +79,9 @@ class CountedSteps:
             return False
         self.loss += value
         self.backward_passes += 1
+        self._recorder.phase = "backward"
+        if self._ranks and self._issued is None:
+            self._issued = self._observer.collectives.total_or_none()
         return True
 
     def before_step(self, optimizer: Optimizer) -> bool:
@@ -103,7 +122,14 @@ class CountedSteps:
         if watch is None or not watch.counting:
             return False
         logged, observer.pending.logged = observer.pending.logged, {}
+        if self._issued is not None:
+            logged |= watch.ranks.counted(self._issued)
         loss = self.loss if self.backward_passes else None
+<<<<<<< HEAD
+=======
+        recorder.kept.append((watch.step, recorder.clock(), loss, self.norm, logged, watch.index))
+        self._clear()
+>>>>>>> 00fede7 (Ranks that share their gradients at every step are counted too; the benchmark's taps were passed through, a scaler that is off is none)
         watch.marks.keep(watch.parameters)
         step, since = watch.step, watch.ended
         watch.counted()
@@ -113,6 +139,7 @@ class CountedSteps:
         self.backward_passes, self.loss, self.norm = 0, 0.0, None
         for root in observer.roots:
             root.replay.forget()
+        recorder.phase = "idle"
         if watch.index == 0:
             recorder.step = watch.step
             self.left -= 1
@@ -125,4 +152,8 @@ class CountedSteps:
         pending.backward_passes = self.backward_passes
         if self.backward_passes:
             pending.losses.append(torch.tensor(self.loss))
-        self.backward_passes, self.loss, self.norm = 0, 0.0, None
+        pending.collectives = self._issued
+        self._clear()
+
+    def _clear(self) -> None:
+        self.backward_passes, self.loss, self.norm, self._issued = 0, 0.0, None, None

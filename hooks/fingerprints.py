@@ -101,13 +101,13 @@ class Fingerprints:
         return self._replicas is not None and self._replicas.due(step)
 
     def steps_until_due(self, step: int, most: int, *, several: bool = False) -> int:
-        """How many steps from ``step`` on, up to ``most``, nothing is digested; ranks have something at each.
+        """How many steps from ``step`` on, up to ``most``, nothing is digested, weights or batch.
 
         Of ``several`` optimizers the others may still have to make the step that the first has just closed.
         """
-        if self.exact or self._replicas is not None or (several and due(step - 1)):
+        if self.exact or (several and self.due(step - 1)):
             return 0
-        return next((ahead for ahead in range(most) if due(step + ahead)), most)
+        return next((ahead for ahead in range(most) if self.due(step + ahead) or self._batch_due(step + ahead)), most)
 
     def before(self, watch: "OptimizerWatch", optimizer: Optimizer) -> None:
         """A step is about to be applied: the initial weights, and where every step is exact its gradients."""

@@ -127,6 +127,7 @@ class RootWatch:
     def entered_counted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward of a step that is only counted begins. No fuse: watched steps do the same, and more, under one."""
         self.is_counted = True
+        self._recorder.phase = "forward"
         if self.awaiting_backward:
             self._expect_backward()
         else:
@@ -137,6 +138,7 @@ class RootWatch:
     def left_counted(self, output: Any) -> None:
         """It has ended."""
         self.is_counted = False
+        self._recorder.phase = "idle"
         self.replay.glimpse.see_output(output)
         if self._carried or not isinstance(output, torch.Tensor):
             self._carried = states(output)

@@ -77,7 +77,8 @@ class Losses:
         scale = getattr(scaler, "_scale", None)
         if isinstance(scale, torch.Tensor):
             self._observer.pending.logged["loss_scale"] = scale.detach().clone()
-        self._recorder.learn(scaler=True)
+        if scaler.is_enabled():  # scripts that may do without build one all the same
+            self._recorder.learn(scaler=True)
 
     def scaler_stepped(self, optimizer: Optimizer) -> None:
         """``scaler.step(optimizer)`` has ended; the optimizer did not run when there was an overflow."""

@@ -267,7 +267,7 @@ class Observer:
         """Take every hook off every module."""
         self.compilation.ended()
         for watch in self.optimizers:
-            watch.local.remove()
+            watch.ranks.local.remove()
         for root in self.roots:
             root.remove()
         self.roots.clear()

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.optim import Optimizer
 from torchvitals.hooks import clipping, gradients, readback
-from torchvitals.hooks.averaging import Averaging
 from torchvitals.hooks.gradient_sampling import GradientSampling
 from torchvitals.hooks.hyperparameters import learning_rate
-from torchvitals.hooks.local_gradients import LocalGradient
 from torchvitals.hooks.process_vitals import ProcessVitals
+from torchvitals.hooks.rank_readings import RankReadings
 from torchvitals.hooks.shards import shard_norm
 from torchvitals.hooks.suspicion import Suspicion
 from torchvitals.hooks.weight_marks import WeightMarks
-from torchvitals.hooks.weight_sums import WeightSums
 
 if TYPE_CHECKING:
     from torchvitals.hooks.forwards import RootWatch
@@ -68,10 +66,7 @@ class OptimizerWatch:
         self._relations_before = guard("relations", observer.relations.before)
         self._relations_after = guard("relations", observer.relations.after)
         self._take_digests = guard("digests", observer.digests.after)
-        self._sums = WeightSums()
-        self.local = LocalGradient(guard)
-        self._averaging = Averaging()
-        self._sum_weights = guard("sums", self._take_sum)
+        self.ranks = RankReadings(self, observer)
         self._take_digests_before = guard("digests", observer.digests.before)
         self._in_closure = False
         self._began = 0.0
@@ -108,8 +103,7 @@ class OptimizerWatch:
         if not self._in_closure:
             self._read(optimizer, applied=False)
             self._take_digests_before(self, optimizer)
-            if self._averaging.due(self._observer.pending.collectives):
-                self._sum_weights(found=True)
+            self._scalars |= self.ranks.before_step()
         self._recorder.cost += time.perf_counter() - self._began
 
     def after(self, optimizer: Optimizer) -> None:
@@ -127,8 +121,7 @@ class OptimizerWatch:
             return
         self._sampling.finish()
         self._take_digests(self, optimizer)
-        if self._observer.digests.compared:
-            self._sum_weights()
+        self._scalars |= self.ranks.after_step()
         self._close(optimizer, now, skipped=False)
 
     def backward_ended(self) -> None:
@@ -186,7 +179,7 @@ class OptimizerWatch:
         norm = gradients.global_norm(gradients.gradients(self.tripwire))
         if norm is not None:
             self._scalars["tripwire_norm"] = gradients.unscaled(norm, scale)
-        if self._observer.digests.compared and (found := self.local.told(norm, self.tripwire)) is not None:
+        if self._observer.digests.compared and (found := self.ranks.local.told(norm, self.tripwire)) is not None:
             self._scalars["local_gradient"] = found
 
     def _read_norm(self, scale: torch.Tensor | None) -> None:
@@ -219,12 +212,6 @@ class OptimizerWatch:
         if not all(map(math.isfinite, here)):
             self._observer.origins.of_gradients(self)
 
-    def _take_sum(self, *, found: bool = False) -> None:
-        """One number that dates what the digests find, of the weights as the step left or ``found`` them."""
-        number = self._sums.now(self.parameters) if found else self._sums.of(self.parameters, self.step)
-        if number is not None:
-            self._scalars["parameter_sum_found" if found else "parameter_sum"] = number
-
     @property
     def roots(self) -> "list[RootWatch]":
         """The root modules of this process."""
@@ -237,7 +224,7 @@ class OptimizerWatch:
     def _close(self, optimizer: Optimizer, now: float, *, skipped: bool) -> None:
         scalars: dict[str, torch.Tensor | float] = dict(self._scalars)
         scalars.update(self._observer.take(self))
-        self._averaging.step_over(scalars.get("collectives"), self._observer.collectives.total())  # type: ignore[arg-type]
+        self.ranks.step_over(scalars)
         if skipped:
             scalars["learning_rate"] = learning_rate(optimizer)
             scalars["skipped_steps"] = 1.0

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+from torchvitals.hooks import running_statistics
 from torchvitals.hooks.arrivals import ArrivalTimes
 from torchvitals.hooks.discovery import Model
 from torchvitals.hooks.recorder import Recorder
@@ -17,7 +18,7 @@ class RankProbes:
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
-        arrivals = ArrivalTimes(recorder)
+        self._arrivals = arrivals = ArrivalTimes(recorder)
         self.close = recorder.fuse.guard("arrivals", arrivals.close)
         """The job ends."""
         self._probes: list[Callable[[int], None]] = [recorder.fuse.guard("arrivals", arrivals.step)]
@@ -25,6 +26,10 @@ class RankProbes:
     def begin(self, models: Iterable[Model]) -> None:
         """Other ranks hold copies of ``models``."""
         self._probes.append(self._recorder.fuse.guard("statistics", RunningStatistics(self._recorder, models).step))
+
+    def due(self, step: int) -> bool:
+        """Whether one of them may look after ``step`` steps."""
+        return step % running_statistics.EVERY == 0 or step % self._arrivals.every == 0
 
     def step(self, step: int) -> None:
         """``step`` steps have been made; called after each."""

@@ -15,14 +15,19 @@ LARGE_BYTES = 64 << 20
 """13 GB/s on a core: 1 MiB takes 0.1 ms and 64 MiB 5 ms, against steps that grow with the model as well."""
 
 
-def interval(parameter_bytes: int) -> int:
-    """Steps between digests: a function of the model alone, so that all ranks digest the same steps.
+DENSE_STEPS = 200
+"""Steps in which a batch, and the weights of a small model, are looked at more often: what is wrong from the start is
+known within seconds, and steps that are digested must be watched ones."""
+DENSE_WEIGHTS, DENSE_BATCHES, BATCHES = 10, 5, 25
+"""Steps between two digests, then and later."""
 
-    >>> interval(1000), interval(10 << 20), interval(1 << 30)
-    (10, 25, 100)
+
+def interval(parameter_bytes: int) -> int:
+    """Steps between digests of weights: of the model alone, so that all ranks digest the same steps.
+
+    >>> interval(1000), interval(1 << 30)
+    (25, 100)
     """
-    if parameter_bytes <= SMALL_BYTES:
-        return 10
     return 25 if parameter_bytes <= LARGE_BYTES else 100
 
 
@@ -30,13 +35,12 @@ class ReplicaDigests:
     """Digests of one rank's replica.
 
     Args:
-        every: steps between digests of parameters and hyper-parameters.
+        parameter_bytes: of a replica.
     """
 
-    BATCH_EVERY = 5
-
-    def __init__(self, every: int) -> None:
-        self.every = every
+    def __init__(self, parameter_bytes: int) -> None:
+        self._every = interval(parameter_bytes)
+        self._dense = DENSE_WEIGHTS if parameter_bytes <= SMALL_BYTES else self._every
 
     @classmethod
     def when_replicated(cls, models: Sequence[Model]) -> "ReplicaDigests | None":
@@ -47,11 +51,11 @@ class ReplicaDigests:
         """
         if not replica_groups.grouped() or not models:
             return None
-        return cls(interval(sum(p.nbytes for model in models for p in model.inner.parameters())))
+        return cls(sum(p.nbytes for model in models for p in model.inner.parameters()))
 
     def due(self, step: int) -> bool:
         """Whether ``step`` is one that all ranks digest; the first steps are, to see a wrong start."""
-        return step < 2 or step % self.every == 0
+        return step < 2 or step % (self._dense if step < DENSE_STEPS else self._every) == 0
 
     def of(self, optimizer: Optimizer, parameters: Sequence[torch.Tensor]) -> dict[str, NDArray[np.int64]]:
         """Digest kind → int64 values: of each parameter, and of the optimizer's hyper-parameters."""
@@ -63,4 +67,4 @@ class ReplicaDigests:
 
     def batch_due(self, step: int) -> bool:
         """Whether ``step`` is one whose batch all ranks digest."""
-        return step % self.BATCH_EVERY == 0
+        return step % (DENSE_BATCHES if step < DENSE_STEPS else BATCHES) == 0
