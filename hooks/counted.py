@@ -26,11 +26,9 @@ class CountedSteps:
     ``left`` is the number of steps still to be counted, 0 while the step in progress is watched.
     """
 
-<<<<<<< HEAD
-    __slots__ = ("_observer", "_pause", "_recorder", "backward_passes", "evaluated", "left", "loss", "norm")
-=======
-    __slots__ = ("_issued", "_observer", "_pause", "_ranks", "_recorder", "backward_passes", "left", "loss", "norm")
->>>>>>> 00fede7 (Ranks that share their gradients at every step are counted too; the benchmark's taps were passed through, a scaler that is off is none)
+    __slots__ = (
+        "_issued", "_observer", "_pause", "_ranks", "_recorder", "backward_passes", "evaluated", "left", "loss", "norm",
+    )  # fmt: skip
 
     def __init__(self, observer: "Observer") -> None:
         self._observer = observer
@@ -42,15 +40,12 @@ class CountedSteps:
         """Sum of the losses of the step in progress."""
         self.norm: float | None = None
         """Of the trip-wire's gradient."""
-<<<<<<< HEAD
         self.evaluated = False
         """Whether an evaluation lies between the last step and this one."""
-=======
         self._ranks = False
         """Whether other ranks hold the same weights: what they are compared by is read at each step."""
         self._issued: int | None = None
         """Collectives when the first backward pass of the step in progress began."""
->>>>>>> 00fede7 (Ranks that share their gradients at every step are counted too; the benchmark's taps were passed through, a scaler that is off is none)
 
     def begin(self, steps: int) -> None:
         """Only count the next ``steps``, if this job's can be understood from what is read then.
@@ -110,7 +105,7 @@ class CountedSteps:
                 return False
         if not self.loss < highest_loss:
             return False
-        if share := watch.marks.written():
+        if not watch.marks.as_kept() and (share := watch.marks.written()):
             observer.pending.logged["weights_overwritten"] = share
         watch.counting = True
         return True
@@ -125,18 +120,13 @@ class CountedSteps:
         if self._issued is not None:
             logged |= watch.ranks.counted(self._issued)
         loss = self.loss if self.backward_passes else None
-<<<<<<< HEAD
-=======
-        recorder.kept.append((watch.step, recorder.clock(), loss, self.norm, logged, watch.index))
-        self._clear()
->>>>>>> 00fede7 (Ranks that share their gradients at every step are counted too; the benchmark's taps were passed through, a scaler that is off is none)
-        watch.marks.keep(watch.parameters)
+        watch.marks.keep_again()
         step, since = watch.step, watch.ended
         watch.counted()
         seconds = None if self.evaluated else watch.ended - since
         waited, recorder.spent["data"] = recorder.spent["data"], 0.0
         recorder.kept.append((step, recorder.clock(), loss, self.norm, seconds, waited, logged, watch.index))
-        self.backward_passes, self.loss, self.norm = 0, 0.0, None
+        self._clear()
         for root in observer.roots:
             root.replay.forget()
         recorder.phase = "idle"
