@@ -52,6 +52,14 @@ class WeightMarks:
                 self._marks[place] = _mark(weight)
         self._kept = [element.item() for _, element, _ in self._marks]
 
+    def keep_again(self) -> None:
+        """The same after a step that is only counted: a weight that is put elsewhere is marked there a moment later."""
+        self._kept = [element.item() for _, element, _ in self._marks]
+
+    def as_kept(self) -> bool:
+        """Whether nothing has been written, by the quickest look: NaN is equal to nothing here."""
+        return [element.item() for _, element, _ in self._marks] == self._kept
+
     def written(self) -> float:
         """The share of the marked weights that are not what they were when the last step was over.
 
