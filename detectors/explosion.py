@@ -160,7 +160,8 @@ class Explosion:
         rate, has_rate = scalar(reading, "learning_rate", subjects)
         norm, has_norm = gradient(reading, subjects)
         small, has_small = scalar(reading, "tripwire_norm", subjects)
-        applied = present & ~(skipped > 0)
+        # before it is first other than zero (a student that starts as its own teacher) a loss has no scale
+        applied = present & ~(skipped > 0) & ((loss != 0) | (self.past.known[LOSS] > 0))
         return np.array([loss, rate, norm, small]), np.array([applied, has_rate, has_norm, has_small])
 
     def _sample(self, reading: Reading, subjects: int) -> None:

@@ -143,3 +143,8 @@ def test_an_agent_that_meets_its_first_rewards_does_not_explode():
 
     assert found(well) == []
     assert len(found(well + grows)) == 1
+
+
+def test_a_task_that_begins_after_losses_of_exactly_zero_has_nothing_to_be_measured_by() -> None:
+    assert watch([0.0] * 8 + falling(60)) == []
+    assert [f.first_step for f in watch([0.0] * 8 + falling(60) + [90.0, 3e3, 1e5, 1e7])] == [68]
