@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from torchvitals.detectors.detector import Finding, Status
 from torchvitals.detectors.ending import Ending, earliest, frames_of, known_at, place_of, same_exception
+from torchvitals.detectors.job_frames import waits_in_collective
 from torchvitals.detectors.pulse import WORKING
 from torchvitals.signals.records import LAUNCHER_RANK, AnyRecord, Beat, Event, Hello, Step
 
@@ -235,6 +236,8 @@ class Crash:
             "message": str(said.get("message", ""))[:1000],
             "cause": said.get("cause", ""),
             "frames": frames_of(root)[-12:],
+            "places": {e.hello.rank: place_of(e) for e in (root, *others) if place_of(e)},
+            "in_collective": sorted(e.hello.rank for e in (root, *others) if waits_in_collective(frames_of(e))),
             "pid": root.hello.pid,
             "victim": root.victim,
             "steps": {e.hello.rank: e.step for e in self._of(incarnation)},

@@ -109,6 +109,8 @@ def _of_crash(case: Case, finding: Finding) -> Opinion | None:
         )
     if ended(case, finding).signal == SIGABRT and evidence.get("gone"):
         clue = Clue(1.2, "SIGABRT is how gloo ends a rank whose buffer has another size than its peer's")
+        if parted := _parted(finding):
+            return _of_abort(finding, parted, clue)
         return Opinion(
             clues=[clue],
             title=f"Aborted at step {finding.step}: collectives of different sizes, by the signal"[:79],
@@ -120,6 +122,32 @@ def _of_crash(case: Case, finding: Finding) -> Opinion | None:
             remedy=REMEDY,
         )
     return None
+
+
+def _parted(finding: Finding) -> dict[int, str]:
+    """Where the ranks stood, if one was in a collective that the code calls and the others went on elsewhere."""
+    places = {int(rank): str(place) for rank, place in dict(finding.evidence.get("places", {})).items()}
+    called = set(finding.evidence.get("in_collective", ()))
+    elsewhere = {place for rank, place in places.items() if rank not in called}
+    return places if len(called) == 1 and elsewhere and not elsewhere & {places.get(rank) for rank in called} else {}
+
+
+def _of_abort(finding: Finding, places: dict[int, str], clue: Clue) -> Opinion:
+    """The stacks of all ranks at an abort: what the gradients of the others met was no gradient."""
+    (rank,) = finding.evidence["in_collective"]
+    told = ", ".join(f"rank {each}: {place}" for each, place in sorted(places.items())[:8])
+    where = places.get(rank, "")
+    return Opinion(
+        clues=[Clue(3.0, f"the ranks stood in different places ({told}), rank {rank} alone in a collective"), clue],
+        title=f"Rank {rank} issued a collective of its own at step {finding.first_step}, in {where}"[:79],
+        explanation=(
+            f"At step {finding.first_step} rank {rank} called a collective at {where} while the others went on to one "
+            f"of theirs ({told}). The two met, their sizes differed, and gloo aborted a rank."
+        ),
+        remedy=REMEDY,
+        where=where,
+        rank=rank,
+    )
 
 
 def _with_records(case: Case, opinion: Opinion | None) -> Opinion | None:
