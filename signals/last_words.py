@@ -15,14 +15,19 @@ MOST_BYTES = 1 << 16
 
 
 def last_words(path: Path) -> list[str]:
-    """The stack of the thread in which the process at ``path`` died; empty where it had nothing to say."""
+    """The stack of the thread in which the process at ``path`` died; empty where it had nothing to say.
+
+    A thread without Python, as gloo's, has none: then that of the main thread, which is the one that began in a module.
+    """
     try:
         with (path / NAME).open("rb") as file:
             text = file.read(MOST_BYTES).decode(errors="replace")
     except OSError:
         return []
-    _, found, stack = text.partition(CURRENT)
-    return stack_of(stack.split("\n\n")[0]) if found else []
+    _, found, current = text.partition(CURRENT)
+    stacks = [stack_of(part) for part in ([current.split("\n\n")[0]] if found else text.split("\n\n"))]
+    began = (stack for stack in stacks if stack and stack[0].endswith(" <module>"))
+    return stacks[0] if found and stacks[0] else next(began, [])
 
 
 def stack_of(text: str) -> list[str]:

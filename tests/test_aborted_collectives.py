@@ -1,11 +1,13 @@
 """Ranks that met in different collectives, by the stacks they left: of an abort, and of connections that were lost."""
 
 import signal
+from pathlib import Path
 
 import pytest
 from torchvitals.agent.causes.collective_mismatch import CollectiveMismatch
 from torchvitals.detectors.crash import Crash
 from torchvitals.detectors.detector import Finding
+from torchvitals.signals.last_words import NAME, last_words
 from torchvitals.signals.records import LAUNCHER_RANK, Beat, Event, Hello, Step
 
 from tests.test_silence_and_loss import case
@@ -64,3 +66,13 @@ def test_ranks_that_stood_in_one_place_name_nobody(frames: list[str]) -> None:
 
     assert opinion is not None
     assert opinion.rank is None
+
+
+def test_an_abort_in_a_thread_without_python_tells_where_the_main_thread_was(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text(
+        'Fatal Python error: Aborted\n\nThread 0x3 (most recent call first):\n  File "t.py", line 3 in wait\n'
+        '  File "t.py", line 9 in run\n\nThread 0x1 (most recent call first):\n  File "a b.py", line 3 in f\n'
+        '  File "a b.py", line 9 in <module>\n\nExtension modules: numpy (total: 1)\n'
+    )
+
+    assert last_words(tmp_path) == ["a b.py:9 <module>", "a b.py:3 f"]
