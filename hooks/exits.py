@@ -174,7 +174,9 @@ class Exits:
             caller = sys._getframe(1)
             place = f"{caller.f_code.co_filename}:{caller.f_lineno} {caller.f_code.co_name}"
             self._ending(caller)
-            self._asked = _Asked(int(code), self._clock(), self._step(), place, _handled_in(caller))
+            asked = _Asked(int(code), self._clock(), self._step(), place, _handled_in(caller))
+            if self._asked is None or asked.reason or (asked.code, asked.step) != (self._asked.code, self._asked.step):
+                self._asked = asked  # else it is handed on, as the processes of multiprocessing do with theirs
         self._exit(status)
 
     def _leaving(self) -> None:

@@ -144,6 +144,26 @@ def test_sys_exit_in_a_handler_tells_what_was_caught(tmp_path):
     assert (last[1], last[2]["code"]) == ("exit", 4)
 
 
+def test_a_code_that_is_handed_on_keeps_its_reason(tmp_path):
+    body = """
+    def child():
+        try:
+            {}["label"]
+        except KeyError:
+            sys.exit(1)
+    try:
+        child()
+    except SystemExit as asked:
+        code = asked.code
+    sys.exit(code)
+    """
+    ran, (told, last) = run(tmp_path, body)
+
+    assert ran.returncode == 1
+    assert told[2]["type"] == "KeyError"
+    assert last[2]["line"].endswith(" child")
+
+
 def test_sys_exit_tells_nothing_of_an_exception_that_is_long_past(tmp_path):
     body = """
     def main():
