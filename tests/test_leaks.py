@@ -144,7 +144,9 @@ def test_a_state_whose_graph_gains_three_thousand_nodes_a_step():
         for _ in range(3000):
             unrolled = unrolled * 1.0
         state = 0.9 * state + unrolled  # unrolled state
+        outputs = [loss * torch.ones(3) for _ in range(100)]  # of a net that is called in a loop, and newer
         job.step(number, loss)
+    assert len(outputs) == 100
     found = job.hunt.report()
     assert found["holder"].startswith("variable `state` in test_a_state_whose_graph")
     assert found["line"].endswith(line_with("unrolled state"))
