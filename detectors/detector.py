@@ -49,15 +49,16 @@ class Reading:
 
     ``values[name]`` has one entry per subject (axis ``replica``: one row per rank); ``present[name]`` is
     False where a subject sent nothing. NaN and Inf are values. A signal nobody sent is absent from both.
-    ``masked`` promises that the values of absent subjects are NaN, so that detectors need not mask them again.
-    All detectors share the arrays: none may write into them.
+    ``masked`` promises that all signals have one entry for each of the same subjects and that the values of absent ones
+    are NaN, so that detectors need not mask them again. All detectors share the arrays: none may write into them.
+    ``memo`` is theirs together, too: what several make of a reading alike is made once.
 
     >>> reading = Reading.of(7, loss=[0.5, float("nan")])
     >>> reading.step, reading.present["loss"].tolist()
     (7, [True, True])
     """
 
-    __slots__ = ("masked", "present", "step", "time", "values")
+    __slots__ = ("masked", "memo", "present", "step", "time", "values")
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class Reading:
         self.values = values
         self.present = present
         self.masked = masked
+        self.memo: dict[tuple[str, int], Any] = {}
 
     @classmethod
     def of(cls, step: int, time: float = 0.0, **values: ArrayLike) -> "Reading":

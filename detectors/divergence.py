@@ -3,9 +3,14 @@
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import Floats, Mask, scalar, subjects_of
+from torchvitals.detectors.ring import NOBODY, Ring, Rows
+from torchvitals.detectors.scalars import ZERO, Mask, grown, losses, scalar, subjects_of
+
+TOGETHER = 64
+"""Ranks whose blocks end at the same step."""
 
 
 class Divergence:
@@ -47,8 +52,7 @@ class Divergence:
     ) -> None:
         self.block, self.patience, self.worse, self.learnt = block, patience, worse, learnt
         self.turn, self.rate_jump, self.improving = turn, rate_jump, improving
-        self.ring = np.zeros((0, block))
-        self.count = np.zeros(0, dtype=np.int64)
+        self.ring = Ring(block, np.float64)
         self.start = np.zeros(0)
         self.best = np.zeros(0)
         self.good = np.zeros(0)
@@ -61,6 +65,9 @@ class Divergence:
         self.limit = np.zeros(0)
         """Above it a block is bad."""
         self.bad = np.zeros(0, dtype=np.int64)
+        """Bad blocks in a row."""
+        self.alarming = False
+        """Whether anybody has one."""
         self.entry = np.zeros(0)
         """Median of the first bad block in a row."""
         self.since = np.zeros(0, dtype=np.int64)
@@ -71,46 +78,63 @@ class Divergence:
     def update(self, reading: Reading) -> list[Finding]:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
-        loss, present = scalar(reading, "loss", subjects)
-        rate, sent = scalar(reading, "learning_rate", subjects)
-        skipped, _ = scalar(reading, "skipped_steps", subjects)
-        rate, fell = np.abs(rate), (loss < 0) & ~self.negative
-        if np.count_nonzero((sent & (rate > self.newest_rate)) | fell):
-            np.fmax(self.newest_rate, rate, out=self.newest_rate, where=sent)
-            self.negative |= fell
-            self.limit = self._limit()
-        use = present & np.isfinite(loss) & ~(skipped > 0) & ((loss != 0) | (self.count > 0))
-        rows = use.nonzero()[0]
-        self.ring[rows, self.count[rows] % self.block] = loss[rows]
-        self.count[rows] += 1
-        self.since[use & (self.bad == 0) & (loss <= self.limit)] = reading.step + 1
-        full = (use & (self.count % self.block == 0) & ~self.fired).nonzero()[0]
+        loss, _, use, negative = losses(reading, subjects)
+        rate, _ = scalar(reading, "learning_rate", subjects)
+        rate = np.abs(rate)
+        changed = rate > self.newest_rate
+        if negative is not None:
+            changed |= negative > self.negative
+            self.negative |= negative
+        if np.count_nonzero(changed):
+            np.fmax(self.newest_rate, rate, out=self.newest_rate)
+            self._limit(changed.nonzero()[0])
+        zero = loss == ZERO
+        if np.count_nonzero(zero):
+            use = use & ~(zero & (self.ring.count == 0))
+        rows = self.ring.add(loss, use)
+        low = use & (loss <= self.limit)
+        if self.alarming:
+            low &= self.bad == 0
+        self.since[low] = reading.step + 1
+        full = self._full(rows)
         return self._judge(reading.step, full) if len(full) else []
 
     def status(self) -> Status:
-        if not self.count.any():
+        if not self.ring.count.any():
             return Status("not_checked", "no loss was seen")
         if self.negative.all():
             return Status("not_checked", "the loss goes below zero: it has no start to return to")
-        if (self.count < 2 * self.block).all():
+        if (self.ring.count < 2 * self.block).all():
             return Status("warming_up", f"fewer than {2 * self.block} losses")
         return Status("alarm" if self.fired.any() else "ok")
 
-    def _limit(self) -> Floats:
-        """Of every subject; infinite while there is nothing to lose."""
-        beyond = self.newest_rate > self.rate_jump * self.rate
-        middle = np.where(self.best <= 0.7 * self.start, (self.best + self.start) / 2, np.inf)
-        level = np.maximum(self.worse * self.start, self.turn * self.highest)
-        lost = np.where(self.best <= self.learnt * self.start, level, np.inf)
-        limit: Floats = np.where(beyond & (self.rate > 0), np.minimum(middle, lost), lost)
-        return np.where(self.negative, np.inf, limit)
+    def _full(self, rows: Rows) -> NDArray[np.intp]:
+        """Those whose block is complete with this step; of many ranks some later than others, to spread the work."""
+        count, ranks = self.ring.counted(rows), self.ring.subjects
+        if isinstance(count, int) and (count < self.block or (ranks <= TOGETHER and count % self.block)):
+            return NOBODY
+        places = np.arange(ranks)[rows]
+        ends = (count >= self.block) & ((count - places // TOGETHER) % self.block == 0)
+        complete: NDArray[np.intp] = places[ends & ~self.fired[rows]]
+        return complete
 
-    def _judge(self, step: int, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[Finding]:
-        middle = row_median(self.ring[rows])
+    def _limit(self, rows: NDArray[np.intp]) -> None:
+        """Work out theirs anew; infinite while there is nothing to lose."""
+        best, start, rate = self.best[rows], self.start[rows], self.rate[rows]
+        beyond = self.newest_rate[rows] > self.rate_jump * rate
+        middle = np.where(best <= 0.7 * start, (best + start) / 2, np.inf)
+        level = np.maximum(self.worse * start, self.turn * self.highest[rows])
+        lost = np.where(best <= self.learnt * start, level, np.inf)
+        limit = np.where(beyond & (rate > 0), np.minimum(middle, lost), lost)
+        self.limit[rows] = np.where(self.negative[rows], np.inf, limit)
+
+    def _judge(self, step: int, rows: NDArray[np.intp]) -> list[Finding]:
+        middle = row_median(self.ring.values[:, rows].T)
         limit = self.limit[rows]
         bad = (middle > limit) & ((self.bad[rows] > 0) | (middle > self.turn * self.good[rows]))
         self.entry[rows] = np.where(bad & (self.bad[rows] == 0), middle, self.entry[rows])
         self.bad[rows] = np.where(bad, self.bad[rows] + 1, 0)
+        self.alarming = bool(self.bad.any())
         good = rows[~bad]
         self.good[good] = middle[~bad]
         self.highest[good] = np.fmax(self.highest[good], middle[~bad])
@@ -118,7 +142,7 @@ class Divergence:
         self.start[good] = np.where(np.isnan(self.start[good]), middle[~bad], self.start[good])
         self.rate[good] = np.maximum(self.rate[good], self.newest_rate[good])
         self.newest_rate[rows] = 0.0
-        self.limit = self._limit()
+        self._limit(rows)
         certain = (self.bad[rows] >= self.patience) & (middle > self.improving * self.entry[rows])
         self.fired[rows[certain]] = True
         return [
@@ -139,21 +163,16 @@ class Divergence:
         )
 
     def _grow(self, subjects: int) -> None:
-        new = subjects - len(self.fired)
-        if new <= 0:
+        if subjects <= len(self.fired):
             return
-        zeros = np.zeros(new, dtype=np.int64)
-        self.ring = np.concatenate([self.ring, np.full((new, self.block), np.nan)])
-        self.count, self.bad = np.concatenate([self.count, zeros]), np.concatenate([self.bad, zeros])
-        self.since = np.concatenate([self.since, zeros])
-        self.start = np.concatenate([self.start, np.full(new, np.nan)])
-        self.best = np.concatenate([self.best, np.full(new, np.inf)])
-        self.good, self.highest = np.concatenate([self.good, zeros]), np.concatenate([self.highest, zeros])
-        self.rate, self.newest_rate = np.concatenate([self.rate, zeros]), np.concatenate([self.newest_rate, zeros])
-        self.entry = np.concatenate([self.entry, zeros])
-        self.negative = np.concatenate([self.negative, zeros.astype(bool)])
-        self.fired = np.concatenate([self.fired, zeros.astype(bool)])
-        self.limit = self._limit()
+        self.ring.grow(subjects)
+        self.bad, self.since = grown(self.bad, subjects), grown(self.since, subjects)
+        self.start, self.best = grown(self.start, subjects, np.nan), grown(self.best, subjects, np.inf)
+        self.good, self.highest = grown(self.good, subjects), grown(self.highest, subjects)
+        self.rate, self.newest_rate = grown(self.rate, subjects), grown(self.newest_rate, subjects)
+        self.entry, self.negative = grown(self.entry, subjects), grown(self.negative, subjects)
+        self.fired = grown(self.fired, subjects)
+        self.limit = grown(self.limit, subjects, np.inf)
 
 
 class UnclearedGradients:
@@ -178,21 +197,25 @@ class UnclearedGradients:
         self.patience = patience
         self.row = np.zeros(0, dtype=np.int64)
         self.since = np.zeros(0, dtype=np.int64)
+        self.clear = True
+        """Whether nobody's row has begun."""
         self.seen = False
         self.fired = np.zeros(0, dtype=bool)
 
     def update(self, reading: Reading) -> list[Finding]:
         subjects = max(len(self.fired), subjects_of(reading, self.reads[:1]))
-        new = subjects - len(self.fired)
-        if new > 0:
-            self.row = np.concatenate([self.row, np.zeros(new, dtype=np.int64)])
-            self.since = np.concatenate([self.since, np.zeros(new, dtype=np.int64)])
-            self.fired = np.concatenate([self.fired, np.zeros(new, dtype=bool)])
+        if subjects > len(self.fired):
+            self.row, self.since = grown(self.row, subjects), grown(self.since, subjects)
+            self.fired = grown(self.fired, subjects)
         reset, told = scalar(reading, "gradients_reset", subjects)
+        uncleared = told & (reset == ZERO)
+        if not np.count_nonzero(uncleared) and self.clear and self.seen:
+            return []  # of those who say that they have cleared theirs no row goes on
         told = told & ~self._silent(reading, subjects)
         self.seen = self.seen or bool(told.any())
-        uncleared = told & (reset == 0)
+        uncleared &= told
         self.row[told & ~uncleared] = 0
+        self.clear = not np.count_nonzero(uncleared) and not self.row.any()
         if not np.count_nonzero(uncleared):
             return []
         self.since[uncleared & (self.row == 0)] = reading.step

@@ -47,8 +47,10 @@ class DuplicateData:
         digests = reading.values.get("batch_digest")
         if digests is None:
             return []
-        present = reading.present["batch_digest"] & np.isfinite(digests)
         self._grow(len(digests))
+        if len(digests) < 2:
+            return []
+        present = reading.present["batch_digest"] & np.isfinite(digests)
         if present.sum() < 2:
             return []
         slot = self.checks % self.window

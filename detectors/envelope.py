@@ -5,117 +5,142 @@ distribution: ten times beyond anything seen is ten times beyond, whatever the n
 are held back, so that a slow rise is compared with what was before the rise and not with itself.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
-from torchvitals.detectors.scalars import Kind, grown
+from torchvitals.detectors.ring import NOBODY, Ring, Rows
+from torchvitals.detectors.scalars import NORM, TRIPWIRE, Floats, Magnitudes, Mask, grown
 
-Floats = NDArray[np.float64]
-Rows = NDArray[np.intp]
-TINY = np.log10(1e-300)
-"""Heights below it are taken as its own: exact zeros stay finite."""
+UNKNOWN = 1e300
+"""The bound of a series that has not begun: nothing but what is not finite exceeds it."""
 BLOCKS = 4
 """Of the recent past, besides the one that is settling."""
 
 
 class Envelope:
-    """Per series and subject: the largest height (log10 magnitude) of all settled values, and of the recent ones.
+    """Of one series, by subject: the largest height (log10 magnitude) of all settled values, and of the recent ones.
 
     ``lag`` values are held back (in a ring that callers may look at); the recent past is four blocks of half a lag.
-    ``floors``, one for each series, are the smallest references while fewer than ``lag`` values are known, since a
-    loss that starts at 0 (distillation, clipped policies) has no scale of its own yet. A row of the state is one
-    subject of one series, those of the first series first; only of these the steps are kept. State: 4 × (``lag`` + 8)
-    bytes per row and 4 × ``lag`` per subject. Blocks of subjects end at different steps, so that work is spread out.
+    ``floor`` is the smallest reference while fewer than ``lag`` values are known, since a loss that starts at 0
+    (distillation, clipped policies) has no scale of its own yet. Only a ``dated`` one keeps the steps of its values.
+    State: 4 × (``lag`` + 12) bytes per subject, and 4 × ``lag`` for dates. Blocks of subjects end at different steps,
+    so that work is spread out.
     """
 
-    def __init__(self, floors: Sequence[float] = (0.1,), lag: int = 32) -> None:
+    def __init__(self, floor: float = 0.1, lag: int = 32, *, dated: bool = False) -> None:
         self.lag = lag
         self.block = lag // 2
-        self.floors = np.log10(floors)
-        self.count = np.zeros(0, dtype=np.int64)
-        self.phase = np.zeros(0, dtype=np.int64)
-        self.first = np.zeros(0)
-        self.highest = np.zeros(0)
-        """Of what had settled before this block."""
-        self.settled = np.zeros(0)
-        """Of what has settled in this block."""
-        self.blocks = np.zeros((0, BLOCKS), dtype=np.float32)
-        self.ring = np.zeros((0, lag), dtype=np.float32)
-        self.steps = np.zeros((0, lag), dtype=np.int32)
+        self.floor = np.log10(floor)
+        self.ring = Ring(lag, np.float32)
+        self.steps = np.zeros((lag if dated else 0, 0), dtype=np.int32)
+        self._largest = np.zeros((2, 0))
+        """The bound, and the largest of what has settled in this block."""
+        self._blocks = np.zeros((BLOCKS, 0), dtype=np.float32)
+        self.young = True
+        """Whether any subject may still be within its first ``lag`` values."""
+
+    @property
+    def bound(self) -> Floats:
+        """Largest settled height; of the values still held back the earliest quarter (at least two) counts."""
+        bound: Floats = self._largest[0]
+        return bound
 
     @property
     def known(self) -> NDArray[np.int64]:
-        """Values taken so far: (series, subjects)."""
-        return self.count.reshape(len(self.floors), -1)
+        """Values taken so far, by subject."""
+        return self.ring.count
 
     def grow(self, subjects: int) -> None:
         """Make room for new subjects; the old keep their state."""
-        if subjects * len(self.floors) <= len(self.count):
+        new = subjects - self.ring.subjects
+        if new <= 0:
             return
-        self.count = self._wider(self.count, subjects, 0)
-        self.phase = np.tile(np.arange(subjects) % self.block, len(self.floors))
-        self.first = self._wider(self.first, subjects, np.inf)
-        self.highest = self._wider(self.highest, subjects, -np.inf)
-        self.settled = self._wider(self.settled, subjects, -np.inf)
-        self.blocks = self._wider(self.blocks, subjects, -np.inf)
-        self.ring = self._wider(self.ring, subjects, np.nan)
-        self.steps = grown(self.steps, subjects, -1)
-
-    def _wider(self, state: NDArray[Kind], subjects: int, fill: float) -> NDArray[Kind]:
-        series, rest = len(self.floors), state.shape[1:]
-        wide = np.full((series, subjects, *rest), fill, dtype=state.dtype)
-        old = state.reshape(series, len(state) // series, *rest)
-        wide[:, : old.shape[1]] = old
-        return wide.reshape(-1, *rest)
-
-    def bound(self) -> Floats:
-        """Largest settled height, (series, subjects); the earliest quarter (at least two) counts as settled."""
-        return np.maximum(self.first, np.maximum(self.highest, self.settled)).reshape(len(self.floors), -1)
+        self.ring.grow(subjects)
+        self._largest = np.concatenate([self._largest, np.tile([[UNKNOWN], [-np.inf]], new)], axis=1)
+        self._blocks = grown(self._blocks.T, subjects, -np.inf).T
+        self.steps = grown(self.steps.T, subjects, -1).T.copy()
+        self.young = True
 
     def recent_bound(self) -> Floats:
         """The largest height of the recent past, the newest ``lag`` values held back."""
-        recent = np.maximum(self.blocks.max(axis=1, initial=-np.inf), self.settled)
-        young = self.known < self.lag + self.block // 4
-        return np.where(young, self.bound(), recent.reshape(young.shape))
+        recent = np.maximum(self._blocks.max(axis=0, initial=-np.inf), self._largest[1])
+        return np.where(self.known < self.lag + self.block // 4, self.bound, recent)
 
-    def add(self, step: int, height: Floats, present: NDArray[np.bool_], tolerance: float | Floats = 2.0) -> None:
-        """Take (series, subjects) heights of those present, exact zeros as -inf; the others keep their state.
+    def add(self, step: int, height: Floats, use: Mask, tolerance: float | Floats = 2.0) -> None:
+        """Take the heights of those in ``use``, all of them finite; the others keep their state.
 
         A second value more than ``tolerance`` decades above the first is no reference: it is thrown off already.
         """
-        rows = (present & (height < np.inf)).reshape(-1).nonzero()[0]
-        count = self.count[rows]
-        turn = rows[(count + self.phase[rows]) % self.block == 0]
-        if len(turn):
-            self._turn(turn)
-        slot = count % self.lag
-        self.settled[rows] = np.fmax(self.settled[rows], self.ring[rows, slot])
-        self.ring[rows, slot] = np.maximum(height.reshape(-1)[rows], TINY)
-        losses = np.searchsorted(rows, len(self.steps))
-        self.steps[rows[:losses], slot[:losses]] = step
-        count += 1
-        self.count[rows] = count
-        young = rows[count < self.lag]
-        if len(young):
-            self._start(young, np.broadcast_to(tolerance, height.shape).reshape(-1)[young])
+        rows, slots = self.ring.place(use)
+        if rows is NOBODY:
+            return
+        self._turn(rows)
+        old = self.ring.values[slots, rows]  # NaN while there is none, which fmax passes over
+        self._largest[:, rows] = np.fmax(self._largest[:, rows], old)
+        self.ring.values[slots, rows] = height[rows]
+        if len(self.steps):
+            self.steps[slots, rows] = step
+        if self.young:
+            self._start(rows, tolerance)
 
     def _turn(self, rows: Rows) -> None:
-        """End a block of settled values."""
-        ended = self.settled[rows]
-        self.highest[rows] = np.maximum(self.highest[rows], ended)
-        self.blocks[rows, (self.count[rows] + self.phase[rows]) // self.block % BLOCKS] = ended
-        self.settled[rows] = -np.inf
+        """End the block of those whose values so far, and their number, are a multiple of its length."""
+        before = self.ring.counted(rows) - 1
+        if isinstance(before, int):
+            start = -before % self.block
+            if start >= self.ring.subjects:
+                return
+            turn = np.arange(start, self.ring.subjects, self.block)
+        else:
+            places = np.arange(self.ring.subjects)[rows]
+            ends = (before + places) % self.block == 0
+            turn, before = places[ends], before[ends]
+        if len(turn):
+            self._blocks[(before + turn) // self.block % BLOCKS, turn] = self._largest[1, turn]
+            self._largest[1, turn] = -np.inf
 
-    def _start(self, rows: Rows, tolerance: Floats) -> None:
+    def _start(self, rows: Rows, tolerance: float | Floats) -> None:
         """The first values of a series that is still within its first ``lag``, up to the first leap."""
-        ring, known = self.ring[rows], np.maximum(2, self.count[rows] // 4)
-        leapt = np.logical_or.accumulate(ring > ring[:, :1] + tolerance[:, None], axis=1)
-        use = (np.arange(self.lag) < known[:, None]) & ~np.isnan(ring) & ~leapt
-        floor = self.floors[rows // (len(self.count) // len(self.floors))]
-        self.first[rows] = np.maximum(np.where(use, ring, -np.inf).max(axis=1, initial=-np.inf), floor)
+        places = np.arange(self.ring.subjects)[rows]
+        count = np.broadcast_to(self.ring.counted(rows), places.shape)
+        young = places[count < self.lag]
+        self.young = bool((self.known < self.lag).any())
+        if not len(young):
+            return
+        ring, known = self.ring.values[:, young], np.maximum(2, self.known[young] // 4)
+        limit = ring[0] + np.broadcast_to(tolerance, self.bound.shape)[young]
+        leapt = np.logical_or.accumulate(ring > limit, axis=0)
+        use = (np.arange(self.lag)[:, None] < known) & ~np.isnan(ring) & ~leapt
+        highest = np.where(use, ring, -np.inf).max(axis=0, initial=-np.inf)
+        self._largest[0, young] = np.maximum(highest, self.floor)
 
     def since(self, row: int, level: float, step: int) -> int:
-        """The earliest held-back step whose height in the first series exceeded ``level``; ``step`` when none did."""
-        above = self.steps[row][(self.ring[row] > level) & (self.steps[row] >= 0)]
+        """The earliest held-back step whose height exceeded ``level``; ``step`` when none did."""
+        above = self.steps[(self.ring.values[:, row] > level) & (self.steps[:, row] >= 0), row]
         return int(above.min(initial=step))
+
+
+class Steepness:
+    """Decades by which the newest gradient exceeds the largest so far, the larger of two norms; held when not sampled.
+
+    The whole norm is sampled and may miss the one step that counts; the trip-wire's is there at every step.
+    """
+
+    def __init__(self, unknown: float) -> None:
+        self.unknown = unknown
+        self.decades = np.zeros(0)
+        """``unknown`` while no gradient was ever seen."""
+        self._norms = {NORM: Envelope(), TRIPWIRE: Envelope()}
+
+    def grow(self, subjects: int) -> None:
+        """Make room for new subjects."""
+        self.decades = grown(self.decades, subjects, self.unknown)
+        for envelope in self._norms.values():
+            envelope.grow(subjects)
+
+    def take(self, step: int, size: Magnitudes) -> Floats:
+        """Take the gradients of one step."""
+        excess = [size.heights[row] - envelope.bound for row, envelope in self._norms.items()]
+        np.copyto(self.decades, np.fmax(*excess), where=size.sent[NORM] | size.sent[TRIPWIRE])
+        for row, envelope in self._norms.items():
+            envelope.add(step, size.heights[row], size.usable[row])
+        return self.decades

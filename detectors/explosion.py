@@ -3,18 +3,25 @@
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.envelope import Envelope
-from torchvitals.detectors.scalars import gradient, scalar, subjects_of
+from torchvitals.detectors.envelope import UNKNOWN, Envelope, Steepness
+from torchvitals.detectors.scalars import (
+    LOSS,
+    ZERO,
+    Floats,
+    Losses,
+    Mask,
+    decades,
+    grown,
+    losses,
+    magnitudes,
+    scalar,
+    subjects_of,
+)
 
-Floats = NDArray[np.float64]
-Mask = NDArray[np.bool_]
-
+ENDLESS = np.array(np.inf)
 LONE = 4.0
 """Decades by which losses of single rows differ: one squared normal number in a hundred is 10^-4."""
-LOSS, RATE, NORM = 0, 1, 2
-"""Series of the envelope; two norms, of all gradients and of the tripwire, end it."""
 
 
 class Explosion:
@@ -77,48 +84,45 @@ class Explosion:
         self.runaway, self.far = runaway, far
         self.prompt, self.damage = prompt, damage
         self.rate_jump, self.known, self.lone, self.items = np.log10(rate_jump), known, lone, items
-        self.past = Envelope(floors=(0.1, 1e-30, 0.1, 0.1))
-        self.steep = np.zeros(0)
-        """Decades by which the newest gradients exceed theirs; kept between sampled norms."""
+        self.past = Envelope(dated=True)
+        """Of losses."""
+        self.rates = Envelope(1e-30)
+        self.gradients = Steepness(0.0)
         self.elevated = np.zeros((0, 8), dtype=bool)
         self.last = np.zeros(0)
-        """Excess of the loss one step ago."""
+        """Excess of the loss one step ago, where anything was noticed then."""
         self.spike = np.zeros((0, 2))
         """Step of the latest elevated loss, and log10 of the reference at the time."""
         self.fired = np.zeros(0, dtype=bool)
         self.negative = np.zeros(0, dtype=bool)
-        self.tolerance = np.zeros((4, 0))
-        """Decades between first values that are still noise: few for losses where the batch is large."""
+        self.signs = False
+        """Whether a loss of anybody has been negative."""
+        self.tolerance = np.zeros(0)
+        """Decades between first losses that are still noise: few where the batch is large."""
         self.stirred = False
         """Whether the last steps decide on this one: something was elevated, or has left its mark."""
 
-    @np.errstate(invalid="ignore", divide="ignore")  # non-finite values are data here
     def update(self, reading: Reading) -> list[Finding]:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
-        values, sent = self._series(reading, subjects)
-        heights = np.log10(np.abs(values))
-        bound = self.past.bound()
-        loss, present = values[LOSS], sent[LOSS]
-        steep = self._gradients(values[NORM:], heights[NORM:] - bound[NORM:], sent[NORM:])
-        jumped = (heights[RATE] - bound[RATE] > self.rate_jump) & (values[RATE] > 0)
-        jumped &= self.past.known[LOSS] >= self.past.lag
-        reference = bound[LOSS]
-        if np.count_nonzero(jumped):
-            reference = np.where(jumped, self.past.recent_bound()[LOSS], reference)
-        self.negative |= loss < 0
-        height = heights[LOSS] - reference - self._allowed()
-        broken = present & ~np.isfinite(loss)
-        self._sample(reading, subjects)
+        size = magnitudes(reading, subjects)
+        said = self._begun(losses(reading, subjects))
+        self.gradients.take(reading.step, size)
+        jumped = self._jumped(reading, subjects)
+        reference = self.past.bound if jumped is None else np.where(jumped, self.past.recent_bound(), self.past.bound)
+        height = size.heights[LOSS] - reference
+        if said.negative is not None:
+            self.signs = True
+            self.negative |= said.negative
+        if self.signs:
+            with np.errstate(invalid="ignore"):  # what is infinite and not to be judged
+                height -= self._allowed()
+        if self.past.young:
+            self._sample(reading, subjects)
         found = []
-        if self.stirred or np.count_nonzero((height >= self._noticed) | broken):
-            high = self._high(height, steep, jumped)
-            certain = self._certain(reading.step, present, high, height, broken) & ~self.fired
-            found = [self._finding(int(row), reading, loss, reference, steep) for row in np.flatnonzero(certain)]
-            self.fired |= certain
-            self._remember(reading.step, present, high, height, (reference, jumped))
-        np.copyto(self.last, height, where=present & np.isfinite(height))
-        self.past.add(reading.step, heights, sent, self.tolerance)
+        if self.stirred or np.count_nonzero(height >= self._noticed):
+            found = self._look(reading, said, height, reference, jumped)
+        self.past.add(reading.step, size.heights[LOSS], said.usable, self.tolerance)
         return found
 
     def status(self) -> Status:
@@ -126,26 +130,25 @@ class Explosion:
             return Status("not_checked", "no loss was seen")
         if self.fired.any():
             return Status("alarm")
-        losses = self.past.known[LOSS]
-        if (losses < self.known).all():
-            return Status("warming_up", f"{int(losses.max())} of {self.known} losses seen")
+        seen = self.past.known
+        if (seen < self.known).all():
+            return Status("warming_up", f"{int(seen.max())} of {self.known} losses seen")
         return Status("ok")
 
     def _grow(self, subjects: int) -> None:
-        new = subjects - len(self.fired)
-        if new > 0:
-            self.past.grow(subjects)
-            self.fired = np.concatenate([self.fired, np.zeros(new, dtype=bool)])
-            self.tolerance = np.concatenate([self.tolerance, np.full((4, new), 2.0)], axis=1)
-            self.negative = np.concatenate([self.negative, np.zeros(new, dtype=bool)])
-            self.steep = np.concatenate([self.steep, np.zeros(new)])
-            self.last = np.concatenate([self.last, np.full(new, -np.inf)])
-            self.elevated = np.concatenate([self.elevated, np.zeros((new, 8), dtype=bool)])
-            self.spike = np.concatenate([self.spike, np.tile([-1.0, np.inf], (new, 1))])
+        if subjects <= len(self.fired):
+            return
+        for envelope in (self.past, self.rates, self.gradients):
+            envelope.grow(subjects)
+        self.fired, self.negative = grown(self.fired, subjects), grown(self.negative, subjects)
+        self.tolerance, self.elevated = grown(self.tolerance, subjects, 2.0), grown(self.elevated, subjects)
+        self.last = grown(self.last, subjects, -np.inf)
+        fresh = np.tile([-1.0, np.inf], (subjects - len(self.spike), 1))
+        self.spike = np.concatenate([self.spike, fresh])
 
     def _allowed(self) -> Floats:
         """Decades that a loss may rise as it has been negative: around zero it has no scale, least of all early."""
-        early = self.past.known[LOSS] < self.unscaled
+        early = self.past.known < self.unscaled
         return np.where(self.negative, np.where(early, np.inf, self.signed), 0.0)
 
     @property
@@ -153,42 +156,59 @@ class Explosion:
         """Below this height nothing is elevated."""
         return min(self.least, self.least_jumped, self.far)
 
-    def _series(self, reading: Reading, subjects: int) -> tuple[Floats, Mask]:
-        """Values and presence of the four series; the losses of skipped attempts may be summed into the one here."""
-        loss, present = scalar(reading, "loss", subjects)
-        skipped, _ = scalar(reading, "skipped_steps", subjects)
-        rate, has_rate = scalar(reading, "learning_rate", subjects)
-        norm, has_norm = gradient(reading, subjects)
-        small, has_small = scalar(reading, "tripwire_norm", subjects)
-        # before it is first other than zero (a student that starts as its own teacher) a loss has no scale
-        applied = present & ~(skipped > 0) & ((loss != 0) | (self.past.known[LOSS] > 0))
-        return np.array([loss, rate, norm, small]), np.array([applied, has_rate, has_norm, has_small])
+    def _jumped(self, reading: Reading, subjects: int) -> Mask | None:
+        """Whose learning rate has just gone far beyond anything before; None where nobody's has."""
+        rate, _ = scalar(reading, "learning_rate", subjects)
+        height = decades(rate)
+        beyond = height - self.rates.bound > self.rate_jump
+        jumped = None
+        if np.count_nonzero(beyond):
+            jumped = beyond & (rate > 0) & (self.past.known >= self.past.lag)
+        self.rates.add(reading.step, height, height < ENDLESS)
+        return jumped
+
+    def _begun(self, said: Losses) -> Losses:
+        """Without zeros before any other loss (a student that starts as its own teacher): they have no scale."""
+        zero = said.values == ZERO
+        if np.count_nonzero(zero):
+            zero &= self.past.known == 0
+            return said._replace(sent=said.sent & ~zero, usable=said.usable & ~zero)
+        return said
 
     def _sample(self, reading: Reading, subjects: int) -> None:
         """How fair a sample of the losses to come one loss is."""
         items, sent = scalar(reading, "batch_items", subjects)
         few = np.where(items >= self.items, self.least_jumped, LONE)
-        np.copyto(self.tolerance[LOSS], few, where=sent)
+        np.copyto(self.tolerance, few, where=sent)
 
-    def _high(self, height: Floats, steep: Floats, jumped: Mask) -> Mask:
+    @np.errstate(invalid="ignore")  # non-finite values are data here
+    def _look(
+        self, reading: Reading, said: Losses, height: Floats, reference: Floats, jumped: Mask | None
+    ) -> list[Finding]:
+        """Judge a step at which something is noticed, or which something noticed decides on."""
+        loss, present = said.values, said.sent
+        jumped = np.zeros(len(loss), dtype=bool) if jumped is None else jumped
+        height = np.where(np.isnan(loss) | (reference == UNKNOWN), np.nan, height)  # exceeds nothing
+        broken = present & ~np.isfinite(loss)
+        high = self._high(height, jumped)
+        certain = self._certain(reading.step, present, high, height, broken) & ~self.fired
+        found = [self._finding(int(row), reading, loss, reference) for row in np.flatnonzero(certain)]
+        self.fired |= certain
+        self._remember(reading.step, present, high, height, (reference, jumped))
+        return found
+
+    def _high(self, height: Floats, jumped: Mask) -> Mask:
         """Which subjects are elevated at this step."""
-        tolerance, known = self.tolerance[LOSS], self.past.known[LOSS]
+        tolerance, known = self.tolerance, self.past.known
         trusted = tolerance < 1
         young = ~trusted & (known < self.past.lag)  # a few single rows: as good as no past
         alone = jumped & (height >= self.least)
-        steepness = height + np.maximum(steep, 0)  # NaN, which exceeds nothing, of infinities
+        steepness = height + np.maximum(self.gradients.decades, 0)  # NaN, which exceeds nothing, of infinities
         both = steepness >= np.where(young, self.decades + self.signed, self.decades)
         high = alone | (both & (height >= np.where(jumped, self.least_jumped, self.least)))
         fair = known >= np.where(trusted, 1, np.where(tolerance > self.far, self.lone, self.known))
         elevated: Mask = high & (fair | (height >= np.where(tolerance > self.far, 2 * self.far, self.far)))
         return elevated
-
-    def _gradients(self, norms: Floats, above: Floats, sent: Mask) -> Floats:
-        """Decades by which the gradient exceeds its envelope, the larger of the two norms; held when not sampled."""
-        excess = np.where(np.isfinite(norms), above, np.inf)
-        excess[~sent] = -np.inf
-        self.steep = np.where(sent[0] | sent[1], np.maximum(excess[0], excess[1]), self.steep)
-        return self.steep
 
     def _certain(self, step: int, present: Mask, high: Mask, height: Floats, broken: Mask) -> Mask:
         finite = present & np.isfinite(height)
@@ -205,7 +225,7 @@ class Explosion:
         due = np.flatnonzero(finite & (self.spike[:, 0] >= 0) & ((age == self.prompt) | (age == self.damage)))
         damaged = np.zeros(len(finite), dtype=bool)
         for row in due:
-            after = self.past.ring[row][self.past.steps[row] > self.spike[row, 0]]
+            after = self.past.ring.values[self.past.steps[:, row] > self.spike[row, 0], row]
             if len(after) >= self.prompt // 2:
                 lowest = np.min(after) if age[row] == self.prompt else np.median(after)
                 damaged[row] = lowest > self.spike[row, 1]
@@ -218,20 +238,21 @@ class Explosion:
         self.elevated[rows, -1] = high[rows]
         # A spike says something of the steps after it when nothing preceded it or a long past did: in between, the
         # envelope is still that of a few losses, and a policy or a heavy tail finds its scale by leaps.
-        known = self.past.known[LOSS]
+        known = self.past.known
         judged = (known <= 3) | (known >= 2 * self.past.lag) | jumped
         fresh = present & high & judged & (height >= self.runaway)
         first = fresh & ~((self.spike[:, 0] >= 0) & (step - self.spike[:, 0] <= self.damage))
         self.spike[first, 1] = reference[first]
         self.spike[fresh, 0] = step
         marked = (self.spike[:, 0] >= 0) & (step - self.spike[:, 0] < self.damage)
-        self.stirred = bool(self.elevated.any() or marked.any())
+        np.copyto(self.last, height, where=present & np.isfinite(height))
+        self.stirred = bool(self.elevated.any() or marked.any() or (self.last >= self._noticed).any())
 
-    def _finding(self, row: int, reading: Reading, loss: Floats, reference: Floats, steep: Floats) -> Finding:
+    def _finding(self, row: int, reading: Reading, loss: Floats, reference: Floats) -> Finding:
         level = min(float(reference[row]), float(self.spike[row, 1]))
-        peak = float(np.nanmax(self.past.ring[row]))
+        peak = float(np.nanmax(self.past.ring.values[:, row]))
         onset = self.past.since(row, level + self.least_jumped, reading.step)
-        value = float(loss[row])
+        value, steep = float(loss[row]), float(self.gradients.decades[row])
         return Finding(
             kind=self.kind,
             severity="critical",
@@ -244,7 +265,7 @@ class Explosion:
                 "signal": "loss",
                 "largest_before": float(10**level),
                 "peak": value if value > 10**peak else float(10**peak),
-                "gradient_decades": float(steep[row]) if np.isfinite(steep[row]) else None,
+                "gradient_decades": steep if abs(steep) < UNKNOWN else None,
                 "finite": bool(np.isfinite(value)),
             },
         )

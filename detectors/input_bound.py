@@ -4,6 +4,10 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+from torchvitals.detectors.scalars import ZERO, grown, scalar
+
+LONGEST = np.array(1e9)
+"""Seconds; more is a broken number."""
 
 
 class InputBound:
@@ -62,15 +66,15 @@ class InputBound:
         """Take one step."""
         if any(name not in reading.values for name in self.reads):
             return []
-        total, wait = (np.asarray(reading.values[name], np.float64) for name in self.reads)
-        self._grow(len(total))
+        self._grow(max(len(reading.values[name]) for name in self.reads))
+        (total, _), (wait, _) = (scalar(reading, name, len(self._alarmed)) for name in self.reads)
         self._seen += 1
         if self._seen <= self.warm_up:
             return []
-        usable = reading.present["step_seconds"] & reading.present["data_seconds"]
-        usable &= np.isfinite(total) & np.isfinite(wait) & (wait >= 0) & (total >= wait)
-        mine = self._sums[:, : len(total)]
-        mine += np.where(usable, np.minimum([total, wait, np.ones_like(total)], 1e9), 0.0)
+        usable = (wait >= ZERO) & (total >= wait) & (total < LONGEST)
+        if np.count_nonzero(usable) < len(usable):
+            total, wait = np.where(usable, total, 0.0), np.where(usable, wait, 0.0)
+        self._sums += np.array([total, wait, usable])
         if self._first < 0:  # what holds in the first block has held since the job began
             self._first = 0 if self._seen == self.warm_up + 1 else reading.step
         self._taken += 1
@@ -119,8 +123,7 @@ class InputBound:
         )
 
     def _grow(self, count: int) -> None:
-        more = count - len(self._alarmed)
-        if more > 0:
-            self._sums = np.pad(self._sums, ((0, 0), (0, more)))
-            self._row, self._since = np.pad(self._row, (0, more)), np.pad(self._since, (0, more))
-            self._alarmed = np.pad(self._alarmed, (0, more))
+        if count > len(self._alarmed):
+            self._sums = grown(self._sums.T, count).T.copy()
+            self._row, self._since = grown(self._row, count), grown(self._since, count)
+            self._alarmed = grown(self._alarmed, count)

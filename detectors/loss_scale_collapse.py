@@ -4,7 +4,8 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import Floats, Mask, scalar, subjects_of
+from torchvitals.detectors.ring import Ring
+from torchvitals.detectors.scalars import ZERO, Floats, Mask, grown, scalar, subjects_of
 
 MOST_SKIPS = 1e6
 """Between two applied steps; more is a broken number."""
@@ -54,30 +55,36 @@ class LossScaleCollapse:
         self.began = np.zeros(0, dtype=np.int64)
         """Step of the first skip of this episode."""
         self.first = np.zeros(0)
-        self.count = np.zeros(0, dtype=np.int64)
-        self.skips = np.zeros((0, window), dtype=bool)
-        self.scales = np.zeros((0, window))
+        self.scales = Ring(window, np.float64)
+        self.skips = np.zeros((window, 0), dtype=bool)
+        self.fresh = False
+        """Whether somebody may have sent no scale so far."""
         self.broken = np.zeros(0, dtype=np.int64)
         """Skipped attempts of this episode whose loss was not finite: the overflow is in the forward pass."""
 
     def update(self, reading: Reading) -> list[Finding]:
+        if "loss_scale" not in reading.values:
+            return []
         subjects = max(len(self.fired), subjects_of(reading, self.reads[:2]))
         self._grow(subjects)
         scale, scaled = scalar(reading, "loss_scale", subjects)
         skipped, _ = scalar(reading, "skipped_steps", subjects)
-        skip = scaled & (skipped > 0)
-        np.copyto(self.first, scale, where=scaled & np.isnan(self.first))
-        self.row[scaled & ~skip] = 0
+        if self.fresh:
+            np.copyto(self.first, scale, where=scaled & np.isnan(self.first))
+            self.fresh = bool(np.isnan(self.first).any())
+        skip = scaled & (skipped > ZERO)
         self.good += scaled
         if not np.count_nonzero(skip):
+            self.row[scaled] = 0
             self._remember(scale, skip, scaled)
             return []
+        self.row[scaled & ~skip] = 0
         collapsed = self._skipped(reading, scale, skipped, skip)
         self._remember(scale, skip, scaled)
         return [self._finding(int(row), reading.step, float(scale[row])) for row in np.flatnonzero(collapsed)]
 
     def status(self) -> Status:
-        if not self.count.any():
+        if not self.scales.count.any():
             return Status("not_checked", "the job uses no loss scaler")
         return Status("alarm" if self.fired.any() else "ok")
 
@@ -97,33 +104,27 @@ class LossScaleCollapse:
     def _collapsed(self, scale: Floats, skip: Mask) -> Mask:
         low = (scale < self.floor) & (scale <= self.first / 16)
         storm = self.row >= self.storm
-        share = (self.skips.sum(axis=1) + skip) / (self.window + 1)
-        oldest = self.scales[np.arange(len(scale)), self.count % self.window]
-        falling = (self.count >= self.window) & (share >= self.often) & (scale <= oldest / 4)
+        share = (self.skips.sum(axis=0) + skip) / (self.window + 1)
+        count = self.scales.count
+        oldest = self.scales.values[count % self.window, np.arange(len(scale))]
+        falling = (count >= self.window) & (share >= self.often) & (scale <= oldest / 4)
         collapsed: Mask = low | storm | falling
         return collapsed
 
     def _remember(self, scale: Floats, skip: Mask, scaled: Mask) -> None:
-        rows = scaled.nonzero()[0]
-        slot = self.count[rows] % self.window
-        self.skips[rows, slot] = skip[rows]
-        self.scales[rows, slot] = scale[rows]
-        self.count[rows] += 1
+        rows, slots = self.scales.place(scaled)
+        self.scales.values[slots, rows] = scale[rows]
+        self.skips[slots, rows] = skip[rows]
 
     def _grow(self, subjects: int) -> None:
-        new = subjects - len(self.fired)
-        if new <= 0:
+        if subjects <= len(self.fired):
             return
-        zeros = np.zeros(new, dtype=np.int64)
-        self.fired = np.concatenate([self.fired, zeros.astype(bool)])
-        self.row = np.concatenate([self.row, zeros])
-        self.good = np.concatenate([self.good, zeros])
-        self.began = np.concatenate([self.began, zeros - 1])
-        self.broken = np.concatenate([self.broken, zeros])
-        self.count = np.concatenate([self.count, zeros])
-        self.first = np.concatenate([self.first, np.full(new, np.nan)])
-        self.skips = np.concatenate([self.skips, np.zeros((new, self.window), dtype=bool)])
-        self.scales = np.concatenate([self.scales, np.full((new, self.window), np.nan)])
+        self.fresh = True
+        self.scales.grow(subjects)
+        self.skips = grown(self.skips.T, subjects).T
+        self.fired, self.row, self.good = (grown(state, subjects) for state in (self.fired, self.row, self.good))
+        self.began, self.broken = grown(self.began, subjects, -1), grown(self.broken, subjects)
+        self.first = grown(self.first, subjects, np.nan)
 
     def _finding(self, row: int, step: int, scale: float) -> Finding:
         return Finding(
@@ -137,7 +138,7 @@ class LossScaleCollapse:
             evidence={
                 "first_scale": float(self.first[row]),
                 "skips_in_a_row": int(self.row[row]),
-                "skips_in_window": int(self.skips[row].sum()),
+                "skips_in_window": int(self.skips[:, row].sum()),
                 "nonfinite_losses": int(self.broken[row]),
             },
         )

@@ -5,8 +5,16 @@ from typing import ClassVar
 import numpy as np
 from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.envelope import Envelope
-from torchvitals.detectors.scalars import Floats, Mask, gradient, scalar, subjects_of
+from torchvitals.detectors.envelope import Envelope, Steepness
+from torchvitals.detectors.scalars import (
+    LOSS,
+    Floats,
+    Mask,
+    grown,
+    losses,
+    magnitudes,
+    subjects_of,
+)
 
 REFRESH = 8
 """Losses that move the median of 32 by no more than so many places down."""
@@ -52,99 +60,85 @@ class LossSpike:
     ) -> None:
         self.known, self.beyond, self.worse, self.recovery = known, beyond, np.log10(worse), recovery
         self.few, self.far = few, np.log10(far)
-        self.past = Envelope(floors=(0.1, 0.1, 0.1))
-        """Of losses and of two gradient norms."""
+        self.past = Envelope()
+        """Of losses."""
+        self.gradients = Steepness(np.inf)
         self.noise = np.zeros(0)
         """Largest excess over the running median so far, in decades."""
-        self.steep = np.zeros(0)
         self.lower = np.zeros(0)
         """Not above the running median until ``REFRESH`` more losses have come."""
         self.age = 0
         """Updates so far."""
         self.pending = np.zeros((0, 3))
         """Step, loss and reference of a spike that waits for its recovery; step -1 when none."""
+        self.waiting = False
+        """Whether there is one."""
         self.negative = np.zeros(0, dtype=bool)
         self.reported = 0
 
-    @np.errstate(invalid="ignore", divide="ignore")  # non-finite values are data here
     def update(self, reading: Reading) -> list[Finding]:
         subjects = max(len(self.noise), subjects_of(reading, self.reads))
         self._grow(subjects)
-        values, sent = self._series(reading, subjects)
-        heights, bound = np.log10(np.abs(values)), self.past.bound()
-        loss, present = values[0], sent[0]
-        self.negative |= loss < 0
-        finite = present & np.isfinite(loss)
-        found = self._recovered(reading.step, heights[0], finite)
-        excess = self._excess(heights[0])
-        steep = self._steep(values[1:], heights[1:] - bound[1:], sent[1:])
-        above = heights[0] - bound[0]
-        known = np.where(above > self.far, self.few, self.known)
-        spike = finite & ~self.negative & (self.past.known[0] >= known) & steep
-        spike &= (excess > self.beyond * self.noise) & (above > self.worse)
-        if np.count_nonzero(spike):
-            fresh = spike & (self.pending[:, 0] < 0)
-            self.pending[fresh] = np.stack([np.full(subjects, reading.step), loss, bound[0]], axis=1)[fresh]
-        self.pending[present & ~finite, 0] = -1
-        sent[0] = finite & ~spike
-        np.fmax(self.noise, excess, out=self.noise, where=sent[0] & (self.past.known[0] >= 8))
-        self.past.add(reading.step, heights, sent)
+        size = magnitudes(reading, subjects)
+        height, sent, finite = size.heights[LOSS], size.sent[LOSS], size.usable[LOSS]
+        if (negative := losses(reading, subjects).negative) is not None:
+            self.negative |= negative
+        self.gradients.take(reading.step, size)
+        found = self._recovered(reading.step, height, finite) if self.waiting else []
+        self._refresh()
+        unusual = height - self.lower > self.noise
+        if np.count_nonzero(unusual):
+            finite = finite & ~self._spikes(reading, height, finite, unusual)
+        if self.waiting:
+            self.pending[sent & ~size.usable[LOSS], 0] = -1
+        self.past.add(reading.step, height, finite)
         return found
 
     def status(self) -> Status:
-        losses = self.past.known[0]
-        if not losses.any():
+        seen = self.past.known
+        if not seen.any():
             return Status("not_checked", "no loss was seen")
-        if (losses < self.known).all():
+        if (seen < self.known).all():
             return Status("warming_up", f"fewer than {self.known} losses")
         if self.negative.all():
             return Status("not_checked", "the loss crosses zero: it has no scale to stand out from")
         return Status("alarm" if self.reported else "ok")
 
-    def _series(self, reading: Reading, subjects: int) -> tuple[Floats, Mask]:
-        """Values and presence of the three series; the losses of skipped attempts do not count."""
-        loss, present = scalar(reading, "loss", subjects)
-        skipped, _ = scalar(reading, "skipped_steps", subjects)
-        norm, has_norm = gradient(reading, subjects)
-        small, has_small = scalar(reading, "tripwire_norm", subjects)
-        return np.array([loss, norm, small]), np.array([present & ~(skipped > 0), has_norm, has_small])
-
-    def _excess(self, height: Floats) -> Floats:
-        """Decades above the running median where they may exceed the noise so far; NaN, which exceeds nothing, else."""
-        ring = self.past.ring[: len(height)]
-        turn = slice(-self.age % REFRESH, len(height), REFRESH)
-        if turn.start < len(height):
-            place = self.past.lag // 2 - 1 - REFRESH
-            full = self.past.known[0, turn] >= self.past.lag
-            self.lower[turn] = np.where(full, np.partition(ring[turn], place, axis=1)[:, place], -np.inf)
+    def _refresh(self) -> None:
+        """Measure what the running median cannot be below, of an eighth of the subjects."""
+        turn = slice(-self.age % REFRESH, len(self.lower), REFRESH)
         self.age += 1
-        excess = np.full(len(height), np.nan)
-        rows = (height - self.lower > self.noise).nonzero()[0]
-        if len(rows):
-            excess[rows] = height[rows] - row_median(ring[rows])
-        return excess
+        if turn.start < len(self.lower):
+            place = self.past.lag // 2 - 1 - REFRESH
+            full = self.past.known[turn] >= self.past.lag
+            ring = self.past.ring.values[:, turn]
+            self.lower[turn] = np.where(full, np.partition(ring, place, axis=0)[place], -np.inf)
 
-    def _steep(self, norms: Floats, above: Floats, sent: Mask) -> Mask:
-        """Where the newest gradient is the largest so far, or none was ever seen.
-
-        The whole norm is sampled and may miss the one step that counts; the trip-wire's is there at every step.
-        """
-        excess = np.where(np.isfinite(norms), above, np.inf)
-        excess[~sent] = -np.inf
-        known = (self.past.known[1] > 0) | (self.past.known[2] > 0)
-        held = np.where(known, self.steep, np.inf)
-        self.steep = np.where(sent[0] | sent[1], np.maximum(excess[0], excess[1]), held)
-        steep: Mask = self.steep > 0
-        return steep
+    def _spikes(self, reading: Reading, height: Floats, finite: Mask, unusual: Mask) -> Mask:
+        """Where the loss stands out; what does not is noise, and its largest so far is kept."""
+        loss, known = losses(reading, len(height)).values, self.past.known
+        excess = np.full(len(height), np.nan)  # exceeds nothing
+        rows = unusual.nonzero()[0]
+        excess[rows] = height[rows] - row_median(self.past.ring.values[:, rows].T)
+        above = height - self.past.bound
+        needed = np.where(above > self.far, self.few, self.known)
+        spike: Mask = finite & ~self.negative & (known >= needed) & (self.gradients.decades > 0)
+        spike &= (excess > self.beyond * self.noise) & (above > self.worse)
+        fresh = spike & (self.pending[:, 0] < 0)
+        if np.count_nonzero(fresh):
+            self.waiting = True
+            state = np.stack([np.full(len(height), reading.step), loss, self.past.bound], axis=1)
+            self.pending[fresh] = state[fresh]
+        np.fmax(self.noise, excess, out=self.noise, where=finite & ~spike & (known >= 8))
+        return spike
 
     def _recovered(self, step: int, height: Floats, finite: Mask) -> list[Finding]:
         waiting = finite & (self.pending[:, 0] >= 0)
-        if not np.count_nonzero(waiting):
-            return []
         back = waiting & (height <= self.pending[:, 2])
         found = [self._finding(int(row), step) for row in np.flatnonzero(back)]
         over = waiting & (step - self.pending[:, 0] >= self.recovery)
         self.pending[back | over, 0] = -1
+        self.waiting = bool((self.pending[:, 0] >= 0).any())
         self.reported += len(found)
         return found
 
@@ -162,11 +156,11 @@ class LossSpike:
         )
 
     def _grow(self, subjects: int) -> None:
-        self.past.grow(subjects)
         new = subjects - len(self.noise)
-        if new > 0:
-            self.noise = np.concatenate([self.noise, np.zeros(new)])
-            self.lower = np.concatenate([self.lower, np.full(new, -np.inf)])
-            self.steep = np.concatenate([self.steep, np.full(new, np.inf)])
-            self.pending = np.concatenate([self.pending, np.tile([-1.0, np.nan, np.nan], (new, 1))])
-            self.negative = np.concatenate([self.negative, np.zeros(new, dtype=bool)])
+        if new <= 0:
+            return
+        for envelope in (self.past, self.gradients):
+            envelope.grow(subjects)
+        self.noise, self.negative = grown(self.noise, subjects), grown(self.negative, subjects)
+        self.lower = grown(self.lower, subjects, -np.inf)
+        self.pending = np.concatenate([self.pending, np.tile([-1.0, np.nan, np.nan], (new, 1))])

@@ -5,7 +5,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import Floats, grown, scalar, subjects_of
+from torchvitals.detectors.ring import Ring, Rows
+from torchvitals.detectors.scalars import Floats, Mask, grown, scalar, subjects_of
 
 
 class LostProgress:
@@ -56,59 +57,73 @@ class LostProgress:
             progress,
             share,
         )
-        self._ring = np.full((0, window + follow), np.nan)
-        """Per rank its newest losses, the latest last."""
-        self._count = np.zeros(0, dtype=np.int64)
+        self._ring = Ring(window + follow, np.float64)
+        """Per rank its newest losses."""
         self._start = np.zeros((0, window))
         """Its first losses: a fresh net may begin anywhere, and a batch says little."""
         self._written = np.zeros(0, dtype=np.int64)
         self._since = np.full(0, -1, dtype=np.int64)
         """Losses seen since the writing; -1 while there is none to judge."""
+        self._awaited = False
+        """Whether anybody's are awaited."""
+        self._young = False
+        """Whether anybody may still send one of its first."""
         self._step = np.zeros(0, dtype=np.int64)
         self._told = np.zeros(0, dtype=bool)
 
     def update(self, reading: Reading) -> list[Finding]:
         """Take one step."""
-        ranks = subjects_of(reading, self.reads)
+        ranks = max(len(self._told), subjects_of(reading, self.reads))
         self._grow(ranks)
-        loss, sent = scalar(reading, "loss", ranks)
-        written, told = scalar(reading, "weights_overwritten", ranks)
-        averaged = scalar(reading, "parameter_sum_found", ranks)[1]
-        written_now = told & (written >= self.most) & ~averaged
-        self._written[:ranks] += written_now
-        self._since[:ranks][written_now] = 0
-        self._step[:ranks][written_now] = reading.step
-        rows = np.flatnonzero(sent & np.isfinite(loss))
-        self._remember(rows, loss)
-        due = rows[self._since[rows] == self.follow]
-        return self._judge(reading.step, due)
+        loss = scalar(reading, "loss", ranks)[0]
+        if "weights_overwritten" in reading.values:
+            written, _ = scalar(reading, "weights_overwritten", ranks)
+            averaged = scalar(reading, "parameter_sum_found", ranks)[1]
+            self._overwritten(reading.step, (written >= self.most) & ~averaged)
+        rows = self._ring.add(loss, np.isfinite(loss))
+        if self._young:
+            self._begin(loss, rows)
+        if not self._awaited:
+            return []
+        awaiting = np.arange(ranks)[rows]
+        awaiting = awaiting[self._since[awaiting] >= 0]
+        self._since[awaiting] += 1
+        return self._judge(reading.step, awaiting[self._since[awaiting] == self.follow])
 
     def status(self) -> Status:
-        if not self._count.any():
+        if not self._ring.count.any():
             return Status("not_checked", "no loss was seen")
         if self._told.any():
             return Status("alarm")
         needed = 2 * self.window
-        seen = int(self._count.max())
+        seen = int(self._ring.count.max())
         return Status("ok") if seen >= needed else Status("warming_up", f"{seen} of {needed} losses")
 
-    def _remember(self, rows: NDArray[np.intp], loss: Floats) -> None:
-        early = rows[self._count[rows] < self.window]
-        self._start[early, self._count[early]] = loss[early]
-        self._ring[rows, :-1] = self._ring[rows, 1:]
-        self._ring[rows, -1] = loss[rows]
-        self._count[rows] += 1
-        self._since[rows[self._since[rows] >= 0]] += 1
+    def _overwritten(self, step: int, now: Mask) -> None:
+        """Note whose weights were written to just before this step."""
+        ranks = now.nonzero()[0]
+        self._written[ranks] += 1
+        self._since[ranks], self._step[ranks] = 0, step
+        self._awaited |= bool(len(ranks))
+
+    def _begin(self, loss: Floats, rows: Rows) -> None:
+        """Keep the first losses."""
+        count, places = self._ring.count, np.arange(len(loss))[rows]
+        early = places[count[places] <= self.window]
+        self._start[early, count[early] - 1] = loss[early]
+        self._young = bool((count < self.window).any())
 
     def _judge(self, step: int, due: NDArray[np.intp]) -> list[Finding]:
         self._since[due] = -1
+        self._awaited = bool((self._since >= 0).any())
+        count = self._ring.count
         found = []
-        for rank in due[(self._count[due] >= 2 * self.window) & ~self._told[due]].tolist():
+        for rank in due[(count[due] >= 2 * self.window) & ~self._told[due]].tolist():
+            newest = np.roll(self._ring.values[:, rank], -count[rank] % self._ring.size)
             first = float(np.median(self._start[rank]))
-            before = float(np.median(self._ring[rank, : self.window]))
-            after = float(np.median(self._ring[rank, self.window :]))
+            before, after = float(np.median(newest[: self.window])), float(np.median(newest[self.window :]))
             gained = first - before
-            habit = self._written[rank] > max(2.0, self.share * self._count[rank])
+            habit = self._written[rank] > max(2.0, self.share * count[rank])
             if habit or not gained > self.progress * abs(first) or not after - before > self.lost * gained:
                 continue
             self._told[rank] = True
@@ -129,7 +144,10 @@ class LostProgress:
         )
 
     def _grow(self, ranks: int) -> None:
-        self._ring = grown(self._ring, ranks, np.nan)
-        self._start, self._count = grown(self._start, ranks), grown(self._count, ranks)
+        if ranks <= len(self._told):
+            return
+        self._ring.grow(ranks)
+        self._young = True
+        self._start = grown(self._start, ranks)
         self._written, self._since = grown(self._written, ranks), grown(self._since, ranks, -1)
         self._step, self._told = grown(self._step, ranks), grown(self._told, ranks)

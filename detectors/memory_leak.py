@@ -4,8 +4,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvitals.detectors.block_statistics import Floats, Mask
+from torchvitals.detectors.block_statistics import Floats
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+from torchvitals.detectors.scalars import ZERO, scalar
 from torchvitals.detectors.trend import Slope, corner, theil_sen
 
 Readings = NDArray[np.floating[Any]]
@@ -14,7 +15,7 @@ PARTS = 6
 STAIRS = 16
 """Finer parts, of which at least half must rise: each is longer than an allocator's arena takes to fill."""
 ARENA = 1 << 20
-MOST = 1e18
+MOST = np.array(1e18)
 """Bytes; more is a broken number."""
 RESIDENT, MAPPED = 0, 2
 """Places in ``reads``."""
@@ -128,7 +129,7 @@ class MemoryLeak:
             return []
         for row, name in enumerate(self.reads):
             if name in signals:
-                self._note(row, np.asarray(reading.values[name], np.float64), reading.present[name])
+                self._note(row, scalar(reading, name, len(self._alarmed))[0])
         if self._began < 0:
             self._began = reading.step
         return self._judge(reading.step) if self._is_full() and self._close() else []
@@ -145,10 +146,11 @@ class MemoryLeak:
             return Status("warming_up", f"{seen} of {needed} steps seen")
         return Status("ok")
 
-    def _note(self, row: int, values: Floats, present: Mask) -> None:
-        usable = present & np.isfinite(values) & (values > 0)
-        low = self._low[row, : len(values)]
-        np.fmin(low, np.where(usable, np.minimum(values, MOST), np.nan), out=low, casting="same_kind")
+    def _note(self, row: int, values: Floats) -> None:
+        sound = values > ZERO
+        if np.count_nonzero(sound) < len(sound):
+            values = np.where(sound, values, np.nan)
+        np.fmin(self._low[row], values, out=self._low[row])
 
     def _is_full(self) -> bool:
         return self._last - self._began + 1 >= self._block_steps
@@ -161,7 +163,7 @@ class MemoryLeak:
             self._block_steps = max(2 * self._block_steps, int(np.median(np.diff(self._steps))))
             if not self._is_full():
                 return False  # this block is now half as long as the others: let it grow
-        self._lows[len(self._steps)] = self._low
+        self._lows[len(self._steps)] = np.where(self._low < MOST, self._low, np.nan)
         self._steps.append(self._began)
         self._low.fill(np.nan)
         self._began = -1

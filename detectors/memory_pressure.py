@@ -3,14 +3,14 @@
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
-from torchvitals.detectors.block_statistics import Floats, Mask
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.ladder import BLOCKS, Ladder
-from torchvitals.detectors.scalars import grown, scalar, subjects_of
+from torchvitals.detectors.scalars import ZERO, Floats, grown, scalar, subjects_of
 
 USED = ("rss_bytes", "cuda_allocated_bytes")
 LEFT = ("memory_headroom_bytes", "cuda_headroom_bytes")
+MOST = np.array(1e18)
+"""Bytes; more is a broken number."""
 
 
 class MemoryPressure:
@@ -112,27 +112,31 @@ class MemoryPressure:
         for place, used in enumerate(USED):
             if used not in reading.values:
                 continue
-            values, present = scalar(reading, used, len(self._alarmed))
+            values, _ = scalar(reading, used, len(self._alarmed))
+            sound = (values > ZERO) & (values < MOST)
+            values = values if np.count_nonzero(sound) == len(sound) else np.where(sound, values, np.nan)
             ladder = self._ladders[place]
-            for rung in ladder.add(reading.step, values, present & np.isfinite(values) & (values > 0)):
-                lows = ladder.rungs[rung]
-                for rank in np.flatnonzero(self._runs_out(lows, self._left[:, place]) & ~self._alarmed).tolist():
+            for rung in ladder.add(reading.step, values):
+                for rank in self._run_out(ladder, rung, self._left[:, place]):
                     self._alarmed[rank] = True
                     found.append(self._forecast_of(reading.step, ladder, rung, rank, place))
         return found
 
-    def _runs_out(self, lows: NDArray[np.float32], left: Floats) -> Mask:
-        """Of which ranks the blocks rise in a line that leads to the end."""
-        gain = lows[:, -1] - lows[:, 0]
-        likely: Mask = (gain >= self.least_gain) & (gain >= self.share * (gain + left))
-        if np.count_nonzero(likely):
-            rises = np.diff(lows[likely].astype(np.float64), axis=1)
-            even = (rises >= self.evenness * rises.mean(axis=1, keepdims=True)).all(axis=1)
-            likely[likely] = even & (rises[:, -3:].sum(axis=1) >= self.straightness * rises[:, :3].sum(axis=1))
-        return likely
+    def _run_out(self, ladder: Ladder, rung: int, left: Floats) -> list[int]:
+        """The ranks whose blocks rise in a line that leads to the end, and which have not been told of."""
+        gain = ladder.rise(rung)
+        large = gain >= self.least_gain
+        if not np.count_nonzero(large):
+            return []
+        ranks = np.flatnonzero(large & (gain >= self.share * (gain + left)) & ~self._alarmed)
+        rises = np.diff(ladder.blocks(rung, ranks), axis=1)
+        even = (rises >= self.evenness * rises.mean(axis=1, keepdims=True)).all(axis=1)
+        straight = rises[:, -3:].sum(axis=1) >= self.straightness * rises[:, :3].sum(axis=1)
+        run_out: list[int] = ranks[even & straight].tolist()
+        return run_out
 
     def _forecast_of(self, step: int, ladder: Ladder, rung: int, rank: int, place: int) -> Finding:
-        lows = ladder.rungs[rung][rank].astype(np.float64)
+        lows = ladder.blocks(rung, [rank])[0]
         gained, left = float(lows[-1] - lows[0]), float(self._left[rank, place])
         steps = (BLOCKS - 1) * ladder.steps_of(rung)
         rate = gained / steps
@@ -158,6 +162,8 @@ class MemoryPressure:
 
     def _retried(self, reading: Reading) -> list[Finding]:
         count, present = scalar(reading, "cuda_alloc_retries", len(self._alarmed))
+        if np.count_nonzero(count == self._last) == len(count):
+            return []
         usable = present & np.isfinite(count) & (count >= 0)
         np.copyto(self._start, count, where=usable & np.isnan(self._start))
         rose = usable & (count > np.fmax(self._last, self._start))

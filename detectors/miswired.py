@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import scalar, subjects_of
+from torchvitals.detectors.scalars import grown, scalar, subjects_of
 from torchvitals.detectors.streak import Streak
 from torchvitals.signals.records import AnyRecord, Event, Hello
 
@@ -127,7 +127,9 @@ class WrongMode:
         self.established, self.patience, self.samples = established, patience, samples
         self.burst, self.bursts, self.share = burst, bursts, share
         self._trained = np.zeros(0, dtype=np.int64)
-        self._steps = np.zeros(0, dtype=np.int64)
+        self._taken = 0
+        """Steps of the job, and how many of them there had been when a rank joined it."""
+        self._joined = np.zeros(0, dtype=np.int64)
         self._with = np.zeros(0, dtype=np.int64)
         """Steps with forwards in training mode and without gradients before them."""
         self._bursts = np.zeros(0, dtype=np.int64)
@@ -140,12 +142,12 @@ class WrongMode:
 
     def update(self, reading: Reading) -> list[Finding]:
         """Take one step."""
-        ranks = subjects_of(reading, self.reads)
+        ranks = max(len(self._joined), subjects_of(reading, self.reads))
         if not ranks:
             return []
         self._grow(ranks)
-        _, stepped = scalar(reading, "backward_passes", ranks)
-        self._seen |= bool(stepped.any())
+        self._taken += 1
+        self._seen = self._seen or bool(scalar(reading, "backward_passes", ranks)[1].any())
         return [*self._trains(reading, ranks), *self._evaluates(reading, ranks)]
 
     def status(self) -> Status:
@@ -155,12 +157,15 @@ class WrongMode:
 
     def _trains(self, reading: Reading, ranks: int) -> list[Finding]:
         batch, in_training = scalar(reading, "batch_items", ranks)
-        np.fmax(self._batch, batch, out=self._batch, where=in_training)
-        passes, sent = scalar(reading, "eval_mode_passes", ranks)
+        np.fmax(self._batch, batch, out=self._batch)
+        passes, wrong = scalar(reading, "eval_mode_passes", ranks)
         _, stepped = scalar(reading, "backward_passes", ranks)
-        wrong = sent & (passes > 0) & ~in_training & (self._trained >= self.established)
+        if np.count_nonzero(wrong):
+            wrong = wrong & (passes > 0) & ~in_training & (self._trained >= self.established)
         self._trained += in_training
         count = self._streak.update(reading.step, wrong, stepped)
+        if not self._streak.holding:
+            return []
         many = np.flatnonzero(count >= self.samples).tolist()
         long = [rank for rank in many if reading.step - self._streak.onset(rank) >= self.patience - 1]
         return [
@@ -171,15 +176,16 @@ class WrongMode:
 
     def _evaluates(self, reading: Reading, ranks: int) -> list[Finding]:
         forwards, sent = scalar(reading, "train_mode_evaluations", ranks)
+        if not np.count_nonzero(sent):
+            return []
         rows, _ = scalar(reading, "train_mode_items", ranks)
-        self._steps += 1
         here = sent & (forwards > 0)
         self._with += here
         large = (self._batch > 0) & (rows >= self.burst * self._batch)
         fresh = here & ((forwards >= self.burst) | large)
         self._first[fresh & (self._bursts == 0)] = reading.step
         self._bursts += fresh
-        certain = fresh & (self._bursts >= self.bursts) & (self._with <= self.share * self._steps)
+        certain = fresh & (self._bursts >= self.bursts) & (self._with <= self.share * (self._taken - self._joined))
         relation = "evaluated_in_training_mode"
         return [
             self._finding(relation, reading.step, rank, int(self._first[rank]), float(forwards[rank]))
@@ -201,9 +207,7 @@ class WrongMode:
         )
 
     def _grow(self, ranks: int) -> None:
-        more = ranks - len(self._steps)
-        if more > 0:
-            self._trained, self._steps = np.pad(self._trained, (0, more)), np.pad(self._steps, (0, more))
-            self._with, self._bursts = np.pad(self._with, (0, more)), np.pad(self._bursts, (0, more))
-            self._batch = np.pad(self._batch, (0, more))
-            self._first = np.pad(self._first, (0, more), constant_values=-1)
+        if ranks > len(self._joined):
+            self._trained, self._joined = grown(self._trained, ranks), grown(self._joined, ranks, self._taken)
+            self._with, self._bursts = grown(self._with, ranks), grown(self._bursts, ranks)
+            self._batch, self._first = grown(self._batch, ranks), grown(self._first, ranks, -1)

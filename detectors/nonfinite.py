@@ -3,12 +3,11 @@
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import scalar, subjects_of
+from torchvitals.detectors.scalars import Mask, grown, scalar, subjects_of
 
-Mask = NDArray[np.bool_]
 GRADIENTS = ("gradient_norm", "gradient_norm_unclipped", "gradient_norm_shard", "tripwire_norm")
+LOOKED_AT = ("loss", *GRADIENTS)
 
 
 class NonFinite:
@@ -33,19 +32,31 @@ class NonFinite:
 
     def __init__(self) -> None:
         self.fired = np.zeros(0, dtype=bool)
-        self.last = np.zeros((0, 2))
+        self.last = np.zeros((2, 0))
         """The last finite loss and gradient norm."""
         self.looked = False
 
     def update(self, reading: Reading) -> list[Finding]:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
-        new = subjects - len(self.fired)
-        if new > 0:
-            self.fired = np.concatenate([self.fired, np.zeros(new, dtype=bool)])
-            self.last = np.concatenate([self.last, np.full((new, 2), np.nan)])
-        bad = {name: self._bad(reading, name, subjects) for name in ("loss", *GRADIENTS) if name in reading.values}
-        found = self._tell(reading, bad) if any(np.count_nonzero(mask) for mask in bad.values()) else []
-        self._remember(reading, subjects)
+        if subjects > len(self.fired):
+            self.fired = grown(self.fired, subjects)
+            self.last = grown(self.last.T, subjects, np.nan).T.copy()
+        names = [name for name in LOOKED_AT if name in reading.values]
+        if not names:
+            return []
+        sent = [scalar(reading, name, subjects) for name in names]
+        values = np.array([each for each, _ in sent])
+        finite = np.isfinite(values)
+        calm = np.count_nonzero(finite) == finite.size
+        found = []
+        if not calm:
+            bad = dict(zip(names, np.array([present for _, present in sent]) & ~finite, strict=True))
+            found = self._tell(reading, bad) if any(np.count_nonzero(mask) for mask in bad.values()) else []
+        self.looked = self.looked or calm or any(np.count_nonzero(present) for _, present in sent)
+        for column, name in enumerate(LOOKED_AT[:2]):
+            if name in names:
+                row = names.index(name)
+                np.copyto(self.last[column], values[row], where=finite[row])
         return found
 
     def status(self) -> Status:
@@ -60,17 +71,6 @@ class NonFinite:
         rows = np.flatnonzero(any_bad & ~self.fired)
         self.fired |= any_bad
         return [self._finding(int(row), reading, [name for name in bad if bad[name][row]]) for row in rows]
-
-    def _bad(self, reading: Reading, name: str, subjects: int) -> Mask:
-        values, present = scalar(reading, name, subjects)
-        self.looked = self.looked or bool(present.any())
-        bad: Mask = present & ~np.isfinite(values)
-        return bad
-
-    def _remember(self, reading: Reading, subjects: int) -> None:
-        for column, name in enumerate(("loss", "gradient_norm")):
-            values, _ = scalar(reading, name, subjects)
-            np.copyto(self.last[:, column], values, where=np.isfinite(values))
 
     def _finding(self, row: int, reading: Reading, names: list[str]) -> Finding:
         subjects = len(self.fired)
@@ -87,8 +87,8 @@ class NonFinite:
             subject=row,
             evidence={
                 "signals": names,
-                "loss_before": _plain(self.last[row, 0]),
-                "gradient_before": _plain(self.last[row, 1]),
+                "loss_before": _plain(self.last[0, row]),
+                "gradient_before": _plain(self.last[1, row]),
                 "input_nonfinite": bool(dirty[row] > 0) if told[row] else None,
             },
         )

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import Floats, Mask, scalar, subjects_of
+from torchvitals.detectors.scalars import Floats, Mask, losses, scalar, subjects_of
 
 
 class Overfit:
@@ -42,7 +42,7 @@ class Overfit:
     ) -> None:
         self.patience, self.worse, self.lasting, self.rising = patience, worse, lasting, rising
         self.falling = falling
-        self.sum = np.zeros((0, 2))
+        self.sum = np.zeros((2, 0))
         """Training losses since the last evaluation: their sum and number."""
         self.best = np.zeros((0, 2))
         """At the lowest median: itself, and the training loss."""
@@ -58,14 +58,13 @@ class Overfit:
     def update(self, reading: Reading) -> list[Finding]:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
-        loss, _ = scalar(reading, "loss", subjects)
-        use = np.abs(loss) < 1e100  # sums stay finite; what is absent is NaN
-        np.add(self.sum[:, 0], loss, out=self.sum[:, 0], where=use)
-        self.sum[:, 1] += use
+        loss, _, use, _ = losses(reading, subjects)
+        self.sum[0] += loss if np.count_nonzero(use) == subjects else np.where(use, loss, 0.0)
+        self.sum[1] += use
         if "validation_loss" not in reading.values:
             return []
         value, sent = scalar(reading, "validation_loss", subjects)
-        due = sent & np.isfinite(value) & (value > 0) & (self.sum[:, 1] > 0)
+        due = sent & np.isfinite(value) & (value > 0) & (self.sum[1] > 0)
         return self._evaluate(reading.step, value, due) if due.any() else []
 
     def status(self) -> Status:
@@ -77,7 +76,7 @@ class Overfit:
         return Status("warming_up", f"{missing} more evaluations needed") if missing > 0 else Status("ok")
 
     def _evaluate(self, step: int, value: Floats, due: Mask) -> list[Finding]:
-        training = self.sum[:, 0] / np.maximum(self.sum[:, 1], 1)
+        training = self.sum[0] / np.maximum(self.sum[1], 1)
         self.seen += due
         low = due & ~(value >= self.lowest[:, 0])
         self.lowest[low] = np.stack([value, np.full(len(value), step)], axis=1)[low]
@@ -90,7 +89,7 @@ class Overfit:
         self.count = np.where(due, np.where(high, self.count + 1, 0), self.count)
         self.above[due] = np.roll(self.above[due], -1, axis=1)
         self.above[due, -1] = value[due]
-        self.sum[due] = 0
+        self.sum[:, due] = 0
         rising = self.above[:, -1] > self.rising * self.above[:, 0]
         learnt = (training > 0) & (training < self.falling * self.best[:, 1])
         certain = (
@@ -124,7 +123,7 @@ class Overfit:
         if new <= 0:
             return
         zeros = np.zeros(new, dtype=np.int64)
-        self.sum = np.concatenate([self.sum, np.zeros((new, 2))])
+        self.sum = np.concatenate([self.sum, np.zeros((2, new))], axis=1)
         self.best = np.concatenate([self.best, np.tile([np.inf, np.nan], (new, 1))])
         self.lowest = np.concatenate([self.lowest, np.tile([np.inf, -1.0], (new, 1))])
         self.newest = np.concatenate([self.newest, np.full((new, 3), np.inf)])

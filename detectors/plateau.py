@@ -6,11 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import scalar, subjects_of
+from torchvitals.detectors.ring import NOBODY, Ring, Rows
+from torchvitals.detectors.scalars import Floats, Mask, grown, losses, scalar, subjects_of
 
 SMALL = (3, 5, 6, 7, 8, 9, 10, 11, 12)
 """Numbers of classes whose chance level is told from other losses. Not 2 and 4: an adversarial game in balance
 costs its critic ln 2 or ln 4, and preference losses begin at ln 2."""
+TOLD = np.isin(np.arange(max(SMALL) + 2), SMALL)
+"""The same by number of classes; the last is for all that are more."""
 
 
 EVERY = 8
@@ -62,72 +65,90 @@ class Plateau:
         self.progress = progress
         self.early = np.zeros((2, 0))
         """Mean and variance of the second window: the first still falls from the initial weights."""
-        self.ring = np.zeros((0, window))
-        self.count = np.zeros(0, dtype=np.int64)
-        self.working = np.zeros(0, dtype=np.int64)
+        self.ring = Ring(window, np.float64)
+        self.turns: list[NDArray[np.intp]] = []
+        """Whose turn it is, of ranks that have all sent the same number of losses."""
+        self.idle = np.zeros(0, dtype=np.int64)
+        """Steps at less than a tenth of the largest learning rate."""
         self.rate = np.zeros(0)
         self.lowest = np.zeros(0)
         """Lowest median of a window so far."""
         self.first = np.zeros(0, dtype=np.int64)
         self.start = np.zeros(0)
+        self.fresh = False
+        """Whether somebody may have sent no loss so far."""
         self.fired = np.zeros(0, dtype=bool)
 
     def update(self, reading: Reading) -> list[Finding]:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
-        loss, present = scalar(reading, "loss", subjects)
-        rate, sent = scalar(reading, "learning_rate", subjects)
-        skipped, _ = scalar(reading, "skipped_steps", subjects)
-        use = present & np.isfinite(loss) & ~(skipped > 0)
-        np.fmax(self.rate, rate, out=self.rate, where=sent)
-        self.working += use & (~sent | (rate >= 0.1 * self.rate))
-        rows = use.nonzero()[0]
-        count = self.count[rows]
-        if np.count_nonzero(self.start == 0):  # somebody has not begun
-            fresh = rows[count == 0]
-            self.first[fresh], self.start[fresh] = reading.step, loss[fresh]
-        self.ring[rows, count % self.window] = loss[rows]
-        self.count[rows] += 1
-        due = rows[(count + rows // TOGETHER) % EVERY == EVERY - 1]
+        loss, _, use, _ = losses(reading, subjects)
+        rate, _ = scalar(reading, "learning_rate", subjects)
+        np.fmax(self.rate, rate, out=self.rate)
+        idle = rate < 0.1 * self.rate
+        if np.count_nonzero(idle):
+            self.idle += use & idle
+        if self.fresh:
+            self._begin(reading.step, loss, use)
+        due = self._due(self.ring.add(loss, use))
         if len(due):
-            due = due[(self.count[due] >= self.window) & ~self.fired[due]]
+            due = due[(self.ring.count[due] >= self.window) & ~self.fired[due]]
         return self._judge(reading.step, due) if len(due) else []
 
     def status(self) -> Status:
-        if not self.count.any():
+        if not self.ring.count.any():
             return Status("not_checked", "no loss was seen")
         if self.fired.any():
             return Status("alarm")
-        if (self.working < self.patience).all():
-            return Status("warming_up", f"{int(self.working.max())} of {self.patience} steps")
+        working = self.ring.count - self.idle
+        if (working < self.patience).all():
+            return Status("warming_up", f"{int(working.max())} of {self.patience} steps")
         return Status("ok")
 
-    def _judge(self, step: int, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[Finding]:
-        second = rows[(self.count[rows] >= 2 * self.window) & np.isnan(self.early[0, rows])]
-        self.early[:, second] = self.ring[second].mean(axis=1), self.ring[second].var(axis=1)
-        middle = row_median(self.ring[rows])
+    def _begin(self, step: int, loss: Floats, use: Mask) -> None:
+        """Note the first loss of those who have not sent one before."""
+        first = use & (self.ring.count == 0)
+        self.first[first], self.start[first] = step, loss[first]
+        self.fresh = bool((use < (self.ring.count == 0)).any())
+
+    def _due(self, rows: Rows) -> NDArray[np.intp]:
+        """Whose losses are to be looked at now."""
+        count = self.ring.counted(rows)
+        if isinstance(count, int):
+            return self.turns[-count % EVERY] if count else NOBODY
+        ranks = np.arange(self.ring.subjects)[rows]
+        due: NDArray[np.intp] = ranks[(count + ranks // TOGETHER) % EVERY == 0]
+        return due
+
+    def _judge(self, step: int, rows: NDArray[np.intp]) -> list[Finding]:
+        now, count = self.ring.values[:, rows], self.ring.count[rows]
+        second = np.flatnonzero((count >= 2 * self.window) & np.isnan(self.early[0, rows]))
+        self.early[:, rows[second]] = now[:, second].mean(axis=0), now[:, second].var(axis=0)
+        middle = row_median(now.T)
         self.lowest[rows] = np.fmin(self.lowest[rows], middle)
         classes = np.maximum(2, np.rint(np.exp(np.clip(middle, 0, 14)))).astype(np.int64)
         level = np.log(classes)
-        known = np.isin(classes, SMALL) | (middle >= self.untrained)
+        known = TOLD[np.minimum(classes, len(TOLD) - 1)] | (middle >= self.untrained)
         stuck = known & (np.abs(middle - level) <= self.near * level)
-        stuck &= (self.working[rows] >= self.patience) & (self.lowest[rows] >= (1 - self.learnt) * level)
+        stuck &= (count - self.idle[rows] >= self.patience) & (self.lowest[rows] >= (1 - self.learnt) * level)
+        if not np.count_nonzero(stuck):
+            return []
         start = self.start[rows] / level
         stuck &= ~self._falls(rows)
         stuck &= (start <= self.begun[0]) | (start >= self.begun[1])
-        stuck[stuck] = self.ring[rows[stuck]].std(axis=1) <= self.still * level[stuck]
+        stuck[stuck] = now[:, stuck].std(axis=0) <= self.still * level[stuck]
         self.fired[rows[stuck]] = True
         return [
             self._finding(int(row), step, float(value), int(number))
             for row, value, number in zip(rows[stuck], middle[stuck], classes[stuck], strict=True)
         ]
 
-    def _falls(self, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> NDArray[np.bool_]:
+    def _falls(self, rows: NDArray[np.intp]) -> Mask:
         """Whether the newest window lies below the second one by more than their noise."""
         mean, variance = self.early[:, rows]
-        now = self.ring[rows]
-        error = np.sqrt((variance + now.var(axis=1)) / self.window)
-        falls: NDArray[np.bool_] = mean - now.mean(axis=1) > self.progress * error
+        now = self.ring.values[:, rows]
+        error = np.sqrt((variance + now.var(axis=0)) / self.window)
+        falls: Mask = mean - now.mean(axis=0) > self.progress * error
         return falls
 
     def _finding(self, row: int, step: int, value: float, classes: int) -> Finding:
@@ -139,18 +160,21 @@ class Plateau:
             value=value,
             threshold=float((1 - self.learnt) * np.log(classes)),
             subject=row,
-            evidence={"classes": classes, "chance": float(np.log(classes)), "spread": float(self.ring[row].std())},
+            evidence={
+                "classes": classes,
+                "chance": float(np.log(classes)),
+                "spread": float(self.ring.values[:, row].std()),
+            },
         )
 
     def _grow(self, subjects: int) -> None:
-        new = subjects - len(self.fired)
-        if new <= 0:
+        if subjects <= len(self.fired):
             return
-        zeros = np.zeros(new, dtype=np.int64)
-        self.ring = np.concatenate([self.ring, np.full((new, self.window), np.nan)])
-        self.early = np.pad(self.early, ((0, 0), (0, new)), constant_values=np.nan)
-        self.count, self.working = np.concatenate([self.count, zeros]), np.concatenate([self.working, zeros])
-        self.first, self.start = np.concatenate([self.first, zeros]), np.concatenate([self.start, np.zeros(new)])
-        self.rate = np.concatenate([self.rate, np.zeros(new)])
-        self.lowest = np.concatenate([self.lowest, np.full(new, np.inf)])
-        self.fired = np.concatenate([self.fired, zeros.astype(bool)])
+        self.ring.grow(subjects)
+        self.fresh = True
+        groups = np.arange(subjects) // TOGETHER % EVERY
+        self.turns = [np.flatnonzero(groups == group) for group in range(EVERY)]
+        self.early = grown(self.early.T, subjects, np.nan).T
+        self.idle, self.first = grown(self.idle, subjects), grown(self.first, subjects)
+        self.start, self.rate = grown(self.start, subjects), grown(self.rate, subjects)
+        self.lowest, self.fired = grown(self.lowest, subjects, np.inf), grown(self.fired, subjects)

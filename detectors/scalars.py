@@ -1,7 +1,8 @@
 """Reading the step scalars of every rank: aligned arrays, absent values as masks."""
 
-from functools import lru_cache
-from typing import TypeVar
+from collections.abc import Callable
+from functools import lru_cache, wraps
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,9 +11,16 @@ from torchvitals.detectors.detector import Reading
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Kind = TypeVar("Kind", bound=np.generic)
+Made = TypeVar("Made")
 
 GRADIENTS: tuple[str, ...] = ("gradient_norm_unclipped", "gradient_norm")
 """In order of preference: clipping hides growth."""
+ZERO = np.array(0.0)
+"""As an array it is compared in half the time."""
+LEAST = np.array(1e-300)
+"""Smaller magnitudes are taken as this one: exact zeros stay finite."""
+LOSS, NORM, TRIPWIRE = 0, 1, 2
+"""Rows of the magnitudes."""
 
 
 def scalar(reading: Reading, name: str, subjects: int) -> tuple[Floats, Mask]:
@@ -40,18 +48,97 @@ def _nothing(subjects: int) -> tuple[Floats, Mask]:
     return values, present
 
 
+def made_once(make: Callable[[Reading, int], Made]) -> Callable[[Reading, int], Made]:
+    """Let all detectors that read so many subjects share what is made of a reading."""
+
+    @wraps(make)
+    def remembered(reading: Reading, subjects: int) -> Made:
+        key = (make.__name__, subjects)
+        if key not in reading.memo:
+            reading.memo[key] = make(reading, subjects)
+        made: Made = reading.memo[key]
+        return made
+
+    return remembered
+
+
+class Losses(NamedTuple):
+    """The losses of one step: who sent one that was applied, where it is finite, and where it is below zero."""
+
+    values: Floats
+    sent: Mask
+    usable: Mask
+    negative: Mask | None
+    """None where nobody's is."""
+
+
+@made_once
+def losses(reading: Reading, subjects: int) -> Losses:
+    """Those of skipped attempts are left out: they may be summed into the one that is here."""
+    values, sent = scalar(reading, "loss", subjects)
+    if "skipped_steps" in reading.values:
+        skipped, _ = scalar(reading, "skipped_steps", subjects)
+        skips = skipped > ZERO
+        sent = sent & ~skips if np.count_nonzero(skips) else sent
+    negative = values < ZERO
+    finite = np.isfinite(values)
+    usable = sent if np.count_nonzero(finite) == subjects else sent & finite
+    return Losses(values, sent, usable, negative if np.count_nonzero(negative) else None)
+
+
+class Magnitudes(NamedTuple):
+    """Decades (log10) of loss, gradient norm and trip-wire norm: (3, subjects).
+
+    NaN where nothing was sent, infinite where it was not finite; ``usable`` is where it was, ``sent`` who sent any.
+    """
+
+    heights: Floats
+    usable: Mask
+    sent: tuple[Mask, Mask, Mask]
+
+
+@made_once
+def magnitudes(reading: Reading, subjects: int) -> Magnitudes:
+    """Those of one step."""
+    loss, applied, usable_loss, _ = losses(reading, subjects)
+    norm, has_norm = gradient(reading, subjects)
+    small, has_small = scalar(reading, "tripwire_norm", subjects)
+    values, sent = np.array([loss, norm, small]), (applied, has_norm, has_small)
+    usable = np.isfinite(values)
+    heights = decades(values)
+    if np.count_nonzero(usable) < usable.size:
+        heights[~usable & sent] = np.inf
+    if usable_loss is not applied:
+        usable[LOSS] = usable_loss
+    return Magnitudes(heights, usable, sent)
+
+
+def decades(values: Floats) -> Floats:
+    """Their magnitudes as log10, exact zeros as -300."""
+    heights: Floats = np.log10(np.maximum(np.abs(values), LEAST))
+    return heights
+
+
 def gradient(reading: Reading, subjects: int) -> tuple[Floats, Mask]:
     """The gradient norm before clipping where it is known, else the one that was applied."""
-    values, present = scalar(reading, GRADIENTS[0], subjects)
-    applied, sent = scalar(reading, GRADIENTS[1], subjects)
     if GRADIENTS[0] not in reading.values:
-        return applied, sent
+        return scalar(reading, GRADIENTS[1], subjects)
+    values, present = scalar(reading, GRADIENTS[0], subjects)
+    if np.count_nonzero(present) == subjects:
+        return values, present
+    applied, sent = scalar(reading, GRADIENTS[1], subjects)
     return np.where(present, values, applied), present | sent
 
 
 def subjects_of(reading: Reading, names: tuple[str, ...]) -> int:
     """How many subjects this reading speaks of."""
-    return max((len(reading.values[name]) for name in names if name in reading.values), default=0)
+    most = 0
+    for name in names:
+        if name in reading.values:
+            most = max(most, len(reading.values[name]))
+            if reading.masked:
+                break
+    return most
 
 
 def grown(state: NDArray[Kind], subjects: int, fill: float = 0) -> NDArray[Kind]:

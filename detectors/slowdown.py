@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 from torchvitals.detectors.allowance import Allowance, Tail
 from torchvitals.detectors.block_statistics import Floats, Mask, row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import grown, scalar
+from torchvitals.detectors.scalars import ZERO, grown, scalar
 from torchvitals.detectors.surprise import surprise
 
 Rows = NDArray[np.intp]
 REFERENCE = 48
 """Blocks of the past that are remembered."""
-LONGEST = 1e9
+LONGEST = np.array(1e9)
 """Seconds; more is a broken number."""
 NEAR = 16
 """Of which the newest are the level to compare with: machines change over hours."""
@@ -93,12 +93,12 @@ class Slowdown:
         self._steps = np.zeros(block_steps, dtype=np.int64)
         self._oldest = 0
         """Place of the oldest of the newest steps."""
-        self._newest = np.full((0, block_steps), np.nan, dtype=np.float32)
+        self._newest = np.full((block_steps, 0), np.nan, dtype=np.float32)
         """Seconds of the newest steps. The blocks of rank i end i steps after those of rank 0: work is spread out."""
         self._recent = np.full((0, blocks), np.nan, dtype=np.float32)
         """Medians of the newest blocks, and of those before."""
         self._medians = np.full((0, REFERENCE), np.nan, dtype=np.float32)
-        self._work = np.full((0, block_steps), np.nan, dtype=np.float32)
+        self._work = np.full((block_steps, 0), np.nan, dtype=np.float32)
         """Seconds of forward and backward in the newest steps."""
         self._pace = np.full(0, np.nan)
         """Their median in an ordinary block, followed slowly."""
@@ -139,8 +139,9 @@ class Slowdown:
         if self._seen <= self.warm_up:
             return []
         place = (self._seen - self.warm_up - 1) % self.block_steps
-        self._newest[:, place] = np.where((values > 0) & (values < LONGEST), values, np.nan)
-        self._work[:, place] = self._worked(reading, ranks)
+        sound = (values > ZERO) & (values < LONGEST)
+        self._newest[place] = values if np.count_nonzero(sound) == ranks else np.where(sound, values, np.nan)
+        self._work[place] = self._worked(reading, ranks)
         self._steps[place] = reading.step
         self._oldest = (place + 1) % self.block_steps
         turn = slice(self._oldest, None, self.block_steps)
@@ -163,8 +164,9 @@ class Slowdown:
 
     def _judge(self, step: int, ranks: Rows, turn: slice) -> list[Finding]:
         """Judge the ranks whose block ends here; ``turn`` selects the same, faster."""
-        median = row_median(self._newest[turn])
-        complete = np.count_nonzero(self._newest[turn] > 0, axis=1) > self.block_steps // 2
+        newest = self._newest[:, turn]
+        median = row_median(newest.T)
+        complete = np.count_nonzero(newest > 0, axis=0) > self.block_steps // 2
         past = self._medians[turn]
         usual, slowest = row_median(past), np.fmax.reduce(past, axis=1)
         slow = complete & (np.count_nonzero(past > 0, axis=1) >= self.least_blocks - self.blocks)
@@ -189,20 +191,22 @@ class Slowdown:
 
     def _worked(self, reading: Reading, ranks: int) -> Floats:
         """Seconds of forward and backward in this step; NaN where they were not timed."""
-        total = np.zeros(ranks)
-        for name in ("forward_seconds", "backward_seconds"):
-            values, sent = scalar(reading, name, ranks)
-            total += np.where(sent & (values > 0) & (values < LONGEST), values, 0.0)
-        return np.where(total > 0, total, np.nan)
+        forward, backward = (scalar(reading, name, ranks)[0] for name in ("forward_seconds", "backward_seconds"))
+        total = forward + backward
+        if np.count_nonzero((total > ZERO) & (total < LONGEST)) < ranks:
+            parts = np.array([forward, backward])
+            total = np.where((parts > ZERO) & (parts < LONGEST), parts, 0.0).sum(axis=0)
+            total[total <= 0] = np.nan
+        return total
 
     def _hindered(self, turn: slice) -> Floats:
         """How many times longer the same work takes than it did, on a machine that others use; infinite: unknown."""
-        ratio = row_median(self._work[turn]) / self._pace[turn]  # both above 0, or NaN
+        ratio = row_median(self._work[:, turn].T) / self._pace[turn]  # both above 0, or NaN
         return np.where(self._load[turn] <= self.contended, 1.0, np.where(ratio > 0, np.maximum(ratio, 1.0), np.inf))
 
     def _follow(self, turn: slice, ordinary: Mask) -> None:
         """Take the newest block's work into the pace of this job."""
-        newest, pace = row_median(self._work[turn]), self._pace[turn]
+        newest, pace = row_median(self._work[:, turn].T), self._pace[turn]
         mixed = np.where(np.isnan(pace), newest, pace + (newest - pace) / 8)
         self._pace[turn] = np.where(ordinary & np.isfinite(newest), mixed, pace)
 
@@ -237,7 +241,7 @@ class Slowdown:
         renewed = np.flatnonzero(self._differs > self.block_steps // 2)
         self._items[renewed] = items[renewed]
         self._differs[renewed] = self._slow[renewed] = 0
-        for state in (self._newest, self._recent, self._medians, self._work, self._pace):
+        for state in (self._newest.T, self._recent, self._medians, self._work.T, self._pace):
             state[renewed] = np.nan
 
     def _finding(self, step: int, rank: int, now: float, usual: float) -> Finding:
@@ -254,8 +258,8 @@ class Slowdown:
 
     def _grow(self, count: int) -> None:
         nan = float("nan")
-        self._newest, self._recent = grown(self._newest, count, nan), grown(self._recent, count, nan)
-        self._work, self._pace = grown(self._work, count, nan), grown(self._pace, count, nan)
+        self._newest, self._recent = grown(self._newest.T, count, nan).T.copy(), grown(self._recent, count, nan)
+        self._work, self._pace = grown(self._work.T, count, nan).T.copy(), grown(self._pace, count, nan)
         self._medians, self._items = grown(self._medians, count, nan), grown(self._items, count, nan)
         self._slow, self._since = grown(self._slow, count), grown(self._since, count)
         self._lasted, self._load = grown(self._lasted, count), grown(self._load, count)

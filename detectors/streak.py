@@ -23,6 +23,8 @@ class Streak:
         self._before = np.zeros(0, dtype=np.int64)
         self._second = np.zeros(0, dtype=np.int64)
         """The sample after the first at which it held."""
+        self.holding = False
+        """Whether it has held of anybody at the last sample."""
 
     def update(self, step: int, holds: NDArray[np.bool_], looked: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Take one sample; subjects that were not ``looked`` at keep their count. Returns the counts."""
@@ -32,13 +34,16 @@ class Streak:
             self._began = np.pad(self._began, (0, grown))
             self._before = np.pad(self._before, (0, grown), constant_values=-1)
             self._second = np.pad(self._second, (0, grown))
-        held, missed = looked & holds, looked & ~holds
+        held = looked & holds
+        anybody = np.count_nonzero(held) > 0
+        missed = looked & ~holds if anybody else looked
         self._before[missed] = step
-        self.count[missed] = 0
-        if np.count_nonzero(held):
+        if self.holding or anybody:
+            self.count[missed] = 0
             self._began[held & (self.count == 0)] = step
             self._second[held & (self.count == 1)] = step
             self.count[held] += 1
+            self.holding = bool(self.count.any())
         return self.count
 
     def onset(self, subject: int) -> int:

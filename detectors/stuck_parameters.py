@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import grown
+from torchvitals.detectors.scalars import ZERO, grown
 from torchvitals.detectors.streak import Streak
 
 Floats = NDArray[np.float64]
@@ -81,10 +81,12 @@ class IdleOptimizer:
         self._seen = True
         known = reading.present["learning_rate"]
         self._largest, self._last = grown(self._largest, len(rate)), grown(self._last, len(rate))
-        count = self._zero.update(reading.step, rate == 0, known)
-        alive = known & (rate > 0)
-        np.maximum(self._largest, rate, out=self._largest, where=alive)
+        alive = known & (rate > ZERO)
         np.copyto(self._last, rate, where=alive)
+        np.fmax(self._largest, self._last, out=self._largest)
+        count = self._zero.update(reading.step, rate == ZERO, known)
+        if not self._zero.holding:
+            return []
         few = min(self._zero_rate, self._warm_up)
         return [
             self._finding("learning_rate_zero", reading.step, rank, self._zero, {"last_rate": float(self._last[rank])})
@@ -106,7 +108,9 @@ class IdleOptimizer:
         if extra is None or without is None:
             return []
         known = reading.present["optimizer_extra_parameters"] & reading.present["parameters_without_gradient"]
-        count = self._extra.update(reading.step, (extra > 0) & (without >= extra), known)
+        count = self._extra.update(reading.step, (extra > ZERO) & (without >= extra), known)
+        if not self._extra.holding:
+            return []
         return [
             self._finding("stale_parameters", reading.step, rank, self._extra, {"parameters": int(extra[rank])})
             for rank in (known & (count >= self._stale)).nonzero()[0].tolist()

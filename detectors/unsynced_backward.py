@@ -38,7 +38,7 @@ class UnsyncedBackward:
 
     def update(self, reading: Reading) -> list[Finding]:
         counts = reading.values.get("collectives")
-        if counts is None:
+        if counts is None or len(counts) < 2:  # alone there is nobody to share with
             return []
         present = reading.present["collectives"]
         self._grow(len(counts))

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import grown
+from torchvitals.detectors.scalars import ZERO, grown, scalar
 from torchvitals.detectors.streak import Streak
 
 Floats = NDArray[np.float64]
@@ -180,12 +180,14 @@ class ZeroGradient:
             return []
         self._seen = True
         ranks = len(norm)
-        loss = np.abs(reading.values["loss"]) if "loss" in reading.values else np.full(ranks, np.nan)
+        loss = np.abs(scalar(reading, "loss", ranks)[0])
         self._largest = np.fmax(grown(self._largest, ranks), loss)
-        empty = self._largest == 0
-        done = (loss <= self._content * self._largest) & ~empty  # False when nobody knows the loss
-        known = reading.present["gradient_norm"]
-        count = self._streak.update(reading.step, (norm == 0) & ~done, known)
+        known, zero, empty = reading.present["gradient_norm"], norm == ZERO, self._largest == ZERO
+        if np.count_nonzero(zero):
+            zero &= empty | ~(loss <= self._content * self._largest)  # which is False when nobody knows the loss
+        count = self._streak.update(reading.step, zero, known)
+        if not self._streak.holding:
+            return []
         enough = count >= np.where(empty, self._never, self._patience)
         new = [int(r) for r in (known & enough).nonzero()[0] if int(r) not in self._told]
         self._told.update(new)

@@ -1,0 +1,85 @@
+"""The newest values of every subject: a table whose oldest entries are overwritten."""
+
+from typing import Generic
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvitals.detectors.scalars import Kind, Mask
+
+Rows = NDArray[np.intp] | slice
+"""Subjects: some of them, or all."""
+Slots = NDArray[np.int64] | int
+ALL = slice(None)
+NOBODY = np.zeros(0, dtype=np.intp)
+
+
+class Ring(Generic[Kind]):
+    """Room for ``size`` values of each subject, (size, subjects); every subject is counted for itself.
+
+    Where all have always spoken together, as the ranks of a job do, their next values are one row of the table, which
+    is written without looking for anybody's place: for one rank half the calls, for thousands a tenth of the time.
+
+    >>> ring = Ring(2, np.float64)
+    >>> ring.grow(2)
+    >>> for first, second in ((1.0, 2.0), (3.0, np.nan), (5.0, 6.0)):
+    ...     values = np.array([first, second])
+    ...     rows = ring.add(values, np.isfinite(values))
+    >>> ring.values.T.tolist(), ring.count.tolist()
+    ([[5.0, 3.0], [2.0, 6.0]], [3, 2])
+    """
+
+    def __init__(self, size: int, dtype: type[Kind], fill: float = np.nan) -> None:
+        self.size, self._fill = size, fill
+        self.values: NDArray[Kind] = np.full((size, 0), fill, dtype=dtype)
+        self._together: int | None = 0
+        """Values that each subject has taken, where all have taken the same number."""
+        self._count = np.zeros(0, dtype=np.int64)
+        """The same by subject, once they differ."""
+
+    @property
+    def subjects(self) -> int:
+        subjects: int = self.values.shape[1]
+        return subjects
+
+    @property
+    def count(self) -> NDArray[np.int64]:
+        """Values taken so far, by subject."""
+        return self._count if self._together is None else np.full(self.subjects, self._together)
+
+    def counted(self, rows: Rows) -> Slots:
+        """The same of some subjects: one number where it is that of all."""
+        if self._together is not None:
+            return self._together
+        count: NDArray[np.int64] = self._count[rows]
+        return count
+
+    def grow(self, subjects: int) -> None:
+        """Make room for new subjects; the old keep their values."""
+        new = subjects - self.subjects
+        if new <= 0:
+            return
+        if self._together != 0:
+            self._count, self._together = np.concatenate([self.count, np.zeros(new, dtype=np.int64)]), None
+        fresh = np.full((self.size, new), self._fill, dtype=self.values.dtype)
+        self.values = np.concatenate([self.values, fresh], axis=1)
+
+    def place(self, use: Mask) -> tuple[Rows, Slots]:
+        """Count one more value of those in ``use``; who they are, and the slots for what they say."""
+        said = np.count_nonzero(use)
+        if not said:
+            return NOBODY, 0
+        if self._together is not None:
+            if said == len(use):
+                self._together += 1
+                return ALL, (self._together - 1) % self.size
+            self._count, self._together = self.count, None
+        rows = use.nonzero()[0]
+        slots = self._count[rows] % self.size
+        self._count[rows] += 1
+        return rows, slots
+
+    def add(self, values: NDArray[Kind], use: Mask) -> Rows:
+        """Take the values of those in ``use``, and say who they are."""
+        rows, slots = self.place(use)
+        self.values[slots, rows] = values[rows]
+        return rows
