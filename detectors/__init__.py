@@ -1,5 +1,6 @@
 """What counts as sick: every detector by name. One line here, and the contract suite and the engine have it."""
 
+from torchvitals.detectors.bottomless import Bottomless
 from torchvitals.detectors.buffer_spread import BufferSpread
 from torchvitals.detectors.crash import Crash
 from torchvitals.detectors.dead_relu import DeadReluByGradient, DeadReluByOutput
@@ -32,6 +33,7 @@ from torchvitals.detectors.unsynced_backward import UnsyncedBackward
 from torchvitals.detectors.update_ratio import UpdateRatio
 from torchvitals.detectors.vanishing import VanishingGradient, ZeroGradient
 from torchvitals.detectors.wild_start import WildStart
+from torchvitals.detectors.worse_than_guess import WorseThanGuess
 
 DETECTORS: tuple[type[Detector], ...] = (
     DeadReluByGradient,
@@ -39,6 +41,7 @@ DETECTORS: tuple[type[Detector], ...] = (
     Desync,  # the first of a kind says what the kind needs
     BufferSpread,
     Divergence,
+    Bottomless,
     Drift,
     DuplicateData,
     Explosion,
@@ -63,6 +66,7 @@ DETECTORS: tuple[type[Detector], ...] = (
     UnsyncedBackward,
     UpdateRatio,
     VanishingGradient,
+    WorseThanGuess,
     WrongMode,
     ZeroGradient,
 )

@@ -1,0 +1,145 @@
+"""A fresh classifier that after hundreds of large steps still answers worse than a guess."""
+
+from typing import ClassVar
+
+import numpy as np
+from torchvitals.detectors.block_statistics import row_median
+from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+from torchvitals.detectors.ring import Ring
+from torchvitals.detectors.scalars import Floats, Mask, grown, losses, scalar, subjects_of
+
+ADVERSARIAL = (2, 4)
+"""Classes whose chance level is also that of a game in balance, whose losses may climb: ln 2 and ln 4."""
+MOST = 20.0
+"""Nats; no vocabulary is so large."""
+
+
+class WorseThanGuess:
+    """The loss began at chance, ln C, and has been above it ever since, at a rate that is large for any optimizer.
+
+    An answer that knows nothing, the same probability for each class, costs ln C. Weights that too large steps throw
+    about cost more, without the leaps of an explosion, and stay there. The first loss says C, since fresh nets begin
+    within ``near`` of ln C. Of the ``horizon`` losses from there on the first third does not count (overshoots are
+    over by then); afterwards no median of a block may come below ``above`` times chance or first loss, and single
+    losses below the first must be fewer than ``lucky``: a run that stands still looks so when its first loss is one of
+    its lowest.
+
+    >>> detector = WorseThanGuess()
+    >>> for step in range(200):
+    ...     reading = Reading.of(step, loss=2.3 if step == 0 else 2.5, learning_rate=2.0, batch_items=32)
+    ...     for finding in detector.update(reading):
+    ...         print(finding.kind, finding.first_step, finding.step, finding.evidence["classes"])
+    divergence 1 191 10
+    """
+
+    kind: ClassVar[str] = "divergence"
+    axis: ClassVar[DetectorAxis] = "rank"
+    reads: ClassVar[tuple[str, ...]] = ("loss", "learning_rate", "batch_items", "skipped_steps")
+
+    def __init__(
+        self,
+        *,
+        horizon: int = 192,  # losses; the slowest healthy start at such rates was at half of its first loss by 100
+        block: int = 16,
+        near: float = 0.03,  # of ln C: 2.296 to 2.354 were measured for ten classes, ln 10 is 2.303
+        above: float = 1.03,  # labels that cannot be learnt cost 1.00 to 1.02
+        rate: float = 0.3,  # three times what plain SGD is usually given; contrastive losses climb at first, at 0.03
+        lucky: float = 0.1,  # of the losses
+        items: int = 8,  # rows in a batch from which the first loss is a fair sample
+    ) -> None:
+        self.horizon, self.block, self.near, self.above = horizon, block, near, above
+        self.rate, self.lucky, self.items = rate, lucky, items
+        self.ring = Ring(block, np.float64)
+        self.start = np.zeros(0)
+        """First loss; NaN before it, and where this run is not judged any more."""
+        self.began = np.zeros(0, dtype=np.int64)
+        self.lowest = np.zeros(0)
+        """Lowest median of a block since the first third."""
+        self.below = np.zeros(0, dtype=np.int64)
+        """Single losses below the first since then."""
+        self.highest_rate = np.zeros(0)
+        self.fair = np.zeros(0, dtype=bool)
+        self.over = False
+        """Whether all have been judged."""
+        self.fired = False
+
+    def update(self, reading: Reading) -> list[Finding]:
+        subjects = subjects_of(reading, self.reads)
+        if self.over and subjects <= len(self.start):
+            return []
+        subjects = max(len(self.start), subjects)
+        self._grow(subjects)
+        loss, _, use, _ = losses(reading, subjects)
+        rate, _ = scalar(reading, "learning_rate", subjects)
+        items, _ = scalar(reading, "batch_items", subjects)
+        np.fmax(self.highest_rate, rate, out=self.highest_rate)
+        self.fair |= items >= self.items
+        before = self.ring.count
+        first = use & (before == 0)
+        self.start[first], self.began[first] = loss[first], reading.step
+        self.ring.add(loss, use)
+        self._follow(loss, use & (before >= self.horizon // 3))
+        self.over = bool((self.ring.count >= self.horizon).all())
+        due = np.flatnonzero(use & (before + 1 == self.horizon))
+        return [self._finding(int(row), reading.step) for row in due if self._worse(int(row))]
+
+    def status(self) -> Status:
+        if not self.ring.count.any():
+            return Status("not_checked", "no loss was seen")
+        if self.fired:
+            return Status("alarm")
+        if not self.over:
+            return Status("warming_up", f"{int(self.ring.count.max())} of {self.horizon} losses seen")
+        return Status("ok")
+
+    def _follow(self, loss: Floats, use: Mask) -> None:
+        """Keep what the losses after the first third say."""
+        self.below += use & (loss < self.start)
+        ended = np.flatnonzero(use & (self.ring.count % self.block == 0))
+        self.lowest[ended] = np.minimum(self.lowest[ended], row_median(self.ring.values[:, ended].T))
+
+    def _worse(self, row: int) -> bool:
+        start = float(self.start[row])
+        classes = self._classes(start)
+        if not classes or not self.fair[row] or not self.highest_rate[row] >= self.rate:
+            return False
+        late = self.horizon - self.horizon // 3
+        high = self.lowest[row] >= self.above * max(start, float(np.log(classes)))
+        return bool(high and self.below[row] <= self.lucky * late)
+
+    def _classes(self, start: float) -> int:
+        """How many there are if this is the loss of a fresh classifier; 0 if it is none."""
+        if not 0 < start < MOST:
+            return 0
+        classes = round(float(np.exp(start)))
+        fresh = classes > 1 and abs(start - np.log(classes)) <= self.near * np.log(classes)
+        return classes if fresh and classes not in ADVERSARIAL else 0
+
+    def _finding(self, row: int, step: int) -> Finding:
+        self.fired = True
+        start = float(self.start[row])
+        classes = self._classes(start)
+        return Finding(
+            kind=self.kind,
+            severity="error",
+            first_step=int(self.began[row]) + 1,
+            step=step,
+            value=float(np.median(self.ring.values[:, row])),
+            threshold=self.above * float(np.log(classes)),
+            subject=row,
+            evidence={
+                "start": start,
+                "classes": classes,
+                "chance": float(np.log(classes)),
+                "rate": float(self.highest_rate[row]),
+            },
+        )
+
+    def _grow(self, subjects: int) -> None:
+        if subjects <= len(self.start):
+            return
+        self.ring.grow(subjects)
+        self.over = False
+        self.start, self.lowest = grown(self.start, subjects, np.nan), grown(self.lowest, subjects, np.inf)
+        self.began, self.below = grown(self.began, subjects), grown(self.below, subjects)
+        self.highest_rate, self.fair = grown(self.highest_rate, subjects), grown(self.fair, subjects)
