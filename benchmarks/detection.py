@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,11 @@ from recording import Recording
 from rivals import NO_RIVER, rivals
 from scores import MILLION, Verdict, judged, score, table
 from torchvitals.detectors import DETECTORS
-from torchvitals.detectors.detector import Reading
+from torchvitals.detectors.detector import DetectorAxis, Reading
 from torchvitals.detectors.memory_leak import MemoryLeak
 from torchvitals.detectors.memory_pressure import MemoryPressure
 
+AXES: tuple[DetectorAxis, ...] = ("feature", "module", "parameter", "rank", "replica")
 NORMS = ("gradient_norm", "gradient_norm_unclipped", "tripwire_norm")
 ABRUPT = ("rate_jump", "batch", "log_of_zero", "root_at_zero", "swollen", "wild_start", "rate_from_start")
 """Beginnings of the names of faults that act in one step."""
@@ -67,7 +69,7 @@ def has_effect(recording: Recording) -> bool:
     return worst > 2 * level or float(np.abs(after).max()) > 10 * highest or ended
 
 
-def trainings(seeds: int, cache: Path) -> dict[str, Any]:
+def trainings(seeds: Iterable[int], cache: Path) -> dict[str, Any]:
     """Real trainings: all methods, then ours by fault."""
     verdicts: dict[str, list[Verdict]] = defaultdict(list)
     by_fault: dict[str, list[Verdict]] = defaultdict(list)
@@ -114,8 +116,8 @@ def trainings(seeds: int, cache: Path) -> dict[str, Any]:
     }
 
 
-def _recordings(seeds: int, cache: Path) -> Iterable[Recording]:
-    for seed in range(seeds):
+def _recordings(seeds: Iterable[int], cache: Path) -> Iterable[Recording]:
+    for seed in seeds:
         yield from recordings.healthy(cache, seed)
         yield from recordings.faulty(cache, seed)
 
@@ -136,9 +138,9 @@ def _early(recording: Recording, found: list[tuple[int, str]]) -> list[bool]:
     return [any(step < broken[0] for step, kind in found if kind in recording.kinds)]
 
 
-def drift(seeds: int) -> dict[str, Any]:
+def drift(seeds: Iterable[int]) -> dict[str, Any]:
     """Drift in data sets of others."""
-    all_cases = [case for seed in range(seeds) for case in drift_cases.cases(seed)]
+    all_cases = [case for seed in seeds for case in drift_cases.cases(seed)]
     scores, missed = {}, []
     for name, judge in drift_cases.methods().items():
         verdicts = []
@@ -179,19 +181,21 @@ def leaks(seeds: int) -> dict[str, Any]:
     return {"told": len(gone), "missed": missed, "worst": max(gone), "median": statistics.median(gone)}
 
 
-def nulls(steps: int, subjects: int) -> dict[str, Any]:
+def nulls(seeds: Iterable[int], steps: int, subjects: int, axes: Iterable[DetectorAxis]) -> dict[str, Any]:
     """False alarms of all detectors along each axis on streams in which nothing happens; of others on their losses."""
     found: Counter[str] = Counter()
     looked: Counter[str] = Counter()
-    for axis in sorted({cls.axis for cls in DETECTORS}):
+    for seed, axis, kind in product(seeds, axes, null_streams.NULLS):
         share = {"rank": 1, "feature": 4, "replica": 16}.get(axis, 8)  # the others cost more for each reading
-        for kind in null_streams.NULLS:
-            detectors = [cls() for cls in DETECTORS if cls.axis == axis]
-            readings = null_streams.readings(axis, kind, steps // share, subjects, seed=1)
-            for reading in readings:
-                for each in detectors:
-                    found[f"{axis} {each.kind}"] += len(each.update(reading))
-            looked[axis] += steps // share * subjects
+        detectors = [cls() for cls in DETECTORS if cls.axis == axis]
+        for reading in null_streams.readings(axis, kind, steps // share, subjects, seed=seed + 1):
+            for each in detectors:
+                for finding in each.update(reading):
+                    found[f"{axis} {each.kind}"] += 1
+                    print(
+                        f"  {axis} {kind} (seed {seed}): {each.kind} at {finding.step}, {finding.evidence}", flush=True
+                    )
+        looked[axis] += steps // share * subjects
     rates = {name: MILLION * count / looked[name.split()[0]] for name, count in sorted(found.items())}
     total = sum(rates.values())
     print(
@@ -220,7 +224,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = ("trainings", "drift", "leaks", "nulls")
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(parts)}; all by default")
-    parser.add_argument("--seeds", type=int, default=1, help="trainings of each kind, and draws of each data set")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings of each kind, draws of each data set or stream")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--axes", nargs="*", choices=AXES, default=AXES, help="of the null streams")
     parser.add_argument("--steps", type=int, default=16_000, help="of each null stream")
     parser.add_argument("--subjects", type=int, default=64, help="that are watched at once in a null stream")
     parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "torchvitals-benchmarks")
@@ -228,13 +234,14 @@ def main() -> None:
     chosen = parser.parse_args()
     if unknown := set(chosen.parts) - set(parts):
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(parts)}")
+    seeds = range(chosen.first_seed, chosen.first_seed + chosen.seeds)
     if "river ADWIN" not in rivals():
         print(NO_RIVER)
     begin = {
-        "trainings": lambda: trainings(chosen.seeds, chosen.cache),
-        "drift": lambda: drift(chosen.seeds),
+        "trainings": lambda: trainings(seeds, chosen.cache),
+        "drift": lambda: drift(seeds),
         "leaks": lambda: leaks(chosen.seeds),
-        "nulls": lambda: nulls(chosen.steps, chosen.subjects),
+        "nulls": lambda: nulls(seeds, chosen.steps, chosen.subjects, chosen.axes),
     }
     figures = {}
     for part in chosen.parts or parts:
