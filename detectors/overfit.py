@@ -4,7 +4,12 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import Floats, Mask, losses, scalar, subjects_of
+from torchvitals.detectors.scalars import Floats, Mask, grown, losses, scalar, subjects_of
+
+REMEMBERED = 32
+"""Evaluations that say how much a single one wavers."""
+BEND = np.sqrt(6) * np.sqrt(2 / np.pi)
+"""Mean bend of independent normal numbers with unit variance."""
 
 
 class Overfit:
@@ -12,9 +17,10 @@ class Overfit:
 
     An evaluation is a step that sends ``validation_loss`` (logged, or found in the job: hooks/validation.py); the
     training loss beside it is the mean of the steps since the one before. Evaluations are noisy, and the best of many
-    is a lucky one, so medians of three are compared. Three keys: ``patience`` of them in a row lie above the lowest
+    is a lucky one, so medians of three are compared. Four keys: ``patience`` of them in a row lie above the lowest
     by more than ``worse``; they rise by ``rising`` meanwhile; and the training loss has fallen below ``falling`` of
-    what it was at the lowest. The onset is the best evaluation.
+    what it was at the lowest; and all this is ``noise`` times larger than single evaluations waver. The onset is the
+    best evaluation.
 
     A validation loss of zero or less has no scale and is left alone.
 
@@ -38,10 +44,11 @@ class Overfit:
         worse: float = 1.3,  # of the lowest: of losses that waver by 15 %, medians of three rarely lie so high for long
         lasting: float = 0.25,  # of all evaluations so far, if that is more: the best of a hundred is a very lucky one
         rising: float = 1.05,  # from the first to the last of them: a level is no rise
+        noise: float = 3.5,  # standard deviations of one evaluation's logarithm; of a median of three it is five
         falling: float = 0.7,  # of the training loss at the lowest: less is its own noise, and nothing learnt by heart
     ) -> None:
         self.patience, self.worse, self.lasting, self.rising = patience, worse, lasting, rising
-        self.falling = falling
+        self.falling, self.noise = falling, noise
         self.sum = np.zeros((2, 0))
         """Training losses since the last evaluation: their sum and number."""
         self.best = np.zeros((0, 2))
@@ -49,6 +56,8 @@ class Overfit:
         self.lowest = np.zeros((0, 2))
         """The lowest single evaluation and its step."""
         self.newest = np.zeros((0, 3))
+        self.bends = np.zeros((0, 2))
+        """Of the logarithm of the evaluations: mean bend (second difference), and the number it is taken from."""
         self.above = np.zeros((0, patience))
         self.count = np.zeros(0, dtype=np.int64)
         """Evaluations in a row that are too far above the best."""
@@ -82,10 +91,11 @@ class Overfit:
         self.lowest[low] = np.stack([value, np.full(len(value), step)], axis=1)[low]
         self.newest[due] = np.roll(self.newest[due], -1, axis=1)
         self.newest[due, -1] = value[due]
+        worse = np.maximum(np.log(self.worse), self.noise * self._wavers(due))
         value = np.median(self.newest, axis=1)  # infinite until there are two
         better = due & (value < self.best[:, 0])
         self.best[better] = np.stack([value, training], axis=1)[better]
-        high = due & (value > self.worse * self.best[:, 0])
+        high = due & (np.log(value) > worse + np.log(self.best[:, 0]))
         self.count = np.where(due, np.where(high, self.count + 1, 0), self.count)
         self.above[due] = np.roll(self.above[due], -1, axis=1)
         self.above[due, -1] = value[due]
@@ -99,6 +109,17 @@ class Overfit:
         return [
             self._finding(int(row), step, float(value[row]), float(training[row])) for row in np.flatnonzero(certain)
         ]
+
+    def _wavers(self, due: Mask) -> Floats:
+        """Standard deviation of the logarithm of one evaluation, from bends: a line has none, however steep."""
+        known = np.flatnonzero(due & np.isfinite(self.newest).all(axis=1))
+        logs = np.log(self.newest[known])
+        bend = np.abs(logs[:, 0] - 2 * logs[:, 1] + logs[:, 2])
+        mean, count = self.bends[known].T
+        count = np.minimum(count + 1, REMEMBERED)
+        self.bends[known] = np.stack([mean + (bend - mean) / count, count], axis=1)
+        wavers: Floats = self.bends[:, 0] / BEND
+        return wavers
 
     def _finding(self, row: int, step: int, value: float, training: float) -> Finding:
         best, before = self.best[row].tolist()
@@ -126,6 +147,7 @@ class Overfit:
         self.sum = np.concatenate([self.sum, np.zeros((2, new))], axis=1)
         self.best = np.concatenate([self.best, np.tile([np.inf, np.nan], (new, 1))])
         self.lowest = np.concatenate([self.lowest, np.tile([np.inf, -1.0], (new, 1))])
+        self.bends = grown(self.bends, subjects)
         self.newest = np.concatenate([self.newest, np.full((new, 3), np.inf)])
         self.above = np.concatenate([self.above, np.zeros((new, self.patience))])
         self.count, self.seen = np.concatenate([self.count, zeros]), np.concatenate([self.seen, zeros])

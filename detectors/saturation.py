@@ -9,7 +9,11 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+from torchvitals.detectors.scalars import grown
 from torchvitals.detectors.streak import Streak
+
+MOVES = 8
+"""Samples that a mean of distances remembers."""
 
 
 class Saturation:
@@ -21,6 +25,8 @@ class Saturation:
         from_start: a share that was this high from the first sample on counts without a rise.
         reference: samples whose median is a module's own past.
         patience: samples in a row.
+        steady: a rise must be so many times what the share usually moves from one sample to the next: what leaps to
+            and fro is not stuck.
 
     >>> detector = Saturation()
     >>> for step in range(0, 100, 10):
@@ -41,12 +47,17 @@ class Saturation:
         from_start: float = 0.85,
         reference: int = 4,
         patience: int = 3,
+        steady: float = 3.0,
     ) -> None:
         self._share = share
         self._rise = rise
         self._from_start = from_start
         self._reference = reference
         self._patience = patience
+        self._steady = steady
+        self._last = np.zeros(0)
+        self._moves = np.zeros(0)
+        """Mean distance between the newest ``MOVES`` samples or so."""
         self._sum = np.zeros(0)
         self._count = np.zeros(0)
         self._streak = Streak()
@@ -60,7 +71,9 @@ class Saturation:
         known = reading.present["module_saturated_share"] & np.isfinite(share)
         self._samples += bool(known.any())
         past = self._reference_of(np.where(known, share, 0.0), known)
-        high = (share >= self._share) & (share - past >= self._rise)
+        high = (share >= self._share) & (
+            share - past >= np.maximum(self._rise, self._steady * self._moved(share, known))
+        )
         high |= (share >= self._from_start) & (past >= self._share)
         count = self._streak.update(reading.step, high, known)
         new = [int(i) for i in np.flatnonzero(known & (count >= self._patience)) if int(i) not in self._told]
@@ -69,6 +82,14 @@ class Saturation:
             return []
         module = min(new, key=lambda i: (self._streak.onset(i), i))
         return [self._finding(reading.step, module, float(share[module]), float(past[module]), len(new))]
+
+    def _moved(self, share: np.ndarray, known: np.ndarray) -> np.ndarray:
+        """How far each module's share usually goes from one sample to the next."""
+        self._last, self._moves = grown(self._last, len(share), np.nan), grown(self._moves, len(share))
+        moved = np.abs(share - self._last)
+        np.add(self._moves, (moved - self._moves) / MOVES, out=self._moves, where=known & np.isfinite(moved))
+        np.copyto(self._last, share, where=known)
+        return self._moves
 
     def _reference_of(self, share: np.ndarray, known: np.ndarray) -> np.ndarray:
         grown = len(share) - len(self._sum)

@@ -193,6 +193,15 @@ def test_an_output_layer_drawn_at_zero_is_no_measure_for_the_layers_below():
     assert found(record(model, optimizer=optimizer, fault=begin_slowly, interval=1, steps=40)) == []
 
 
+def test_a_share_that_leaps_to_and_fro_is_not_stuck():
+    shares = [0.3, 0.3, 0.3, 0.3, *[0.2, 0.82] * 20, 0.82, 0.82, 0.2, *[0.3] * 30, *[0.82] * 6]
+    detector = Saturation()
+    steps = [finding.step for step, share in enumerate(shares)
+             for finding in detector.update(Reading.of(step, module_saturated_share=[share]))]  # fmt: skip
+
+    assert steps == [len(shares) - 4]
+
+
 def test_saturated_tanh_is_told_from_the_step_of_the_fault():
     def scale_up(model, _optimizer):
         with torch.no_grad():

@@ -49,3 +49,16 @@ def test_the_lucky_evaluation_of_a_noisy_series_is_no_turn() -> None:
     noisy = [0.5 * np.exp(0.1 * np.random.default_rng(seed).standard_normal(40)) for seed in range(200)]
 
     assert sum(len(watch(validation, FALLING)) for validation in noisy) <= 2
+
+
+def test_evaluations_that_waver_more_must_rise_more() -> None:
+    """Heavy tails of validation and training: lucky bests beside unlucky training losses are common."""
+    rng = np.random.default_rng(5)
+    calm = 0
+    for _ in range(100):
+        leaping = 0.6 * (1 + 0.5 * np.abs(rng.standard_t(2, 120)))
+        calm += not watch(leaping, np.where(np.arange(120) < 20, 1.0, 0.5))
+    wavering = TURNING * np.exp(0.05 * rng.standard_normal(40))
+
+    assert calm == 100
+    assert len(watch(wavering, FALLING)) == 1
