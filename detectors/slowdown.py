@@ -191,13 +191,12 @@ class Slowdown:
 
     def _worked(self, reading: Reading, ranks: int) -> Floats:
         """Seconds of forward and backward in this step; NaN where they were not timed."""
-        forward, backward = (scalar(reading, name, ranks)[0] for name in ("forward_seconds", "backward_seconds"))
-        total = forward + backward
-        if np.count_nonzero((total > ZERO) & (total < LONGEST)) < ranks:
-            parts = np.array([forward, backward])
-            total = np.where((parts > ZERO) & (parts < LONGEST), parts, 0.0).sum(axis=0)
-            total[total <= 0] = np.nan
-        return total
+        parts = np.array([scalar(reading, name, ranks)[0] for name in ("forward_seconds", "backward_seconds")])
+        sound = (parts > ZERO) & (parts < LONGEST)
+        if np.count_nonzero(sound) == sound.size:
+            return np.asarray(parts[0] + parts[1])
+        total = np.where(sound, parts, 0.0).sum(axis=0)
+        return np.where(total > 0, total, np.nan)
 
     def _hindered(self, turn: slice) -> Floats:
         """How many times longer the same work takes than it did, on a machine that others use; infinite: unknown."""
