@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.ring import Ring
@@ -80,8 +81,8 @@ class WorseThanGuess:
         self.ring.add(loss, use)
         self._follow(loss, use & (before >= self.horizon // 3))
         self.over = bool((self.ring.count >= self.horizon).all())
-        due = np.flatnonzero(use & (before + 1 == self.horizon))
-        return [self._finding(int(row), reading.step) for row in due if self._worse(int(row))]
+        due = use & (before + 1 == self.horizon)
+        return self._judge(reading.step, np.flatnonzero(due)) if np.count_nonzero(due) else []
 
     def status(self) -> Status:
         if not self.ring.count.any():
@@ -98,39 +99,34 @@ class WorseThanGuess:
         ended = np.flatnonzero(use & (self.ring.count % self.block == 0))
         self.lowest[ended] = np.minimum(self.lowest[ended], row_median(self.ring.values[:, ended].T))
 
-    def _worse(self, row: int) -> bool:
-        start = float(self.start[row])
-        classes = self._classes(start)
-        if not classes or not self.fair[row] or not self.highest_rate[row] >= self.rate:
-            return False
+    def _judge(self, step: int, rows: NDArray[np.intp]) -> list[Finding]:
+        """Tell of those whose losses have stayed above the first, and above chance, at a large rate."""
+        start = self.start[rows]
+        classes = np.rint(np.exp(np.clip(start, 0.0, MOST)))
+        chance = np.log(classes)
+        fresh = (classes > 1) & ~np.isin(classes, ADVERSARIAL) & (np.abs(start - chance) <= self.near * chance)
         late = self.horizon - self.horizon // 3
-        high = self.lowest[row] >= self.above * max(start, float(np.log(classes)))
-        return bool(high and self.below[row] <= self.lucky * late)
+        worse = fresh & self.fair[rows] & (self.highest_rate[rows] >= self.rate)
+        worse &= self.lowest[rows] >= self.above * np.maximum(start, chance)
+        worse &= self.below[rows] <= self.lucky * late
+        found = np.flatnonzero(worse)
+        self.fired |= bool(len(found))
+        return [self._finding(int(rows[place]), step, int(classes[place])) for place in found]
 
-    def _classes(self, start: float) -> int:
-        """How many there are if this is the loss of a fresh classifier; 0 if it is none."""
-        if not 0 < start < MOST:
-            return 0
-        classes = round(float(np.exp(start)))
-        fresh = classes > 1 and abs(start - np.log(classes)) <= self.near * np.log(classes)
-        return classes if fresh and classes not in ADVERSARIAL else 0
-
-    def _finding(self, row: int, step: int) -> Finding:
-        self.fired = True
-        start = float(self.start[row])
-        classes = self._classes(start)
+    def _finding(self, row: int, step: int, classes: int) -> Finding:
+        chance = float(np.log(classes))
         return Finding(
             kind=self.kind,
             severity="error",
             first_step=int(self.began[row]) + 1,
             step=step,
             value=float(np.median(self.ring.values[:, row])),
-            threshold=self.above * float(np.log(classes)),
+            threshold=self.above * chance,
             subject=row,
             evidence={
-                "start": start,
+                "start": float(self.start[row]),
                 "classes": classes,
-                "chance": float(np.log(classes)),
+                "chance": chance,
                 "rate": float(self.highest_rate[row]),
             },
         )
