@@ -7,7 +7,8 @@
 Each contender trains its own copy of the model, from one seed, on one batch. Blocks of all contenders run
 in turn, so that a slow minute of the machine hits them alike; each block's CPU time (wall time on CUDA) is
 divided by that of the bare block next to it. The table shows the median ratio and the middle half. Of several
-ranks, each a process of its own, rank 0 is timed and all take the same steps.
+ranks, each a process of its own, rank 0 is timed and all take the same steps. A second bare job is one of the
+contenders: what differs between two that do the same, by where their memory lies, is no cost of anybody's.
 
 torchvitals is measured after its starting allowance (a second of work, see hooks/budget.py) is spent:
 what it costs for the rest of the run. ``--with-allowance`` measures the first steps.

@@ -166,6 +166,7 @@ class Torchmortem(Contender):
 
 CONTENDERS: dict[str, type[Contender]] = {
     "bare": Contender,
+    "bare, a second time": Contender,
     "torchvitals": Torchvitals,
     "torchvitals, everything every step": EverythingEveryStep,
     "wandb.watch gradients, every 100": WandbGradients,
