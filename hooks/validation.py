@@ -102,10 +102,13 @@ class ValidationLoss:
 
 
 def tell_validation(observer: "Observer") -> None:
-    """A step begins after forwards without gradients: what they amounted to is written with it."""
+    """A step begins after forwards without gradients: what they amounted to is written with it.
+
+    Before the first step they were a trial of the code, as Lightning's sanity check is, or told of another model.
+    """
     logged = observer.pending.logged
     value = observer.validation.take(logged="validation_loss" in logged)
-    if value is not None:
+    if value is not None and observer.recorder.step:
         logged["validation_loss"] = value
 
 

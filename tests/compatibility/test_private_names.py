@@ -140,6 +140,7 @@ STEADY = {
     "_c10d_functional_autograd": "the same",
     "_call_impl": "compared with as a text, to recognise how Module.compile calls torch.compile",
     "_compiled_call_impl": "asked for with getattr; without it no module was compiled in place",
+    "_get_num_nonjoined_procs": "tapped where it is found; without it the steps of a rank that has joined are not moved",
     "_index_sampler": "asked for with getattr; facts then lack the batch size",
     "_num_workers": "asked for with getattr; facts then say 0",
     "_num_yielded": "asked for with getattr; the first batch of an epoch then counts as any other",
@@ -165,7 +166,7 @@ TEXTS = {"_seconds"}
 """The end of a signal's name."""
 PYTHONS = {
     "_current_frames", "_getframe", "_lru_cache_wrapper", "_make", "_replace", "_poll", "_recv", "_recv_bytes", "_wait",
-    "_wait_for_tstate_lock", "_thread", "_children", "_",
+    "_wait_for_tstate_lock", "_thread", "_children", "_", "_IF_",
 }  # fmt: skip
 REPLAY = {"_sequence_nr": "of autograd nodes; the replay, under its fuse, is all that asks"}
 
