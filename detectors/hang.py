@@ -6,39 +6,12 @@ from typing import Any, ClassVar
 from torchvitals.detectors import stack_groups
 from torchvitals.detectors.detector import Finding, Status
 from torchvitals.detectors.job_frames import compiles, innermost_own, waits_in_collective
-from torchvitals.detectors.pulse import AT_REST, WORKING, Ear, Pulse
+from torchvitals.detectors.pulse import AT_REST, WORKING, Pulse, World
 from torchvitals.signals.records import LAUNCHER_RANK, AnyRecord, Beat, Event, Hello, Stacks, Step
 
-LISTENERS = 2
-"""Ranks besides the launcher by whose beats the silence of the others is measured; two, since one may be silent."""
 DEVICE_WAIT = "D"
 STOPPED = ("T", "t")
 RUNNABLE = "R"
-
-
-class World:
-    """The ranks of one incarnation."""
-
-    def __init__(self) -> None:
-        self.ranks: dict[int, Pulse] = {}
-        self.hosts: dict[int, str] = {}
-        self.pids: dict[int, int] = {}
-        self.ears: dict[Any, Ear] = {}
-        """By rank; by host and process for launchers, of which each host has one."""
-        self.told = False
-        self.size = 1
-
-    @property
-    def living(self) -> dict[int, Pulse]:
-        """The ranks that have not ended."""
-        return {rank: pulse for rank, pulse in self.ranks.items() if not pulse.ended}
-
-    def hear(self, who: int | tuple[str, int], monotonic: float) -> None:
-        """``who`` speaks; a few are listened to for the sake of time."""
-        if who not in self.ears and len(self.ears) <= LISTENERS:
-            self.ears[who] = Ear()
-        if who in self.ears:
-            self.ears[who].hear(monotonic)
 
 
 class Hang:
@@ -113,13 +86,28 @@ class Hang:
 
         How it ended is the business of ``crash``.
         """
-        del gone
         found = []
+        for hello in gone:
+            self._was_killed(hello.incarnation, hello.rank)
         for world in self.worlds.values():
             pulses = {rank: pulse for rank, pulse in world.ranks.items() if not pulse.left_well}
             if not world.told and any(pulse.blocked for pulse in pulses.values()):
                 found += self._judge(world, pulses, {}, blocked=self.least)
+            if not world.told and pulses and all(map(self._killed_at_rest, pulses.values())):
+                world.told = True
+                found.append(self._finding(world, pulses, {}, threshold=self.blocked))
         return found
+
+    def _was_killed(self, incarnation: int, rank: int) -> None:
+        world = self.worlds.get(incarnation)
+        pulse = world.ranks.get(rank) if world is not None else None
+        if pulse is not None:
+            pulse.killed |= not pulse.ended
+
+    def _killed_at_rest(self, pulse: Pulse) -> bool:
+        """Whether somebody ended it while it did nothing, for longer than ever: it was not meant to rest there."""
+        limit = max(self.blocked, self.factor * pulse.usual, self.seen * pulse.longest.get(pulse.beat.phase, 0.0))
+        return pulse.killed and pulse.started and pulse.resting and pulse.still > limit
 
     def status(self) -> Status:
         if not self.worlds:
@@ -166,6 +154,7 @@ class Hang:
             if event.kind == "unheard":
                 pulse.unheard = event.details
             elif event.kind == "process_gone":
+                pulse.killed |= not pulse.ended
                 pulse.failed |= not pulse.ended
                 pulse.ended = True
 
@@ -219,9 +208,11 @@ class Hang:
         if not (silent or _wrong(heard.values())):
             return []
         world.told = True
-        return [self._finding(world, heard, silent)]
+        newest = min(heard.values(), key=lambda pulse: pulse.still, default=None)
+        threshold = self.limit(newest, self.blocked) if newest is not None else self.least
+        return [self._finding(world, heard, silent, threshold)]
 
-    def _finding(self, world: World, heard: dict[int, Pulse], silent: dict[int, Pulse]) -> Finding:
+    def _finding(self, world: World, heard: dict[int, Pulse], silent: dict[int, Pulse], threshold: float) -> Finding:
         culprits, why = _culprits(world, heard, list(silent))
         everybody = {**heard, **silent}
         waiting = min(heard.values() or silent.values(), key=lambda pulse: pulse.still)
@@ -236,7 +227,7 @@ class Hang:
             first_step=min(pulse.step for pulse in everybody.values()),
             step=max(pulse.step for pulse in everybody.values()),
             value=float(max([waiting.still, *(pulse.silence(world.ears) for pulse in silent.values())])),
-            threshold=self.limit(waiting, self.blocked) if heard else self.least,
+            threshold=threshold,
             rank=culprits[0] if len(culprits) == 1 else None,
             name=(ranks[shown].where if shown in ranks else "") or innermost_own(stacks.get(shown, [])),
             evidence={

@@ -15,6 +15,10 @@ OBSERVED = 2.0
 """A listener that says nothing for longer than this many seconds hears nothing either (a suspended machine)."""
 
 
+LISTENERS = 2
+"""Ranks besides the launcher by whose beats the silence of the others is measured; two, since one may be silent."""
+
+
 class Ear:
     """Somebody who speaks once a second and so knows how long others have been silent: time as one process felt it.
 
@@ -50,6 +54,10 @@ class Pulse:
         """It waits without a limit for a thread, no thread does anything, and no process of it computes."""
         self.endless = False
         """It is in a loop of its own code that has no way out."""
+        self.resting = False
+        """It does nothing, on one and the same line of whosever code, and saves no checkpoint there."""
+        self.killed = False
+        """It was ended from outside."""
         self.compiled = False
         self.usual = 0.0
         """Seconds per step, the mean of the last few beats."""
@@ -114,7 +122,9 @@ class Pulse:
             self._looks = self._looks + 1 if same else 1
             enough = LOOKS_AT_WORK if stacks.cpu >= AT_REST else LOOKS
             self.blocked = self._looks >= enough and stands_in_own_code(frames) and not saves(frames)
-            self.deadlocked = bool(stacks.waits) and 0.0 <= stacks.cpu < AT_REST
+            at_rest = 0.0 <= stacks.cpu < AT_REST
+            self.deadlocked = bool(stacks.waits) and at_rest
+            self.resting = self._looks >= LOOKS and at_rest and not saves(frames)
             self.endless = bool(stacks.endless)
             self.stacks = frames
         self.workers = {n: f for n, f in stacks.threads.items() if n.startswith("worker ")} or self.workers
@@ -141,5 +151,30 @@ class Pulse:
         self.beat = beat
         self.since = beat.monotonic
         self.stacks, self.collectives, self.workers = [], [], {}
-        self.blocked = self.deadlocked = self.endless = False
+        self.blocked = self.deadlocked = self.endless = self.resting = False
         self._looks = 0
+
+
+class World:
+    """The ranks of one incarnation."""
+
+    def __init__(self) -> None:
+        self.ranks: dict[int, Pulse] = {}
+        self.hosts: dict[int, str] = {}
+        self.pids: dict[int, int] = {}
+        self.ears: dict[Any, Ear] = {}
+        """By rank; by host and process for launchers, of which each host has one."""
+        self.told = False
+        self.size = 1
+
+    @property
+    def living(self) -> dict[int, Pulse]:
+        """The ranks that have not ended."""
+        return {rank: pulse for rank, pulse in self.ranks.items() if not pulse.ended}
+
+    def hear(self, who: int | tuple[str, int], monotonic: float) -> None:
+        """``who`` speaks; a few are listened to for the sake of time."""
+        if who not in self.ears and len(self.ears) <= LISTENERS:
+            self.ears[who] = Ear()
+        if who in self.ears:
+            self.ears[who].hear(monotonic)

@@ -180,6 +180,40 @@ class TestHang:
         assert (finding.rank, finding.first_step) == (0, 80)
         assert detector.finish([]) == []
 
+    def resting(self, frame="/usr/lib/python3.11/subprocess.py:1264 wait", cpu=0.002, seconds=30):
+        """One process that shows the same frames twice between steps, and then goes on doing nothing."""
+        detector = Hang()
+        ranks = Ranks(1, detector=detector)
+        ranks.run(20)
+        ranks.stop(phase="idle")
+        frames = {"MainThread": ["/job/train.py:44 main", frame]}
+        for _ in range(2):
+            ranks.run(4)
+            ranks.tell(0, Stacks(ranks.now, 80, "nothing moved", frames, cpu=cpu))
+        assert ranks.run(seconds) == []
+        return detector
+
+    def test_a_process_that_somebody_ended_while_it_rested_in_a_library_was_hanging(self):
+        (finding,) = self.resting().finish([hello(0)])
+
+        assert (finding.first_step, finding.name) == (80, "train.py:44")
+        assert finding.value > finding.threshold
+
+    @pytest.mark.parametrize(
+        "how",
+        [
+            {"cpu": 0.5},
+            {"seconds": 5},
+            {"frame": "/x/site-packages/torch/serialization.py:900 save"},
+        ],
+        ids=["it computed", "for a moment", "it saved a checkpoint"],
+    )
+    def test_a_process_that_somebody_ended_at_work_was_not(self, how):
+        assert self.resting(**how).finish([hello(0)]) == []
+
+    def test_a_process_that_went_on_resting_was_not_ended(self):
+        assert self.resting().finish([]) == []
+
     def test_a_rank_that_left_well_was_not_hanging(self):
         detector = Hang()
         ranks = self.asleep(detector)

@@ -140,7 +140,7 @@ STEADY = {
     "_c10d_functional_autograd": "the same",
     "_call_impl": "compared with as a text, to recognise how Module.compile calls torch.compile",
     "_compiled_call_impl": "asked for with getattr; without it no module was compiled in place",
-    "_get_num_nonjoined_procs": "tapped where it is found; without it the steps of a rank that has joined are not moved",
+    "_get_num_nonjoined_procs": "tapped where it is found; without it a rank that has joined is compared as before",
     "_index_sampler": "asked for with getattr; facts then lack the batch size",
     "_num_workers": "asked for with getattr; facts then say 0",
     "_num_yielded": "asked for with getattr; the first batch of an epoch then counts as any other",
