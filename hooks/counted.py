@@ -63,6 +63,8 @@ class CountedSteps:
             steps = 0 if several or observer.naming.sharded or not observer.optimizers[0].ranks.shared else steps
             steps = next((ahead for ahead in range(steps) if observer.ranks.due(step + ahead + 1)), steps)
         self.left = observer.digests.steps_until_due(step, steps, several=several)
+        if self._ranks and self.left:
+            observer.optimizers[0].ranks.local.remove()
 
     def backward(self, root: Any) -> bool:
         """``backward`` was called on ``root``; ``False`` when its loss is not finite, or cannot be read."""
@@ -133,6 +135,8 @@ class CountedSteps:
         if watch.index == 0:
             recorder.step = watch.step
             self.left -= 1
+            if self._ranks and not self.left:
+                watch.ranks.local.follow(next(iter(watch.tripwire), None))
         return True
 
     def watch_again(self) -> None:
