@@ -38,7 +38,8 @@ def tell_orphans(observer: "Observer") -> None:
         observer.recorder.learn(left_out=found.left_out[:NAMED], held_twice=found.number)
     elif observer.optimizers[0].step >= IDLE_STEPS and (found := of_another_model(held, trained)):
         observer.pending.scalars["orphaned_parameters"] = float(found.number)
-        observer.recorder.learn(left_out=found.left_out[:NAMED])
+        model = found.left_out[0].partition(".")[0]
+        observer.recorder.learn(left_out=found.left_out[:NAMED], left_out_model=model)
 
 
 def orphans(optimized: Sequence[torch.Tensor], trained: Iterable[Module]) -> Orphans | None:
@@ -89,7 +90,8 @@ def of_another_model(optimized: Sequence[torch.Tensor], trained: Iterable[Module
     held = {id(parameter) for parameter in optimized}
     for module in trained:
         wanted = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        if wanted and all(id(p) not in held and p.grad is not None for p in wanted.values()):
+        apart = held.isdisjoint(map(id, module.parameters()))  # else it holds what is frozen of the same model
+        if wanted and apart and all(p.grad is not None for p in wanted.values()):
             return Orphans(len(optimized), [f"{type(module).__name__}.{plain_name(name)}" for name in wanted])
     return None
 

@@ -63,6 +63,9 @@ def test_an_optimizer_of_the_teacher_leaves_the_student_out():
     found = of_another_model(list(teacher.parameters()), [student])
     assert found == (4, ["Linear.weight", "Linear.bias"])
     assert of_another_model([*teacher.parameters(), *student.parameters()], [student]) is None
+    student.weight.requires_grad_(False).grad = None
+    assert of_another_model([student.weight], [student]) is None  # a part of it that is frozen, and has no gradient
+    student.weight.requires_grad_(True)
     teacher(torch.randn(4, 6)).sum().backward()
     assert of_another_model(list(teacher.parameters()), [student]) is None  # an attack on a fixed net, a style
 

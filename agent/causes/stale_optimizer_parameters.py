@@ -26,20 +26,28 @@ class StaleOptimizerParameters:
         if not strangers and lonely is None:
             return None
         first = case.opening
+        model = str(case.facts.get("left_out_model") or "")
         return Opinion(
             clues=[*_owners(case, strangers), *_gradients(lonely)],
             title="The optimizer updates parameters that the model does not use",
             explanation=(
                 f"{strangers or 'All'} parameters of the optimizer belong to no module that takes part in training: "
                 "the model was copied, moved or changed after the optimizer was built. Its steps change weights "
-                f"that nobody uses, and {_left_out(case) or 'the model in use'} stays as it is."
+                f"that nobody uses, and {model or _left_out(case) or 'the model in use'} stays as it is."
             ),
             remedy=(
                 "Build the optimizer after the last change of the model (deepcopy, a new head, a wrapper, loading "
                 "the whole module), or add the new parameters with `optimizer.add_param_group`."
             ),
-            where=_left_out(case) or ("optimizer" if strangers else layer_of(first.name) or "optimizer"),
+            where=_where(case, strangers=strangers, whole=bool(model)) or layer_of(first.name) or "optimizer",
         )
+
+
+def _where(case: Case, *, strangers: int, whole: bool) -> str:
+    """The layer that was left out; the optimizer itself where that is a whole model, or nobody knows what."""
+    if whole:
+        return "optimizer"
+    return _left_out(case) or ("optimizer" if strangers else "")
 
 
 def _held_twice(case: Case, number: int) -> Opinion:
