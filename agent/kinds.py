@@ -114,7 +114,8 @@ def follows(cause: Finding, effect: Finding) -> bool:
     (True, False)
     """
     # relations that hold until the code changes
-    if cause.evidence.get("signal") == "gradients_reset" or cause.evidence.get("relation") == "endless_momentum":
+    signal, relation = cause.evidence.get("signal"), cause.evidence.get("relation")
+    if signal in ("gradients_reset", "turned_loss") or relation == "endless_momentum":
         return effect.kind in _NUMBERS_BROKEN and effect.first_step >= cause.first_step
     if effect.kind not in LEADS_TO.get(cause.kind, frozenset()):
         return False

@@ -15,6 +15,7 @@ from torchvitals.detectors.input_bound import InputBound
 from torchvitals.detectors.loss_scale_collapse import LossScaleCollapse
 from torchvitals.detectors.loss_spike import LossSpike
 from torchvitals.detectors.lost_progress import LostProgress
+from torchvitals.detectors.maximized import Maximized
 from torchvitals.detectors.memory_leak import MemoryLeak
 from torchvitals.detectors.memory_pressure import MemoryPressure
 from torchvitals.detectors.miswired import BrokenRelation, WrongMode
@@ -74,6 +75,7 @@ RECORD_DETECTORS: tuple[type[RecordDetector], ...] = (
     BrokenRelation,
     Crash,
     Hang,
+    Maximized,
     Nondeterminism,
     WildStart,
 )

@@ -1,4 +1,4 @@
-"""What the loss is made of, read off its graph before backward frees it: a softmax under a softmax."""
+"""What the loss is made of, read off its graph before backward frees it: a softmax under a softmax, a turned sign."""
 
 import math
 from collections import deque
@@ -18,6 +18,12 @@ _SHAPING = (
     "View", "UnsafeView", "Reshape", "ReshapeAlias", "Transpose", "T", "Permute", "Squeeze", "Unsqueeze", "ToCopy",
     "Clone", "Slice", "Expand", "Alias",
 )  # fmt: skip
+_JOINING = ("Add", "Sub", "Stack")
+_NEVER_NEGATIVE = {
+    "MseLoss": "mse_loss", "SmoothL1Loss": "smooth_l1_loss", "HuberLoss": "huber_loss",
+    "BinaryCrossEntropy": "binary_cross_entropy", "BinaryCrossEntropyWithLogits": "binary_cross_entropy_with_logits",
+}  # fmt: skip
+"""Node of a loss that cannot be below zero → how a job spells it."""
 _AGAIN = {
     "LogSoftmax": ("softmax", "nll_loss", ("Softmax",)),
     "BinaryCrossEntropyWithLogits": ("sigmoid", "binary_cross_entropy_with_logits", ("Sigmoid", "Softmax")),
@@ -54,6 +60,60 @@ def start_of_classifier(loss: torch.Tensor) -> dict[str, float] | None:
             value = torch.nn.functional.nll_loss(scores.float(), target, ignore_index=left_out)
         return {"classes": float(classes), "chance": math.log(classes), "loss": float(value)}
     return None
+
+
+def turned(loss: torch.Tensor) -> tuple[int, str] | None:
+    """Whether less of ``loss`` is more (-1) or less (1) of losses that cannot be below zero, and which one is first.
+
+    ``None`` where it is made of others, or of both: a game, a bound, a policy weighted by its returns. Sums, means,
+    numbers that are known and minus signs are read; whatever else meets the loss on its way leaves nothing certain.
+
+    >>> error = torch.nn.functional.mse_loss(torch.ones(2, requires_grad=True), torch.zeros(2))
+    >>> turned(error / 4), turned(-error - error), turned(error - 2 * error)
+    ((1, 'mse_loss'), (-1, 'mse_loss'), None)
+    """
+    found: list[tuple[int, str]] = []
+    waiting, seen = deque([(loss.grad_fn, 1)]), 0
+    while waiting:
+        node, sign = waiting.popleft()
+        seen += 1
+        if node is None or seen > MOST_NODES:
+            return None
+        if function := _never_negative(node):
+            found.append((sign, function))
+            continue
+        if not (factor := _sign(node)):
+            return None
+        parts = [following for following, _ in node.next_functions if following is not None]
+        if not parts or (len(parts) > 1 and _word(node) not in _JOINING):
+            return None
+        signs = [1, -1] if _word(node) == "Sub" and len(parts) > 1 else [1] * len(parts)
+        waiting.extend((part, sign * factor * own) for part, own in zip(parts, signs, strict=True))
+    return found[0] if len({sign for sign, _ in found}) == 1 else None
+
+
+def _never_negative(node: Any) -> str:
+    """The loss that ``node`` computes, if whatever it is given it answers zero or more."""
+    word = _word(node)
+    if word in ("NllLoss", "NllLoss2D"):
+        return "nll_loss" if _before_shaping(node) in ("LogSoftmax", "Log") else ""
+    if word == "Abs" or (word == "Pow" and getattr(node, "_saved_exponent", None) == 2):
+        # of a difference it is an error; a spread or a projection may well be meant to grow
+        return word.lower() if _before_shaping(node) == "Sub" else ""
+    return _NEVER_NEGATIVE.get(word, "")
+
+
+def _sign(node: Any) -> int:
+    """What ``node`` does to the sign of a loss; 0 where that is not known."""
+    word = _word(node)
+    if word in ("Neg", "Rsub"):
+        return -1
+    if word not in ("Mul", "Div"):
+        return int(word in _SUMMING)
+    factor = getattr(node, "_saved_other", None)
+    if not isinstance(factor, torch.Tensor) or factor.numel() != 1 or factor.device.type != "cpu":
+        return 0
+    return (float(factor) > 0) - (float(factor) < 0)
 
 
 def _loss_nodes(loss: torch.Tensor) -> Iterator[Any]:

@@ -12,9 +12,10 @@ import torch
 from torch.nn import Module
 from torch.optim import Optimizer
 from torchvitals.hooks.dropout_in_evaluation import DropoutInEvaluation
-from torchvitals.hooks.loss_graph import squashed_twice, start_of_classifier
+from torchvitals.hooks.loss_graph import squashed_twice, start_of_classifier, turned
 from torchvitals.hooks.modes import Modes
 from torchvitals.hooks.neglect import Neglect
+from torchvitals.hooks.operation_line import nearest, operation_line
 from torchvitals.hooks.orphans import NAMED
 from torchvitals.hooks.resumption import Resumption
 from torchvitals.hooks.source import user_frames
@@ -90,10 +91,37 @@ class Relations:
         self._graphs_left -= 1
         if found := squashed_twice(loss, list(user_frames())):
             self._tell("squashed_twice", **found)
+        self._look_at_sign(loss)
         if not self._began:
             self._began = True
             if start := start_of_classifier(loss):
                 self._observer.recorder.event("first_loss", **start)
+
+    def _look_at_sign(self, loss: torch.Tensor) -> None:
+        """Send where all that is trained is moved to make a loss larger; in a game only one side is."""
+        optimizer = self._only_optimizer()
+        found = turned(loss) if optimizer is not None else None
+        if optimizer is None or found is None or "turned_loss" in self._told:
+            return
+        sign, function = found
+        upwards = {bool(group.get("maximize")) for group in optimizer.param_groups}
+        if (sign < 0) in upwards or len(upwards) > 1:
+            return
+        self._told.add("turned_loss")
+        line = operation_line(function, frames := list(user_frames()))
+        where = "optimizer" if upwards == {True} else str(line if line.file else nearest(frames))
+        self._observer.recorder.event("turned_loss", function=function, line=where, maximize=upwards == {True})
+
+    def _only_optimizer(self) -> Optimizer | None:
+        """The one optimizer there is, if it holds all that the models that were called could train."""
+        watched = {optimizer for watch in self._observer.optimizers if (optimizer := watch.optimizer()) is not None}
+        known = watched | set(self._made)
+        if len(known) != 1:
+            return None
+        (optimizer,) = known
+        trained = [m for root in self._observer.roots if root.training_calls and (m := root.module()) is not None]
+        wanted = {id(p) for module in trained for p in module.parameters() if p.requires_grad}
+        return optimizer if wanted and wanted <= {id(p) for p in _held(optimizer)} else None
 
     def loaded(self, iterator: Any, batch: Any) -> None:
         """A data loader has answered."""

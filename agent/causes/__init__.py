@@ -23,6 +23,7 @@ from torchvitals.agent.causes.growing_cache import GrowingCache
 from torchvitals.agent.causes.label_shift import LabelShift
 from torchvitals.agent.causes.learning_rate_too_high import LearningRateTooHigh
 from torchvitals.agent.causes.learning_rate_zero import LearningRateZero
+from torchvitals.agent.causes.maximized_loss import MaximizedLoss
 from torchvitals.agent.causes.misplaced_zero_grad import MisplacedZeroGrad
 from torchvitals.agent.causes.missing_feature import MissingFeature
 from torchvitals.agent.causes.missing_normalization import MissingNormalization
@@ -75,6 +76,7 @@ CAUSES: tuple[type[Cause], ...] = (
     LabelShift,
     LearningRateTooHigh,
     LearningRateZero,
+    MaximizedLoss,
     MisplacedZeroGrad,
     MissingFeature,
     MissingNormalization,

@@ -111,6 +111,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("half_loss", ("table", "gru"), "fp16_overflow", line="# FAULT", onset=140),
     Fault("trainer_rate", ("bert", "gpt"), RATE),
     Fault("lightning_uncleared", ("mlp", "autoencoder"), "missing_zero_grad"),
+    Fault("sign_turned", ("mlp", "gru", "transformer"), "maximized_loss", argument="minus", where="sign_turned.py:"),
+    Fault("sign_turned", ("cnn", "autoencoder"), "maximized_loss", argument="maximize", where="optimizer"),
     Fault("resumed_without_moments", ("mlp", "transformer"), "missing_optimizer_state", where="optimizer", onset=150),
 )
 

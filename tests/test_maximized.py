@@ -1,0 +1,138 @@
+"""A loss that is made large: read off its graph and its course, and told apart from games, attacks and likelihoods."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, l1_loss, mse_loss
+from torchvitals.agent.case import Case
+from torchvitals.agent.causes.maximized_loss import MaximizedLoss
+from torchvitals.agent.history import History
+from torchvitals.agent.offline import diagnose_directory
+from torchvitals.detectors.detector import Finding
+from torchvitals.hooks import attach
+from torchvitals.hooks.loss_graph import turned
+
+STEPS = 160
+
+
+def net(outputs=4):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, outputs))
+
+
+def rows():
+    inputs = torch.randn(32, 8)
+    return inputs, inputs[:, :4].argmax(1)
+
+
+def told(directory, models, optimizers, train):
+    with attach(models, optimizers, directory=directory, overhead=1.0):
+        for _ in range(STEPS):
+            train()
+    (run,) = [path for path in directory.iterdir() if path.is_dir()]
+    return [(i.kind, i.cause, i.where) for i in diagnose_directory(run).incidents]
+
+
+@pytest.mark.parametrize("weigh", [lambda loss: -loss, lambda loss: loss * -0.5, lambda loss: 1 - loss])
+def test_a_turned_sign_is_told_with_its_line(tmp_path, weigh):
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+
+    def train():
+        inputs, labels = rows()
+        optimizer.zero_grad()
+        weigh(cross_entropy(model(inputs), labels)).backward()
+        optimizer.step()
+
+    ((kind, cause, where),) = told(tmp_path, model, optimizer, train)
+
+    assert (kind, cause) == ("divergence", "maximized_loss")
+    assert "test_maximized.py:" in where
+
+
+def test_an_optimizer_that_maximises_is_to_blame_itself(tmp_path):
+    model = net(1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, maximize=True)
+
+    def train():
+        inputs, _ = rows()
+        optimizer.zero_grad()
+        mse_loss(model(inputs), inputs[:, :1]).backward()
+        optimizer.step()
+
+    incidents = told(tmp_path, model, optimizer, train)
+
+    assert [(cause, where) for _, cause, where in incidents] == [("maximized_loss", "optimizer")]
+
+
+def test_a_generator_that_makes_its_critic_s_loss_large_plays_a_game(tmp_path):
+    generator, critic = net(8), net(1)
+    first = torch.optim.Adam(critic.parameters(), lr=1e-3)
+    second = torch.optim.Adam(generator.parameters(), lr=0.02)
+
+    def train():
+        real, noise = rows()[0], torch.randn(32, 8)
+        first.zero_grad()
+        answers = critic(torch.cat([real, generator(noise).detach()]))
+        binary_cross_entropy_with_logits(answers, torch.cat([torch.ones(32, 1), torch.zeros(32, 1)])).backward()
+        first.step()
+        second.zero_grad()
+        (-binary_cross_entropy_with_logits(critic(generator(noise)), torch.zeros(32, 1))).backward()
+        second.step()
+
+    assert "maximized_loss" not in [
+        cause for _, cause, _ in told(tmp_path, [generator, critic], [first, second], train)
+    ]
+
+
+def test_an_attack_moves_its_noise_and_not_the_model(tmp_path):
+    model, noise = net(), nn.Parameter(torch.zeros(32, 8))
+    optimizer = torch.optim.Adam([noise], lr=0.1)
+    inputs, labels = rows()
+
+    def train():
+        optimizer.zero_grad()
+        (-cross_entropy(model(inputs + noise), labels)).backward()
+        optimizer.step()
+
+    assert told(tmp_path, model, optimizer, train) == []
+
+
+def test_the_sign_of_what_cannot_be_below_zero_is_read_off_the_graph():
+    scores, labels = torch.randn(6, 3, requires_grad=True), torch.tensor([0, 1, 2, 0, 1, 2])
+    loss = cross_entropy(scores, labels)
+    error = ((scores - 1) ** 2).mean()
+    returns = torch.tensor([1.0, -1.0, 2.0, -2.0, 0.5, -0.5])
+
+    assert turned(loss) == turned(loss / 3 + error) == (1, "nll_loss")
+    assert turned(-1 * loss) == turned(0 - loss) == turned(-torch.stack([loss, loss]).mean()) == (-1, "nll_loss")
+    assert turned(-l1_loss(scores, scores.detach() + 1)) == (-1, "abs")
+    # a balance, a policy weighted by its returns, a variance that is to grow, an entropy
+    assert turned(loss - error) is None
+    assert turned((cross_entropy(scores, labels, reduction="none") * returns).mean()) is None
+    assert turned(-(scores**2).mean()) is None
+    assert turned(-(scores.softmax(1) * scores.log_softmax(1)).sum(1).mean()) is None
+
+
+@pytest.mark.parametrize(("after", "speaks"), [(-1.5, True), (1.5, False)])
+def test_an_explosion_downwards_is_no_rate_that_is_too_high(after, speaks):
+    history = History()
+    for step in range(60):
+        history.add("loss", step, -1.0 if step < 30 else after ** (2 * (step - 30) + 1))
+    finding = Finding(kind="explosion", severity="error", first_step=30, step=50, value=1e3, threshold=9.0)
+
+    opinion = MaximizedLoss().weigh(Case(findings=[finding], history=history, facts={}, events=[]))
+
+    assert (opinion is not None) is speaks
+
+
+def test_a_sign_that_turned_on_the_way_is_dated_to_its_step():
+    evidence = {"signal": "loss_sign", "level_before": 2.0}
+    finding = Finding(
+        kind="divergence", severity="error", first_step=90, step=150, value=-80.0, threshold=-10.0, evidence=evidence
+    )
+
+    opinion = MaximizedLoss().weigh(Case(findings=[finding], history=History(), facts={}, events=[]))
+
+    assert opinion is not None
+    assert (opinion.first_step, opinion.clues[0].weight > 2) == (90, True)
