@@ -155,6 +155,7 @@ class Relations:
             scalars["weights_overwritten"] = share
         if not watch.step and (optimizer := watch.optimizer()):
             self._first_step_of(optimizer)
+            watch.marks.keep(watch.parameters)
         if watch.sampled:
             self._keep_frozen(watch.parameters)
         if watch.index == 0:

@@ -9,6 +9,8 @@ from torch.nn import Parameter
 
 MOST = 2
 """Weights that are marked, in two parts of the model: 2 µs a step."""
+ALIKE = 0.01
+"""Shares of the way back that two weights may differ by, in float32, and have gone back together."""
 Mark = tuple[torch.Tensor, torch.Tensor, int]
 """A weight, a view of its middle element, and where its memory was."""
 
@@ -27,11 +29,15 @@ class WeightMarks:
     1.0
     """
 
-    __slots__ = ("_kept", "_marks", "_weights")
+    __slots__ = ("_anchors", "_found", "_kept", "_marks", "_weights")
 
     def __init__(self) -> None:
         self._marks: list[Mark] = []
         self._kept: list[float] = []
+        self._anchors: list[float] = []
+        """Where the weights were when they were last written to, or before the first step."""
+        self._found: list[float] = []
+        """Where they have been found since the last step, if they were written to."""
         self._weights: list[torch.Tensor] = []
 
     def __bool__(self) -> bool:
@@ -43,6 +49,7 @@ class WeightMarks:
             fit = [weight for weight in weights if weight.requires_grad and _markable(weight)]
             self._marks = [_mark(weight) for weight in fit[:: -(-len(fit) // MOST) or 1]]
             self._weights = weights
+            self._anchors = [element.item() for _, element, _ in self._marks]
         for place, (weight, _, memory) in enumerate(self._marks):
             here = weight.data_ptr()
             if not here:  # sharding takes the memory away between uses
@@ -50,10 +57,12 @@ class WeightMarks:
                 return
             if here != memory:
                 self._marks[place] = _mark(weight)
-        self._kept = [element.item() for _, element, _ in self._marks]
+        self.keep_again()
 
     def keep_again(self) -> None:
         """The same after a step that is only counted: a weight that is put elsewhere is marked there a moment later."""
+        if self._found:
+            self._anchors, self._found = self._found, []
         self._kept = [element.item() for _, element, _ in self._marks]
 
     def as_kept(self) -> bool:
@@ -63,17 +72,31 @@ class WeightMarks:
     def written(self) -> float:
         """The share of the marked weights that are not what they were when the last step was over.
 
-        A weight that was put elsewhere is compared there. NaN is equal to itself here: it stays what it was.
+        A weight that was put elsewhere is compared there. NaN is equal to itself here: it stays what it was. Weights
+        that all go the same part of the way back to where they were are an average that the job makes by hand.
         """
         if not self._kept:
             return 0.0
-        moved = 0
+        moved, found = 0, []
         for (weight, element, memory), before in zip(self._marks, self._kept, strict=True):
             here = weight.data_ptr()
-            if here:
-                now = (element if here == memory else _mark(weight)[1]).item()
-                moved += now != before and not (now != now and before != before)  # noqa: PLR0124
-        return moved / len(self._kept)
+            now = before if not here else (element if here == memory else _mark(weight)[1]).item()
+            found.append(now)
+            moved += now != before and not (now != now and before != before)  # noqa: PLR0124
+        if moved:
+            self._found = found
+        return 0.0 if moved and self._averaged(found) else moved / len(self._kept)
+
+    def _averaged(self, found: list[float]) -> bool:
+        """Whether all marked weights lie the same part of the way between the last writing and the last step.
+
+        So do those of Reptile and of slow weights that follow fast ones; new ones and old ones that are loaded do not.
+        """
+        places = zip(found, self._anchors, self._kept, strict=True)
+        shares = [(now - anchor) / (last - anchor) for now, anchor, last in places if last != anchor]
+        if len(shares) < MOST:
+            return False
+        return min(shares) > 0.0 and max(shares) < 1.0 and max(shares) - min(shares) <= ALIKE
 
 
 def _markable(weight: torch.Tensor) -> bool:

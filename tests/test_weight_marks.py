@@ -75,3 +75,22 @@ def test_memory_that_was_taken_away_is_not_read():
     assert marks.written() == 0.0
     marks.keep(weights)
     assert not marks
+
+
+@pytest.mark.parametrize(("share", "told"), [(0.3, 0.0), (0.9, 0.0), (0.0, 1.0), (None, 1.0)])
+def test_weights_pulled_back_together_are_an_average_made_by_hand(share, told):
+    """Reptile and slow weights: each time a part of the way back to where they had been pulled to the last time."""
+    weights = layers()
+    marks = marks_of(*weights)
+    kept = marks._weights
+    for _ in range(3):
+        start = [weight.detach().clone() for weight in weights]
+        for weight in weights:
+            weight.data.add_(torch.randn(5, 4), alpha=0.1)
+        marks.keep(kept)
+        for weight, was in zip(weights, start, strict=True):
+            weight.data.copy_(torch.randn(5, 4) if share is None else torch.lerp(was, weight.data, share))
+
+        assert marks.written() == told
+        assert marks.written() == told, "looked at twice, as a counted step does"
+        marks.keep_again()
