@@ -15,8 +15,8 @@ from torchvitals.agent.readings import Rows, replica_reading
 from torchvitals.detectors.detector import Reading
 from torchvitals.signals.records import ALONE, Axis, Digest, Step, unpack_integers
 
-SUM, FOUND, SHARED = "parameter_sum", "parameter_sum_found", "collectives"
-SUMS = (SUM, FOUND, SHARED)
+SUM, FOUND, SHARED, APART = "parameter_sum", "parameter_sum_found", "collectives", "trains_apart"
+SUMS = (SUM, FOUND, SHARED, APART)
 """What each step says of a rank's whole copy: one number each."""
 
 Held = tuple[tuple[str, ...], tuple[str, ...]]

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.gatherings import FOUND, SHARED, Gatherings, holders
+from torchvitals.detectors.gatherings import APART, FOUND, SHARED, Gatherings, holders
 
 Digests = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -44,7 +44,7 @@ class Desync:
 
     kind: ClassVar[str] = "desync"
     axis: ClassVar[DetectorAxis] = "replica"
-    reads: ClassVar[tuple[str, ...]] = (SUM, DIGEST, "hyperparameter_digest", FOUND, SHARED)
+    reads: ClassVar[tuple[str, ...]] = (SUM, DIGEST, "hyperparameter_digest", FOUND, SHARED, APART)
 
     def __init__(
         self,

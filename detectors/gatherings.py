@@ -4,8 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import Reading
 
-FOUND, SHARED = "parameter_sum_found", "collectives"
-"""The weights as a step found them, where ranks share no gradients; and what they issued to share theirs."""
+FOUND, SHARED, APART = "parameter_sum_found", "collectives", "trains_apart"
+"""The weights as a step found them, where ranks share no gradients; what they issued to share theirs; and whether they
+meant not to share them with all (post-local SGD)."""
 
 
 class Gatherings:
@@ -13,7 +14,7 @@ class Gatherings:
 
     Ranks that share no gradients differ after each step of theirs, and are well as long as they come together again:
     within ``slack`` times the longest they have ever been apart. Those that have not done so yet get ``patience``,
-    unless they have ever shared gradients: who stops that is told at once.
+    unless they have ever shared gradients: who stops that is told at once, but for post-local SGD, which says so.
 
     >>> gatherings = Gatherings()
     >>> apart, together = [[0.1], [0.2]], [[0.1], [0.1]]
@@ -33,13 +34,17 @@ class Gatherings:
         *,
         patience: int = 512,  # steps; DiLoCo was published with 500 between two averages
         slack: float = 2.0,  # once late is a matter of the last batch of an epoch
+        habit: int = 3,  # meetings that make a rule: where averaging begins, the first two may lie a step apart
     ) -> None:
-        self.patience, self.slack = patience, slack
+        self.patience, self.slack, self.habit = patience, slack, habit
+        self.meetings = 0
         self.last: int | None = None
         """The step at whose beginning they were last equal."""
         self.longest = 0
         """Steps between two such, at most."""
         self._began: int | None = None
+        self._parted: int | None = None
+        """Since when they have trained apart by intent."""
         self._share_gradients = False
 
     def take(self, reading: Reading) -> None:
@@ -49,20 +54,30 @@ class Gatherings:
             return
         self._began = reading.step if self._began is None else self._began
         speak = holders(reading, SHARED)
-        self._share_gradients |= bool((speak & (shared > 0)).any())
+        apart = APART in reading.values and bool(holders(reading, APART).any())
+        self._parted = reading.step if apart and self._parted is None else self._parted
+        self._share_gradients |= not apart and bool((speak & (shared > 0)).any())
         found = reading.values.get(FOUND)
         if found is None:
             return
         held = holders(reading, FOUND)
         if np.array_equal(held, speak) and all(_alike(found[:, i][held[:, i]]) for i in range(found.shape[1])):
-            since = self._began if self.last is None else self.last
+            since = self._since if self.last is None else self.last
+            self.meetings += 1
             self.last, self.longest = reading.step, max(self.longest, reading.step - since)
 
     def awaited(self, step: int) -> bool:
         """Whether ranks that differ at ``step`` are still to come together, as is their way."""
         if self.last is not None:
-            return step - self.last <= self.slack * self.longest
-        return not self._share_gradients and self._began is not None and step - self._began < self.patience
+            return step - self.last <= (self.slack * self.longest if self.meetings >= self.habit else self.patience)
+        if self._began is None or (self._share_gradients and self._parted is None):
+            return False
+        return step - self._since < self.patience
+
+    @property
+    def _since(self) -> int:
+        """Since when they may be apart."""
+        return next((step for step in (self._parted, self._began) if step is not None), 0)
 
     @property
     def missed(self) -> int | None:

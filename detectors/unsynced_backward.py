@@ -5,13 +5,24 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+from torchvitals.detectors.gatherings import APART, FOUND
+from torchvitals.detectors.scalars import grown, scalar
+
+Mask = NDArray[np.bool_]
+
+WRAPPED = "no_sync_passes"
+"""Told where a wrapper that shares gradients is around the model, and nothing that averages weights is known."""
 
 
 class UnsyncedBackward:
     """No collective between the first backward and the optimizer's step, in a job that had them.
 
     Sharing is expected once ``established`` steps in a row had at least one collective: a sweep that trains one
-    model per rank never has any, and a job that averages by hand after the step is told by ``desync`` alone.
+    model per rank never has any. It is expected from the first step on where a wrapper that shares is around the
+    model, of which ``no_sync_passes`` tells. But there ranks may train apart by intent and average their weights
+    instead (LocalSGD in Accelerate is one loop under ``no_sync``): they have ``patience`` steps to come together,
+    after which what began with the first unshared step is told; once they have, ``desync`` alone watches them.
+    Steps of which ``trains_apart`` tells that they are not shared by intent have that patience later as well.
     Accumulation under ``no_sync`` is well as long as each optimizer step has one synchronised backward.
     PyTorch itself says nothing (pytorch#104336: ``.cpu()`` and back drops the hooks of DDP silently).
 
@@ -20,21 +31,37 @@ class UnsyncedBackward:
     ...     for finding in detector.update(Reading.of(step, collectives=[count, count])):
     ...         print("step", finding.first_step, "rank", finding.rank)
     step 5 rank None
+
+    Never shared, under a wrapper:
+
+    >>> detector = UnsyncedBackward()
+    >>> for step in range(200):
+    ...     for finding in detector.update(Reading.of(step, collectives=[0, 0], no_sync_passes=[0, 0])):
+    ...         print("step", finding.first_step, "certain at", finding.step)
+    step 0 certain at 99
     """
 
     kind: ClassVar[str] = "unsynced_backward"
     axis: ClassVar[DetectorAxis] = "rank"
-    reads: ClassVar[tuple[str, ...]] = ("collectives",)
+    reads: ClassVar[tuple[str, ...]] = ("collectives", WRAPPED, APART, FOUND)
 
     def __init__(
         self,
         *,
         established: int = 3,  # one logged all-reduce in an unshared job is not sharing; three steps in a row are
+        patience: int = 100,  # steps: averaging is published with 4 to 64 in between, where a wrapper is used
     ) -> None:
-        self.established = established
+        self.established, self.patience = established, patience
         self.synced = np.zeros(0, dtype=np.int64)
         """Per rank, synchronised steps in a row; held once established."""
         self.fired = False
+        self._since = np.zeros(0, dtype=np.int64)
+        """Per rank the first of the unshared steps in a row; -1 where the last was shared."""
+        self._wrapped = False
+        """Whether a wrapper should have shared them: it may be met in the second step only."""
+        self._newest: tuple[int, Mask, Mask] | None = None
+        """The newest of them, who shared nothing in it, and of whom."""
+        self._averaged = False
 
     def update(self, reading: Reading) -> list[Finding]:
         counts = reading.values.get("collectives")
@@ -43,14 +70,24 @@ class UnsyncedBackward:
         present = reading.present["collectives"]
         self._grow(len(counts))
         expected = self.synced[: len(counts)] >= self.established
-        silent = present & expected & (counts == 0)
+        silent = present & (counts == 0)
         shared = present & (counts > 0)
         self.synced[: len(counts)][shared] += 1
-        self.synced[: len(counts)][present & ~expected & (counts == 0)] = 0
-        if self.fired or not silent.any() or len(self.synced) < 2:
+        self.synced[: len(counts)][silent & ~expected] = 0
+        if self.fired:
             return []
-        self.fired = True
-        return [self._finding(reading.step, silent, present)]
+        self._await(reading, silent, present)
+        ranks = len(counts)
+        at_once = silent & expected & ~scalar(reading, APART, ranks)[1]
+        # Steps that were only counted do not tell whether it is by intent.
+        if (at_once & (scalar(reading, WRAPPED, ranks)[1] | (not self._wrapped))).any():
+            self.fired = True
+            return [self._finding(int(self._since[:ranks][at_once].min()), reading.step, at_once, present)]
+        return self._told(self.patience)
+
+    def conclude(self) -> list[Finding]:
+        """Ranks that have never come together have had all the time there was."""
+        return [] if self.fired else self._told(self.established)
 
     def status(self) -> Status:
         if len(self.synced) < 2:
@@ -63,15 +100,39 @@ class UnsyncedBackward:
 
     def _grow(self, ranks: int) -> None:
         if ranks > len(self.synced):
-            self.synced = np.concatenate([self.synced, np.zeros(ranks - len(self.synced), dtype=np.int64)])
+            self.synced, self._since = grown(self.synced, ranks), grown(self._since, ranks, -1)
 
-    def _finding(self, step: int, silent: NDArray[np.bool_], present: NDArray[np.bool_]) -> Finding:
+    def _await(self, reading: Reading, silent: Mask, present: Mask) -> None:
+        """Since when ranks share nothing although a wrapper would."""
+        ranks = len(silent)
+        found, told = scalar(reading, FOUND, ranks)
+        if np.count_nonzero(told) > 1:
+            self._averaged |= bool((found[told] == found[told][0]).all())
+        self._wrapped |= bool(scalar(reading, WRAPPED, ranks)[1].any())
+        since = self._since[:ranks]
+        since[silent & (since < 0)] = reading.step
+        since[present & ~silent] = -1
+        if silent.any():
+            self._newest = reading.step, silent, present
+
+    def _told(self, patience: int) -> list[Finding]:
+        waiting = self._since[self._since >= 0]
+        if not self._wrapped or self._averaged or self._newest is None or not len(waiting):
+            return []
+        step, silent, present = self._newest
+        first = int(waiting.min())
+        if step - first + 1 < patience:
+            return []
+        self.fired = True
+        return [self._finding(first, step, silent, present)]
+
+    def _finding(self, first: int, step: int, silent: Mask, present: Mask) -> Finding:
         ranks = np.flatnonzero(silent)
         alone = len(ranks) == 1 and present.sum() > 1
         return Finding(
             kind=self.kind,
             severity="critical",
-            first_step=step,
+            first_step=first,
             step=step,
             value=0.0,
             threshold=1.0,

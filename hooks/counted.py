@@ -120,7 +120,10 @@ class CountedSteps:
             return False
         logged, observer.pending.logged = observer.pending.logged, {}
         if self._issued is not None:
-            logged |= watch.ranks.counted(self._issued)
+            told = watch.ranks.counted(self._issued)
+            if not told["collectives"]:
+                self.left = 1  # a watched step tells whether that is by intent
+            logged |= told
         loss = self.loss if self.backward_passes else None
         watch.marks.keep_again()
         step, since = watch.step, watch.ended

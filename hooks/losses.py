@@ -40,9 +40,7 @@ class Losses:
         pending.backward_passes += 1
         if pending.collectives is None:
             pending.collectives = observer.collectives.total_or_none()
-        if sharing := observer.naming.sharing:
-            told_not_to = not any(wrapper.require_backward_grad_sync for wrapper in sharing)
-            pending.scalars["no_sync_passes"] = pending.scalars.get("no_sync_passes", 0.0) + told_not_to
+        observer.wrapped.backward_begins(pending)
         for watch in observer.optimizers:
             if pending.resets.get(watch.index) is not True:
                 pending.resets[watch.index] = gradients.cleared(watch.tripwire)

@@ -34,6 +34,7 @@ from torchvitals.hooks.relations import Relations
 from torchvitals.hooks.unseen import Unseen
 from torchvitals.hooks.validation import ValidationLoss, tell_validation
 from torchvitals.hooks.worker_stacks import WorkerStacks
+from torchvitals.hooks.wrapped import Wrapped
 from torchvitals.signals import last_words
 from torchvitals.signals.records import Event
 
@@ -57,6 +58,7 @@ class Observer:
         self.compilation = Compilation(self)
         self.by_hand = ByHand(self)
         self.collectives = Collectives()
+        self.wrapped = Wrapped(self)
         self.leaks = LeakWatch(recorder)
         self.optimizers: list[OptimizerWatch] = []
         self.roots: list[RootWatch] = []
@@ -172,6 +174,7 @@ class Observer:
             scalars["gradients_reset"] = float(reset)
         if pending.collectives is not None:
             scalars["collectives"] = float(max(0, self.collectives.total() - pending.collectives))
+            scalars |= self.wrapped.told(watch, pending, scalars)
         scalars.update(self.compilation.again() or {})
         scalars.update(pending.logged)
         return scalars

@@ -18,6 +18,7 @@ class Pending:
         "nonfinite_loss",
         "resets",
         "scalars",
+        "with_all",
     )
 
     def __init__(self) -> None:
@@ -25,6 +26,8 @@ class Pending:
         self.backward_passes = 0
         self.collectives: int | None = None
         """Sequence number when the first backward pass began."""
+        self.with_all: int | None = None
+        """The same of the groups of the wrappers alone, where there are others."""
         self.scalars: dict[str, float] = {}
         self.logged: dict[str, Any] = {}
         self.resets: dict[int, bool | None] = {}

@@ -6,6 +6,7 @@ import torch
 from torchvitals.hooks.averaging import Averaging
 from torchvitals.hooks.local_gradients import LocalGradient
 from torchvitals.hooks.weight_sums import WeightSums
+from torchvitals.hooks.wrapped import APART
 
 if TYPE_CHECKING:
     from torchvitals.hooks.observer import Observer
@@ -45,7 +46,7 @@ class RankReadings:
 
     def step_over(self, readings: Readings) -> None:
         """A watched step has ended, with these ``readings`` in all."""
-        shared = readings.get("collectives")
+        shared = 0.0 if APART in readings else readings.get("collectives")
         self.shared = float(shared or 0.0)
         self._averaging.step_over(float(shared) if shared is not None else None, self._observer.collectives.total())
 

@@ -83,6 +83,10 @@ SIGNALS: tuple[Signal, ...] = (
         "collective_seconds", "s", "none", "sampled",
         "From when all ranks had come to the last collective of a step to when it was over on this one.",
     ),
+    Signal(
+        "trains_apart", "1", "none", "step",
+        "1 if gradients were by intent not shared with all ranks of the wrapper: post-local SGD.",
+    ),
     Signal("no_sync_passes", "{pass}", "none", "step", "Backward passes under the wrapper's no_sync (DDP)."),
     Signal("optimizer_extra_parameters", "{parameter}", "none", "step", "Optimizer parameters no live model owns."),
     Signal(

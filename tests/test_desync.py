@@ -207,6 +207,67 @@ class TestUnsyncedBackward:
 
         assert finding.subject == 2
 
+    def wrapped(self, steps, shared_until=0, averaged=(), **told):
+        """Two ranks under a wrapper, found equal at the beginning of the steps ``averaged``."""
+        for step in range(steps):
+            shared = step < shared_until
+            here = {"collectives": [shared, shared], "no_sync_passes": [0, 0]}
+            here |= {} if shared else {name: [value, value] for name, value in told.items()}
+            here |= {"parameter_sum_found": [step, step]} if step in averaged else {}
+            yield Reading.of(step, **here)
+
+    def test_what_a_wrapper_never_shared_is_told_from_the_first_step(self):
+        (finding,) = feed(UnsyncedBackward(), self.wrapped(120))
+
+        assert (finding.first_step, finding.step, finding.rank) == (0, 99, None)
+
+    def test_a_wrapper_that_is_met_in_the_second_step_dates_it_no_later(self):
+        first = Reading.of(0, collectives=[0, 0])
+        (finding,) = feed(UnsyncedBackward(), [first, *list(self.wrapped(120))[1:]])
+
+        assert finding.first_step == 0
+
+    def test_a_short_job_tells_it_at_its_end(self):
+        detector = UnsyncedBackward()
+
+        assert feed(detector, self.wrapped(40)) == []
+        assert [finding.first_step for finding in detector.conclude()] == [0]
+
+    def test_weights_that_are_averaged_instead_are_well(self):
+        detector = UnsyncedBackward()
+
+        assert feed(detector, self.wrapped(500, averaged={64, 128}, no_sync_passes=1)) == []
+        assert detector.conclude() == []
+
+    def test_a_sum_on_which_ranks_differ_is_no_averaging(self):
+        readings = [
+            Reading.of(step, collectives=[0, 0], no_sync_passes=[0, 0], parameter_sum_found=[step, -step - 1])
+            for step in range(120)
+        ]
+
+        assert [finding.first_step for finding in feed(UnsyncedBackward(), readings)] == [0]
+
+    def test_post_local_averaging_is_awaited_and_what_never_comes_is_dated(self):
+        apart = {"no_sync_passes": 1, "trains_apart": 1}
+        averaged = feed(UnsyncedBackward(), self.wrapped(400, 50, averaged={58, 66}, **apart))
+        (finding,) = feed(UnsyncedBackward(), self.wrapped(400, 50, **apart))
+
+        assert averaged == []
+        assert (finding.first_step, finding.step) == (50, 149)
+
+    def test_a_step_that_was_only_counted_does_not_tell_the_intent(self):
+        counted = [Reading.of(step, collectives=[0, 0]) for step in (50, 51)]
+        told = Reading.of(52, collectives=[0, 0], no_sync_passes=[0, 0])
+        told.present["no_sync_passes"][1] = False  # the other rank's third step was only counted as well
+        (finding,) = feed(UnsyncedBackward(), [*self.wrapped(50, 50), *counted, told])
+
+        assert (finding.first_step, finding.step, finding.rank) == (50, 52, None)
+
+    def test_a_wrapper_that_is_bypassed_later_is_told_at_once(self):
+        (finding,) = feed(UnsyncedBackward(), self.wrapped(400, 50))
+
+        assert (finding.first_step, finding.step) == (50, 50)
+
 
 class TestDuplicateData:
     def fire(self, rows, every=5):

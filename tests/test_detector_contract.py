@@ -51,6 +51,7 @@ def healthy(make, subjects, steps=STEPS, seed=0):
         "feature_rows": np.full((steps, subjects), 256.0),
         "gradients_reset": np.ones((steps, subjects)),
         "backward_passes": np.ones((steps, subjects)),
+        "collectives": np.ones((steps, subjects)),
         "batch_items": np.full((steps, subjects), 32.0),
         "parameter_rows": np.full((steps, subjects), 64.0),
         "parameter_weight_norm": 10 * np.exp(0.001 * wander),
@@ -63,8 +64,8 @@ def healthy(make, subjects, steps=STEPS, seed=0):
         "recompilations", "recompile_limit_hits",
         "parameter_zero_rows", "parameter_silent_rows", "parameter_nonfinite", "module_silent_units",
         "module_saturated_share", "optimizer_extra_parameters", "parameters_without_gradient",
-        "cuda_inactive_split_bytes", "collectives", "orphaned_parameters", "eval_mode_passes", "train_mode_evaluations",
-        "neglected_parameters", "train_mode_items",
+        "cuda_inactive_split_bytes", "orphaned_parameters", "eval_mode_passes", "train_mode_evaluations",
+        "neglected_parameters", "train_mode_items", "no_sync_passes", "trains_apart",
     }  # fmt: skip
     stride = BLOCK if make.axis == "feature" else 1
     for step in range(steps):

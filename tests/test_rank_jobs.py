@@ -297,3 +297,58 @@ def test_ranks_that_average_their_weights_every_few_steps_are_well(tmp_path: Pat
     assert met[0] == met[1]
     assert sorted(met[0]) == list(range(7, 60, 7))
     assert [incident.kind for incident in report(tmp_path).incidents] == []
+
+
+POST_LOCAL = """
+    from torch.distributed.algorithms.ddp_comm_hooks.post_localSGD_hook import PostLocalSGDState, post_localSGD_hook
+    from torch.distributed.algorithms.model_averaging.averagers import PeriodicModelAverager
+    from torch.distributed.optim import PostLocalSGDOptimizer
+    alone, _ = dist.new_subgroups_by_enumeration([[each] for each in range(world)])
+    ddp = nn.parallel.DistributedDataParallel(nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1)))
+    state = PostLocalSGDState(process_group=None, subgroup=alone, start_localSGD_iter=20)
+    ddp.register_comm_hook(state, post_localSGD_hook)
+    averager = PeriodicModelAverager(period=4, warmup_steps=20)
+    optimizer = PostLocalSGDOptimizer(torch.optim.SGD(ddp.parameters(), lr=0.01), averager)
+    generator = torch.Generator().manual_seed(rank)
+    for step in range(60):
+        optimizer.zero_grad()
+        batch = torch.randn(8, 16, generator=generator)
+        (ddp(batch) - batch.sum(1, keepdim=True)).square().mean().backward()
+        optimizer.step()
+    dist.barrier()
+    dist.destroy_process_group()
+"""
+"""Shared with all ranks for 20 steps, then with a part of them, and weights averaged every fourth step."""
+
+
+def test_post_local_averaging_is_well(tmp_path: Path) -> None:
+    run(tmp_path, POST_LOCAL, 2)
+    apart = {
+        e.record.step for e in _entries(tmp_path) if isinstance(e.record, Step) and "trains_apart" in e.record.values
+    }
+
+    assert [incident.kind for incident in report(tmp_path).incidents] == []
+    assert apart >= set(range(30, 60))
+    assert min(apart) == 20
+
+
+BYPASSED = """
+    ddp = nn.parallel.DistributedDataParallel(nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1)))
+    optimizer = torch.optim.SGD(ddp.parameters(), lr=0.01)
+    generator = torch.Generator().manual_seed(rank)
+    for step in range(110):
+        optimizer.zero_grad()
+        batch = torch.randn(8, 16, generator=generator)
+        (ddp.module(batch) - batch.sum(1, keepdim=True)).square().mean().backward()
+        optimizer.step()
+    dist.barrier()
+    dist.destroy_process_group()
+"""
+
+
+def test_a_wrapper_that_never_shared_is_told_from_the_first_step(tmp_path: Path) -> None:
+    run(tmp_path, BYPASSED, 2)
+    (incident,) = report(tmp_path).incidents
+
+    assert (incident.kind, incident.cause, incident.first_step) == ("unsynced_backward", "unsynced_forward", 0)
+    assert incident.findings[0].step == 99

@@ -1,0 +1,66 @@
+"""The wrappers that share gradients (DDP): whether they were told not to, and whether a step is apart by intent.
+
+Ranks may train apart for some steps and average their weights then (LocalSGD, post-local SGD). Two things tell that
+from gradients that nobody shares by mistake: the one backward of a step runs under ``no_sync``, which accumulates
+nothing, or a communication hook shares them with a part of the wrapper's ranks only.
+"""
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import Module
+
+if TYPE_CHECKING:
+    from torchvitals.hooks.observer import Observer
+    from torchvitals.hooks.optimizers import OptimizerWatch
+    from torchvitals.hooks.pending import Pending
+
+Scalars = dict[str, torch.Tensor | float]
+
+AVERAGERS = ("accelerate.local_sgd", "torchft.local_sgd")
+"""Modules that only a job imports that averages its weights: how rarely is its own affair."""
+APART = "trains_apart"
+
+
+class Wrapped:
+    """What the wrappers of the models that ``observer`` knows would share, and do not."""
+
+    def __init__(self, observer: "Observer") -> None:
+        self._observer = observer
+
+    def backward_begins(self, pending: "Pending") -> None:
+        """A backward pass begins in a watched step."""
+        sharing = self._observer.naming.sharing
+        if not sharing or any(name in sys.modules for name in AVERAGERS):
+            return
+        told_not_to = not any(wrapper.require_backward_grad_sync for wrapper in sharing)
+        pending.scalars["no_sync_passes"] = pending.scalars.get("no_sync_passes", 0.0) + told_not_to
+        if pending.with_all is None:
+            pending.with_all = self._issued()
+
+    def told(self, watch: "OptimizerWatch", pending: "Pending", scalars: Scalars) -> Scalars:
+        """What to add to the ``scalars`` of the step that ``watch`` closes; of others' weights they say nothing."""
+        under = scalars.get("no_sync_passes")
+        if under is None:
+            return {}
+        if not _holds(self._observer.naming.sharing, watch.parameters):
+            del scalars["no_sync_passes"]
+            return {}
+        shared = scalars.get("collectives")
+        if shared == 0:
+            return {APART: 1.0} if under == 1 == pending.backward_passes else {}
+        with_all = self._issued() if shared and pending.with_all is not None else None
+        return {APART: 1.0} if with_all is not None and with_all == pending.with_all else {}
+
+    def _issued(self) -> int | None:
+        """Collectives so far in the groups of the wrappers; ``None`` where there are no others to tell them from."""
+        groups = [getattr(wrapper, "process_group", None) for wrapper in self._observer.naming.sharing]
+        return self._observer.collectives.within([group for group in groups if group is not None])
+
+
+def _holds(wrappers: Iterable[Module], parameters: Iterable[torch.Tensor]) -> bool:
+    """Whether a wrapper holds the first of ``parameters`` that is to be trained."""
+    first = next((parameter for parameter in parameters if parameter.requires_grad), None)
+    return first is not None and any(first is own for wrapper in wrappers for own in wrapper.parameters())
