@@ -68,7 +68,7 @@ class ArrivalTimes:
         self._available = True
 
     def step(self, step: int) -> None:
-        """``step`` steps have been made; called after each."""
+        """``step`` has been made; called after each but the first."""
         if step % self.every or not self._available:
             return
         if not grouped():

@@ -61,7 +61,7 @@ class CountedSteps:
             steps = 0
         if steps and self._ranks:
             steps = 0 if several or observer.naming.sharded or not observer.optimizers[0].ranks.shared else steps
-            steps = next((ahead for ahead in range(steps) if observer.ranks.due(step + ahead + 1)), steps)
+            steps = next((ahead for ahead in range(steps) if observer.ranks.due(step + ahead)), steps)
         self.left = observer.digests.steps_until_due(step, steps, several=several)
         if self._ranks and self.left:
             observer.optimizers[0].ranks.local.remove()

@@ -191,7 +191,7 @@ class Observer:
                 self._tell_orphans(self)
                 self.recorder.send_facts()
             self._hunt(watch.step)
-            self.ranks.step(watch.step)
+            self.ranks.step(watch.step - 1)
 
     def first_step(self) -> None:
         """The job trains: describe its optimizers, start the heart beat, look for replicas."""

@@ -28,10 +28,12 @@ class RankProbes:
         self._probes.append(self._recorder.fuse.guard("statistics", RunningStatistics(self._recorder, models).step))
 
     def due(self, step: int) -> bool:
-        """Whether one of them may look after ``step`` steps."""
+        """Whether one of them may look after ``step``."""
         return step % running_statistics.EVERY == 0 or step % self._arrivals.every == 0
 
     def step(self, step: int) -> None:
-        """``step`` steps have been made; called after each."""
+        """``step`` has been made; called after each."""
+        if not step:
+            return  # what there is after the first is there as well before it
         for probe in self._probes:
             probe(step)

@@ -30,7 +30,7 @@ def remembered(generator, batches, size, *, shift=0.0, scale=1.0, momentum=0.1, 
 
 
 def play(ranks, *, looks=12, detector=None):
-    """``ranks``: one stream of (mean, variance) each, looked at every fortieth batch."""
+    """``ranks``: one stream of (mean, variance) each, looked at every ``EVERY`` batches."""
     detector, found = detector or BufferSpread(), []
     for step, row in enumerate(zip(*ranks, strict=True)):
         if step % EVERY == EVERY - 1:
@@ -44,7 +44,7 @@ def play(ranks, *, looks=12, detector=None):
 
 def streams(ranks, size, seed=0, odd=None, **of_the_odd):
     return [
-        remembered(torch.Generator().manual_seed(100 * seed + r), 480, size, **(of_the_odd if r == odd else {}))
+        remembered(torch.Generator().manual_seed(100 * seed + r), 12 * EVERY, size, **(of_the_odd if r == odd else {}))
         for r in range(ranks)
     ]
 
@@ -59,7 +59,7 @@ def test_the_noise_of_batches_is_silent(ranks, size, seed):
 def test_a_layer_that_remembers_one_batch_only_is_silent():
     generators = (torch.Generator().manual_seed(rank) for rank in range(2))
 
-    assert play([remembered(generator, 480, 8, momentum=1.0) for generator in generators]) == []
+    assert play([remembered(generator, 12 * EVERY, 8, momentum=1.0) for generator in generators]) == []
 
 
 @pytest.mark.parametrize("of_the_odd", [{"shift": 1.5}, {"scale": 4.0}], ids=["shifted", "wider"])
@@ -143,7 +143,7 @@ def test_a_few_channels_of_each_layer_are_sent(monkeypatch, tmp_path):
     assert isinstance(axis, Axis)
     assert axis.entries == [*(f"0[{i}]" for i in range(0, 32, 4)), "3[0]", "3[1]", "3[2]"]
     assert isinstance(first, Profile)
-    assert (first.step, second.step) == (EVERY - 1, 2 * EVERY - 1)
+    assert (first.step, second.step) == (EVERY, 2 * EVERY)
     assert unpack_floats(first.values["buffer_mean"]).tolist() == [*range(0, 32, 4), 0, 0, 0]
     assert unpack_floats(first.values["buffer_layer"]).tolist() == [0] * 8 + [1] * 3
 

@@ -4,8 +4,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import Partial, Replicate, Shard
-from torchvitals.hooks import replica_groups
+from torchvitals.hooks import fingerprints, replica_groups
 from torchvitals.hooks.discovery import Model, sharing, unwrap
+from torchvitals.hooks.rank_probes import RankProbes
+from torchvitals.hooks.recorder import Recorder
 from torchvitals.hooks.replicas import ReplicaDigests
 from torchvitals.signals.records import ALONE
 
@@ -121,3 +123,13 @@ def test_a_wrapper_tells_whom_it_keeps_equal(group, monkeypatch):
     assert held(*layer.parameters(), models=[some]) == ["ranks 0, 2"] * 2
     assert held(*layer.parameters(), models=[but_bias]) == ["", ALONE]
     assert held(*layer.parameters(), models=[flat]) == [ALONE] * 2
+
+
+def test_what_ranks_are_compared_by_is_read_at_the_same_few_steps(tmp_path):
+    """Each step at which something is read must be a watched one."""
+    readings, probes = ReplicaDigests(1 << 12), RankProbes(Recorder(tmp_path))
+
+    def read(step):
+        return readings.due(step) or readings.batch_due(step) or probes.due(step) or fingerprints.due(step)
+
+    assert [step for step in range(1024, 1200) if read(step)] == [1024, 1056, 1088, 1120, 1152, 1184]
