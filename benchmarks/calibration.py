@@ -3,37 +3,113 @@
 Every calibrated detector looks at streams in which nothing happens (`null_streams.py`), with its effect key switched
 off so that the significance key alone decides, and with allowances over two decades. Alarms that the same noise
 sets off within ``APART`` tests count once. With the effect key on, as detectors ship, there are fewer or none.
+
+The runs of a kind, and the rates asked of them, are looked at together: each is one subject of one detector, with a
+tail and an allowance of its own, and what a detector says of it is what it would say alone
+(`tests/test_calibration.py`).
 """
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
 
 sys.path.append(str(Path(__file__).parent))  # `python -m benchmarks.calibration` finds its neighbours, too
 
 from null_streams import NULLS, processes
-from torchvitals.detectors.allowance import MONTH, Allowance
-from torchvitals.detectors.detector import Reading
+from torchvitals.detectors.allowance import MONTH, Allowance, Tail
+from torchvitals.detectors.detector import Finding, Reading
 from torchvitals.detectors.drift import Drift
 from torchvitals.detectors.slowdown import Slowdown
+from torchvitals.detectors.two_sample import Contrast
 
+Floats = NDArray[np.float64]
 APART = 12
 """Tests between alarms that count as two."""
 EXPECTED = (1.0, 10.0, 100.0)
 """False alarms that are asked for in each stream: two decades."""
+SURE = 0.95
+"""Of the interval that is given with each count."""
+
+
+class Runs(Protocol):
+    """A detector without its effect key whose subjects are runs of their own."""
+
+    def update(self, reading: Reading) -> list[Finding]: ...
+
+    def rearm(self) -> None:
+        """Let it tell the same symptom again: here each telling counts."""
+        ...
+
+
+class Slowdowns(Slowdown):
+    """Runs of one rank each."""
+
+    def __init__(self, rates: Sequence[float]) -> None:
+        super().__init__(factor=1.0, spread=0.0, least_seconds=0.0, lasting_seconds=0.0)
+        self.tails = [Tail(Allowance(rate)) for rate in rates]
+        self.scores = [-np.inf] * len(rates)
+
+    def rearm(self) -> None:
+        self._alarmed[:] = False
+
+    def _surprising(self, rank: int) -> bool:
+        limit = self.tails[rank].limit()
+        score = -float(np.log(np.clip(self._chance(rank), 1e-300, 1.0)))
+        self.scores[rank] = max(self.scores[rank], min(score, limit))
+        return score > limit
+
+    def _note(self, time: float) -> None:
+        for rank, tail in enumerate(self.tails):
+            tail.note(self.scores[rank], time)
+            self.scores[rank] = -np.inf
+
+
+class Drifts(Drift):
+    """Services with one feature each."""
+
+    def __init__(self, rates: Sequence[float]) -> None:
+        super().__init__(floor=0.0, scale_floor=0.0, missing_floor=0.0, zero_floor=0.0, gradual_factor=1.0)
+        self.tails = [Tail(Allowance(rate)) for rate in rates]
+
+    def rearm(self) -> None:
+        self._alarmed[:] = False
+
+    def _confirmed(self, contrasts: list[Contrast], time: float) -> list[Contrast]:
+        moved = [contrast.moved.copy() for contrast in contrasts]
+        for place, tail in enumerate(self.tails):
+            self.tail = tail
+            one = slice(place, place + 1)
+            alone = [Contrast(c.moved[:, one], c.distance[:, one], c.p[:, one]) for c in contrasts]
+            for array, judged in zip(moved, super()._confirmed(alone, time), strict=True):
+                array[:, one] = judged.moved
+        return [c._replace(moved=array) for c, array in zip(contrasts, moved, strict=True)]
+
+
+def step(_place: int, x: Floats, _rng: np.random.Generator) -> dict[str, Floats]:
+    return {"step_seconds": 0.5 * np.exp(0.1 * x)}
+
+
+def block(_place: int, x: Floats, rng: np.random.Generator) -> dict[str, Floats]:
+    """Half of the variance is the stream's own, half that of 64 rows in a block."""
+    noise = rng.normal(size=(2, len(x)))
+    shares = {name: np.zeros(len(x)) for name in ("feature_missing", "feature_zero", "feature_role")}
+    rows = {"feature_rows": np.full(len(x), 64.0)}
+    return shares | rows | {"feature_mean": 5 + (x + noise[0]) / 8, "feature_std": np.exp(noise[1] / 128**0.5)}
 
 
 class Subject(NamedTuple):
-    """A detector without its effect key, and what it reads of one process."""
+    """A detector, and what it reads of processes."""
 
-    make: Callable[[], Any]
-    reading: Callable[[int, float, np.random.Generator], Reading]
+    make: Callable[[Sequence[float]], Runs]
+    values: Callable[[int, Floats, np.random.Generator], dict[str, Floats]]
     seconds: float
     """From one reading to the next."""
     test: int
@@ -42,67 +118,59 @@ class Subject(NamedTuple):
     """In one stream."""
 
 
-def step(place: int, x: float, _rng: np.random.Generator) -> Reading:
-    return Reading.of(place, 1.0 * place, step_seconds=0.5 * np.exp(0.1 * x))
-
-
-def block(place: int, x: float, rng: np.random.Generator) -> Reading:
-    """Half of the variance is the stream's own, half that of 64 rows in a block."""
-    mean, std = 5 + (x + rng.normal()) / 8, np.exp(rng.normal() / 128**0.5)
-    shares = {"feature_missing": 0.0, "feature_zero": 0.0, "feature_rows": 64.0, "feature_role": 0.0}
-    return Reading.of(16 * place, 16.0 * place, feature_mean=mean, feature_std=std, **shares)
-
-
 SUBJECTS = {
-    "slowdown": Subject(
-        lambda: Slowdown(factor=1.0, spread=0.0, least_seconds=0.0, lasting_seconds=0.0), step, 1.0, 20, 150_000
-    ),
-    "drift": Subject(
-        lambda: Drift(floor=0.0, scale_floor=0.0, missing_floor=0.0, zero_floor=0.0, gradual_factor=1.0),
-        block,
-        16.0,
-        1,
-        10_000,
-    ),
+    "slowdown": Subject(Slowdowns, step, 1.0, 20, 150_000),
+    "drift": Subject(Drifts, block, 16.0, 1, 10_000),
 }
 
 
-def rearmed(detector: Any) -> None:
-    """Let a detector tell the same symptom again: here each telling counts."""
-    detector._alarmed[:] = False
+def readings(subject: Subject, kind: str, seed: int, *, runs: int, rates: int) -> Iterator[Reading]:
+    """``runs`` streams of one kind, each of them once for each rate: run 0 at all rates, run 1 at all rates, ..."""
+    rng = np.random.default_rng(seed + 1000)
+    present = np.ones(runs * rates, dtype=bool)
+    for place, x in enumerate(processes(kind, subject.readings, (runs,), seed)):
+        values = {name: array.repeat(rates) for name, array in subject.values(place, x, rng).items()}
+        yield Reading(place, subject.seconds * place, values, dict.fromkeys(values, present), masked=True)
 
 
-def alarms(subject: Subject, readings: Iterator[Reading], rates: list[float]) -> list[int]:
-    """False alarms in one stream, for each rate that is asked for."""
-    detectors = [subject.make() for _ in rates]
-    for detector, per_month in zip(detectors, rates, strict=True):
-        detector.allow(Allowance(per_month))
-    counts, last = [0] * len(rates), [-APART * subject.test] * len(rates)
-    for place, reading in enumerate(readings):
-        for number, detector in enumerate(detectors):
-            if detector.update(reading):
-                rearmed(detector)
-                counts[number] += place - last[number] >= APART * subject.test
-                last[number] = place
+def alarms(subject: Subject, stream: Iterator[Reading], rates: Sequence[float]) -> NDArray[np.int64]:
+    """False alarms of each subject of the stream, of which each may raise ``rates`` in a month."""
+    detector = subject.make(rates)
+    counts, last = np.zeros(len(rates), dtype=np.int64), np.full(len(rates), -APART * subject.test)
+    for place, reading in enumerate(stream):
+        found = detector.update(reading)
+        if not found:
+            continue
+        detector.rearm()
+        rows = np.array([finding.subject for finding in found])
+        counts[rows] += place - last[rows] >= APART * subject.test
+        last[rows] = place
     return counts
 
 
-def measured(name: str, kind: str, seed: int) -> list[dict[str, Any]]:
-    """One row for each rate: what was asked of a stream, and what came."""
-    subject, rng = SUBJECTS[name], np.random.default_rng(seed + 1000)
+def measured(name: str, kind: str, seed: int, *, runs: int) -> list[dict[str, Any]]:
+    """One row for each rate: what was asked of ``runs`` streams of a kind, and what came."""
+    subject = SUBJECTS[name]
     months = subject.readings * subject.seconds / MONTH
-    stream = processes(kind, subject.readings, (1,), seed)
-    readings = (subject.reading(place, float(x[0]), rng) for place, x in enumerate(stream))
     rates = [expected / months for expected in EXPECTED]
+    counts = alarms(subject, readings(subject, kind, seed, runs=runs, rates=len(rates)), rates * runs)
     return [
-        {"detector": name, "stream": kind, "per_month": rate, "asked": expected, "observed": observed}
-        for rate, expected, observed in zip(rates, EXPECTED, alarms(subject, readings, rates), strict=True)
+        {"detector": name, "stream": kind, "per_month": rate, "asked": expected * runs, "observed": each.tolist()}
+        for rate, expected, each in zip(rates, EXPECTED, counts.reshape(runs, len(rates)).T, strict=True)
     ]
 
 
+def told(asked: float, observed: int) -> str:
+    """Both, and between which multiples of what was asked the true rate lies (of Poisson counts: Garwood 1936)."""
+    low = stats.chi2.ppf((1 - SURE) / 2, 2 * observed) / 2 if observed else 0.0
+    high = stats.chi2.ppf((1 + SURE) / 2, 2 * observed + 2) / 2
+    return f"{observed:6d} of {asked:6.0f} (×{low / asked:.2f} to {high / asked:.2f})"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=1, help="streams of each kind and rate")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=16, help="streams of each kind and rate")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--detectors", nargs="*", choices=list(SUBJECTS), default=list(SUBJECTS))
     parser.add_argument("--streams", nargs="*", choices=list(NULLS), default=list(NULLS))
     parser.add_argument("--json", type=Path, help="write all rows there")
@@ -111,20 +179,15 @@ def main() -> None:
     for name in chosen.detectors:
         for kind in chosen.streams:
             began = time.perf_counter()
-            made = [row for run in range(chosen.runs) for row in measured(name, kind, run)]
-            told = "  ".join(
-                f"{expected * chosen.runs:5.0f} → {sum(r['observed'] for r in made if r['asked'] == expected):4d}"
-                for expected in EXPECTED
-            )
-            print(f"{name:12} {kind:16} {told}   ({time.perf_counter() - began:.0f} s)", flush=True)
+            made = measured(name, kind, chosen.seed, runs=chosen.runs)
+            line = "  ".join(told(row["asked"], sum(row["observed"])) for row in made)
+            print(f"{name:9} {kind:14} {line}   ({time.perf_counter() - began:.0f} s)", flush=True)
             rows += made
     for name in chosen.detectors:
         for expected in EXPECTED:
-            mine = [row for row in rows if row["detector"] == name and row["asked"] == expected]
-            asked, observed = sum(row["asked"] for row in mine), sum(row["observed"] for row in mine)
-            rate = np.mean([row["per_month"] for row in mine])
-            told = f"{asked:6.0f} expected, {observed:6d} observed, ×{observed / asked:.2f}"
-            print(f"{name:12} {rate:9.1f} a month asked: {told}")
+            mine = [row for row in rows if row["detector"] == name and row["asked"] == expected * chosen.runs]
+            asked, observed = sum(row["asked"] for row in mine), sum(sum(row["observed"]) for row in mine)
+            print(f"{name:9} {mine[0]['per_month']:9.1f} a month asked: {told(asked, observed)}")
     if chosen.json:
         chosen.json.write_text(json.dumps(rows, indent=1) + "\n")
 

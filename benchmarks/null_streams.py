@@ -22,6 +22,10 @@ SAMPLED = 50
 """Steps between profiles of parameters and modules."""
 EVALUATED = 100
 """Steps between validation losses."""
+BEAT = 5
+"""Steps between looks at the machine: one a second."""
+MOMENTUM = 0.1
+"""Of a batch in the running statistics of batch norm."""
 
 
 class Memory:
@@ -103,7 +107,7 @@ def processes(kind: str, steps: int, shape: tuple[int, ...], seed: int) -> Itera
 
 def readings(axis: DetectorAxis, kind: str, steps: int, subjects: int, seed: int = 0) -> Iterator[Reading]:
     """What a healthy job says along one axis; of a service one block of requests by reading."""
-    make = {"rank": _scalars, "parameter": _layers, "module": _modules, "feature": _features, "replica": _replicas}
+    make = {"rank": _scalars, "parameter": _layers, "module": _modules, "feature": _features, "replica": _Replicas()}
     rng = np.random.default_rng(seed + 1)
     for place, noise in enumerate(processes(kind, steps, (6, subjects), seed)):
         yield make[axis](place, noise, rng)
@@ -137,8 +141,16 @@ def _scalars(step: int, x: Floats, rng: np.random.Generator) -> Reading:
         "batch_items": 32.0 * ones,
     }
     values |= dict.fromkeys(("loss_scale", "backward_passes", "gradients_reset"), ones)
+    values |= {"forward_seconds": 0.3 * seconds, "backward_seconds": 0.5 * seconds, "optimizer_seconds": 0.1 * seconds}
+    values |= {"arrival_lateness": 0.002 * (x[5] - np.median(x[5])), "input_absmax": 2.0 * factor[5]}
+    values |= {"collectives": 3.0 * ones, "gradient_norm_shard": values["tripwire_norm"]}
     values |= dict.fromkeys(("skipped_steps", "cuda_alloc_retries", "optimizer_extra_parameters"), 0 * ones)
     values |= dict.fromkeys(("parameters_without_gradient", "parameters_not_optimized"), 0 * ones)
+    values |= dict.fromkeys(("input_nonfinite", "recompilations", "orphaned_parameters"), 0 * ones)
+    if step % BEAT == 0:
+        values["machine_load"] = 0.8 * factor[5]
+        values["mapped_bytes"] = 1e9 + 2e5 * x[3]
+        values["memory_headroom_bytes"], values["cuda_headroom_bytes"] = 1e10 - 2e5 * x[3], 2e10 - 1e5 * x[4]
     if step % EVALUATED == EVALUATED - 1:
         values["validation_loss"] = 0.6 * np.sqrt(factor[0] * factor[5])  # the same model, other data
     return _reading(step, values)
@@ -191,6 +203,22 @@ def _features(place: int, x: Floats, rng: np.random.Generator) -> Reading:
     )
 
 
-def _replicas(step: int, x: Floats, _rng: np.random.Generator) -> Reading:
-    digests = np.tile(np.arange(4, dtype=np.int64) * 1009 + step, (x.shape[1], 1))
-    return Reading(step, 0.2 * step, {"parameter_digest": digests}, {"parameter_digest": np.ones(x.shape[1], bool)})
+class _Replicas:
+    """Ranks with equal weights, whose running statistics are those of their own batches: six channels in two layers.
+
+    A batch's mean strays by a tenth of a standard deviation: a hundred vectors, or fewer that resemble each other.
+    """
+
+    def __init__(self) -> None:
+        self._running: Floats | float = 0.0
+
+    def __call__(self, step: int, x: Floats, _rng: np.random.Generator) -> Reading:
+        ranks = x.shape[1]
+        self._running += MOMENTUM * (0.1 * x.T - self._running)
+        values = {
+            "parameter_digest": np.tile(np.arange(4, dtype=np.int64) * 1009 + step, (ranks, 1)),
+            "buffer_mean": 5.0 + self._running,
+            "buffer_variance": np.exp(2 * self._running[:, ::-1]),
+            "buffer_layer": np.tile([0.0, 0.0, 0.0, 1.0, 1.0, 1.0], (ranks, 1)),
+        }
+        return Reading(step, 0.2 * step, values, dict.fromkeys(values, np.ones(ranks, dtype=bool)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtr
 
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -105,7 +105,7 @@ def tail_probability(distance: Floats, spread: Floats, degrees: Floats) -> Float
     usable = (degrees > 0) & (distance > 0)
     ratio = np.divide(distance, spread, out=np.full_like(distance, 1e6), where=spread > 1e-6 * distance)
     out = np.ones_like(distance)
-    out[usable] = 2 * stats.t.sf(ratio[usable], degrees[usable])
+    out[usable] = 2 * stdtr(degrees[usable], -ratio[usable])
     return out
 
 
@@ -136,21 +136,15 @@ def split_point(series: Floats) -> tuple[int, bool]:
     ((4, False), (4, True))
     """
     count = len(series)
-    step = [_squares(series[:j]) + _squares(series[j:]) for j in range(1, count)]
-    hinge = [_hinge_squares(series, j) for j in range(1, count - 3)]
+    centred = series - series.mean()
+    squares = float(centred @ centred)
+    beyond = np.cumsum(centred[::-1])[::-1]  # sum from each place to the end
+    first = np.arange(1, count)
+    step = squares - beyond[1:] ** 2 * (1 / first + 1 / (count - first))
+    rest = count - 1 - np.arange(1, count - 3)  # length of the line behind each corner
+    lever = np.cumsum(beyond[::-1])[::-1][2 : count - 2]  # the line from each corner, times the series
+    hinge = squares - lever**2 / (rest * (rest + 1) * (2 * rest + 1) / 6 - (rest * (rest + 1) / 2) ** 2 / count)
     best = int(np.argmin(step))
-    if hinge and min(hinge) < 0.6 * step[best] - 1e-12:
+    if len(hinge) and hinge.min() < 0.6 * step[best] - 1e-12:
         return int(np.argmin(hinge)) + 2, True
     return best + 1, False
-
-
-def _squares(values: Floats) -> float:
-    return float(((values - values.mean()) ** 2).sum())
-
-
-def _hinge_squares(series: Floats, corner: int) -> float:
-    slope = np.maximum(np.arange(len(series)) - corner, 0).astype(np.float64)
-    slope -= slope.mean()
-    centred = series - series.mean()
-    factor = float(slope @ centred) / float(slope @ slope)
-    return float(((centred - factor * slope) ** 2).sum())

@@ -7,7 +7,7 @@ are held back, so that a slow rise is compared with what was before the rise and
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvitals.detectors.ring import NOBODY, Ring, Rows
+from torchvitals.detectors.ring import ALL, NOBODY, Ring, Rows
 from torchvitals.detectors.scalars import NORM, TRIPWIRE, Floats, Magnitudes, Mask, grown
 
 UNKNOWN = 1e300
@@ -75,7 +75,10 @@ class Envelope:
             return
         self._turn(rows)
         old = self.ring.values[slots, rows]  # NaN while there is none, which fmax passes over
-        self._largest[:, rows] = np.fmax(self._largest[:, rows], old)
+        if rows is ALL:
+            np.fmax(self._largest, old, out=self._largest)
+        else:
+            self._largest[:, rows] = np.fmax(self._largest[:, rows], old)
         self.ring.values[slots, rows] = height[rows]
         if len(self.steps):
             self.steps[slots, rows] = step

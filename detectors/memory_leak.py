@@ -157,7 +157,8 @@ class MemoryLeak:
 
     def _close(self) -> bool:
         if len(self._steps) == BLOCKS:
-            self._lows[: BLOCKS // 2] = np.fmin(self._lows[::2], self._lows[1::2])
+            for place in range(BLOCKS // 2):  # one by one: 3 MB more for thousands of ranks cost 10 ms in page faults
+                np.fmin(self._lows[2 * place], self._lows[2 * place + 1], out=self._lows[place])
             self._steps = self._steps[::2]
             # Where readings are rarer than blocks are long, a block is as long as it turned out to be.
             self._block_steps = max(2 * self._block_steps, int(np.median(np.diff(self._steps))))

@@ -48,6 +48,8 @@ class RecompileStorm:
         """Seconds spent in compiling, and in all, since the first of them."""
         self._told = np.zeros(0, dtype=bool)
         self._seen = False
+        self._begun = False
+        """Whether anybody has recompiled."""
 
     def update(self, reading: Reading) -> list[Finding]:
         """Take one step."""
@@ -55,10 +57,13 @@ class RecompileStorm:
         if not ranks:
             return []
         self._seen = True
+        if not self._begun and "recompilations" not in reading.values:
+            return []
         self._grow(ranks)
         again, sent = scalar(reading, "recompilations", ranks)
         here = sent & (again > 0)
         self._first[here & (self._first < 0)] = reading.step
+        self._begun = self._begun or bool(here.any())
         begun = self._first >= 0
         self._lasted += np.where(begun, self._seconds(reading, "step_seconds", ranks), 0.0)
         if not here.any():

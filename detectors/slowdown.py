@@ -147,8 +147,7 @@ class Slowdown:
         turn = slice(self._oldest, None, self.block_steps)
         findings = self._judge(reading.step, np.arange(ranks)[turn], turn) if turn.start < ranks else []
         if place == self.block_steps - 1:
-            self.tail.note(self._score, reading.time)
-            self._score = -np.inf
+            self._note(reading.time)
         return findings
 
     def status(self) -> Status:
@@ -191,11 +190,12 @@ class Slowdown:
 
     def _worked(self, reading: Reading, ranks: int) -> Floats:
         """Seconds of forward and backward in this step; NaN where they were not timed."""
-        parts = np.array([scalar(reading, name, ranks)[0] for name in ("forward_seconds", "backward_seconds")])
-        sound = (parts > ZERO) & (parts < LONGEST)
-        if np.count_nonzero(sound) == sound.size:
-            return np.asarray(parts[0] + parts[1])
-        total = np.where(sound, parts, 0.0).sum(axis=0)
+        forward, backward = scalar(reading, "forward_seconds", ranks)[0], scalar(reading, "backward_seconds", ranks)[0]
+        sound = (forward > ZERO) & (backward > ZERO) & (np.maximum(forward, backward) < LONGEST)
+        if np.count_nonzero(sound) == ranks:
+            return forward + backward
+        parts = np.array([forward, backward])
+        total = np.where((parts > ZERO) & (parts < LONGEST), parts, 0.0).sum(axis=0)
         return np.where(total > 0, total, np.nan)
 
     def _hindered(self, turn: slice) -> Floats:
@@ -211,12 +211,20 @@ class Slowdown:
 
     def _surprising(self, rank: int) -> bool:
         """Whether the newest blocks of this rank are too unlikely to be chance."""
-        past = np.log(self._medians[rank][self._medians[rank] > 0], dtype=np.float64)
-        p = surprise(past, np.log(self._recent[rank], dtype=np.float64), near=NEAR)
         limit = self.tail.limit()
-        score = -float(np.log(np.clip(p * len(self._alarmed), 1e-300, 1.0)))
+        score = -float(np.log(np.clip(self._chance(rank) * len(self._alarmed), 1e-300, 1.0)))
         self._score = max(self._score, min(score, limit))
         return score > limit
+
+    def _chance(self, rank: int) -> float:
+        """Of blocks like the newest of this rank, after such a past."""
+        past = np.log(self._medians[rank][self._medians[rank] > 0], dtype=np.float64)
+        return surprise(past, np.log(self._recent[rank], dtype=np.float64), near=NEAR)
+
+    def _note(self, time: float) -> None:
+        """Every rank has ended a block: that was one test."""
+        self.tail.note(self._score, time)
+        self._score = -np.inf
 
     def _remember(self, ranks: Rows, median: Floats) -> None:
         """Put a block behind the newest, and the oldest of these into the reference."""

@@ -13,6 +13,8 @@ ADVERSARIAL = (2, 4)
 """Classes whose chance level is also that of a game in balance, whose losses may climb: ln 2 and ln 4."""
 MOST = 20.0
 """Nats; no vocabulary is so large."""
+TOGETHER = 64
+"""Ranks that are judged at the same step; the next as many one step later, to spread the work."""
 
 
 class WorseThanGuess:
@@ -51,6 +53,8 @@ class WorseThanGuess:
         self.horizon, self.block, self.near, self.above = horizon, block, near, above
         self.rate, self.lucky, self.items = rate, lucky, items
         self.ring = Ring(block, np.float64)
+        self.delay = np.zeros(0, dtype=np.int64)
+        """Losses after which the horizon begins."""
         self.start = np.zeros(0)
         """First loss; NaN before it, and where this run is not judged any more."""
         self.began = np.zeros(0, dtype=np.int64)
@@ -75,13 +79,13 @@ class WorseThanGuess:
         items, _ = scalar(reading, "batch_items", subjects)
         np.fmax(self.highest_rate, rate, out=self.highest_rate)
         self.fair |= items >= self.items
-        before = self.ring.count
-        first = use & (before == 0)
+        first = use & (self.ring.count == 0)
         self.start[first], self.began[first] = loss[first], reading.step
         self.ring.add(loss, use)
-        self._follow(loss, use & (before >= self.horizon // 3))
-        self.over = bool((self.ring.count >= self.horizon).all())
-        due = use & (before + 1 == self.horizon)
+        age = self.ring.count - self.delay
+        self._follow(loss, age, use & (age > self.horizon // 3))
+        self.over = bool((age >= self.horizon).all())
+        due = use & (age == self.horizon)
         return self._judge(reading.step, np.flatnonzero(due)) if np.count_nonzero(due) else []
 
     def status(self) -> Status:
@@ -93,10 +97,10 @@ class WorseThanGuess:
             return Status("warming_up", f"{int(self.ring.count.max())} of {self.horizon} losses seen")
         return Status("ok")
 
-    def _follow(self, loss: Floats, use: Mask) -> None:
+    def _follow(self, loss: Floats, age: NDArray[np.int64], use: Mask) -> None:
         """Keep what the losses after the first third say."""
         self.below += use & (loss < self.start)
-        ended = np.flatnonzero(use & (self.ring.count % self.block == 0))
+        ended = np.flatnonzero(use & (age % self.block == 0))
         self.lowest[ended] = np.minimum(self.lowest[ended], row_median(self.ring.values[:, ended].T))
 
     def _judge(self, step: int, rows: NDArray[np.intp]) -> list[Finding]:
@@ -136,6 +140,7 @@ class WorseThanGuess:
             return
         self.ring.grow(subjects)
         self.over = False
+        self.delay = np.arange(subjects) // TOGETHER % self.block
         self.start, self.lowest = grown(self.start, subjects, np.nan), grown(self.lowest, subjects, np.inf)
         self.began, self.below = grown(self.began, subjects), grown(self.below, subjects)
         self.highest_rate, self.fair = grown(self.highest_rate, subjects), grown(self.fair, subjects)

@@ -42,3 +42,19 @@ def test_a_loss_that_stays_above_chance_at_a_large_rate_is_told_once() -> None:
 )
 def test_what_is_not_worse_than_a_guess(losses: list[float], given: dict[str, float]) -> None:
     assert watch(losses, **given) == []
+
+
+def test_of_many_ranks_each_is_told_of_once_and_not_all_at_the_same_step() -> None:
+    detector, ranks = WorseThanGuess(), 130
+    rates, items = np.full(ranks, 2.0), np.full(ranks, 32.0)
+    found = [
+        (finding.subject, finding.step)
+        for step in range(300)
+        for finding in detector.update(
+            Reading.of(step, loss=np.full(ranks, 2.5 if step else CHANCE), learning_rate=rates, batch_items=items)
+        )
+    ]
+
+    assert [subject for subject, _ in found] == list(range(ranks))
+    assert [step for _, step in found] == [191 + rank // 64 for rank in range(ranks)]
+    assert detector.over
