@@ -1,6 +1,19 @@
 """What a late rank costs, in words that the causes of it share."""
 
+from torchvitals.agent.case import Case
 from torchvitals.detectors.detector import Finding
+
+COMMUNICATION = "communication"
+
+
+def late_ranks(case: Case) -> list[Finding]:
+    """The findings of a rank that comes late; that all wait for the network is another matter."""
+    return [finding for finding in case.of_kind("straggler") if finding.evidence.get("phase") != COMMUNICATION]
+
+
+def slow_network(case: Case) -> list[Finding]:
+    """The findings that collectives take longer although all ranks are there."""
+    return [finding for finding in case.of_kind("straggler") if finding.evidence.get("phase") == COMMUNICATION]
 
 
 def last_as_a_rule(finding: Finding) -> str:

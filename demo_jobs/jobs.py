@@ -202,6 +202,14 @@ RANK_JOBS: tuple[Job, ...] = (
         ranks=2,
     ),
     Job(
+        "straggler_communication",
+        "Two ranks whose network becomes slow: nobody is late, and all wait.",
+        "straggler",
+        "slow_communication",
+        first_step=(160, 162),
+        ranks=2,
+    ),
+    Job(
         "unsynced_buffers",
         "Two ranks whose BatchNorm statistics are those of different cameras.",
         "desync",

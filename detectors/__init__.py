@@ -2,6 +2,7 @@
 
 from torchvitals.detectors.bottomless import Bottomless
 from torchvitals.detectors.buffer_spread import BufferSpread
+from torchvitals.detectors.congestion import Congestion
 from torchvitals.detectors.crash import Crash
 from torchvitals.detectors.dead_relu import DeadReluByGradient, DeadReluByOutput
 from torchvitals.detectors.desync import Desync
@@ -61,6 +62,7 @@ DETECTORS: tuple[type[Detector], ...] = (
     Saturation,
     Slowdown,
     Straggler,
+    Congestion,
     ThrownOff,
     UnchangedParameters,
     UnclearedGradients,

@@ -10,7 +10,7 @@ from torchvitals.detectors.scalars import grown, scalar
 
 Floats = NDArray[np.float64]
 
-LATENESS = "arrival_lateness"
+LATENESS, SHARING = "arrival_lateness", "collective_seconds"
 PHASES = ("step_seconds", "data_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds")
 STEP = PHASES.index("step_seconds")
 
@@ -23,6 +23,9 @@ class Straggler:
     Uneven but fair work (a long batch now here, now there) makes every rank the last one in its turn. Where
     more tasks want to run than there are cores, the scheduler chooses whom to keep waiting, for seconds on end:
     there a rank must be late by much more.
+
+    Who comes late because it left the last collective late is nobody's straggler: its data reached it late, by a slow
+    link, while the sender, whose own buffers took what it had to send, went on (``collective_seconds``; congestion.py).
 
     What makes the rank late is told by its phases against the others': ``input`` (the loader), ``compute``
     (forward and backward), ``host`` (code between them). Source: lateness from flight-recorder times named the
@@ -42,7 +45,7 @@ class Straggler:
 
     kind: ClassVar[str] = "straggler"
     axis: ClassVar[DetectorAxis] = "rank"
-    reads: ClassVar[tuple[str, ...]] = (LATENESS, *PHASES, "machine_load")
+    reads: ClassVar[tuple[str, ...]] = (LATENESS, *PHASES, "machine_load", SHARING)
 
     def __init__(
         self,
@@ -68,6 +71,8 @@ class Straggler:
         self._excess = np.full((0, window, len(PHASES)), np.nan, dtype=np.float32)
         """How much longer than the others it took for each phase, in the steps in which it was the last."""
         self._steps = np.full((0, window), np.nan, dtype=np.float32)
+        self._left_late = np.full((0, window), np.nan, dtype=np.float32)
+        """How much later than the others it left the collectives, where it is known without the optimizer's part."""
         self._load = np.zeros(0)
         self._first = np.zeros(0, dtype=np.int64)
         """Per rank where the window in progress began."""
@@ -123,11 +128,13 @@ class Straggler:
         last = int(late[here].argmax())
         others = np.median(np.delete(phases, last, axis=0), axis=0)
         self._excess[here[last], slot[last]] = phases[last] - others
+        self._left_late[here, slot] = _left_late(reading, ranks)[here]
         load = scalar(reading, "machine_load", ranks)[0]
         self._load[here] = np.where(np.isfinite(load[here]), load[here], self._load[here])
 
     def _judge(self, step: int, full: NDArray[np.int64]) -> list[Finding]:
-        late, usual = row_median(self._late[full]), row_median(self._steps[full])
+        left_late = np.nan_to_num(row_median(self._left_late[full]))
+        late, usual = row_median(self._late[full]) - np.maximum(left_late, 0.0), row_median(self._steps[full])
         # The scheduler of one busy host keeps all ranks of the job waiting.
         share = self.contended_share if self._load.max(initial=0.0) > self.contended else self.share
         often = self.last + 0.5 / max(2, len(full))
@@ -182,6 +189,20 @@ class Straggler:
     def _grow(self, ranks: int) -> None:
         self._seen, self._late = grown(self._seen, ranks), grown(self._late, ranks, np.nan)
         self._was_last, self._excess = grown(self._was_last, ranks), grown(self._excess, ranks, np.nan)
+        self._left_late = grown(self._left_late, ranks, np.nan)
         self._steps, self._load = grown(self._steps, ranks, np.nan), grown(self._load, ranks)
         self._first, self._row = grown(self._first, ranks), grown(self._row, ranks)
         self._since, self._alarmed = grown(self._since, ranks), grown(self._alarmed, ranks)
+
+
+def _left_late(reading: Reading, ranks: int) -> Floats:
+    """By how much longer than the others each rank was in the last collective; NaN where its optimizer hides it."""
+    spent = scalar(reading, SHARING, ranks)[0] + 0.0 * scalar(reading, "optimizer_seconds", ranks)[0]
+    known = np.flatnonzero(np.isfinite(spent))
+    found = np.full(ranks, np.nan)
+    if len(known) < 2:
+        return found
+    told = spent[known]
+    half = np.sort(told)[(len(told) - 1) // 2]  # as lateness is counted: of two ranks the first
+    found[known] = told - half
+    return found

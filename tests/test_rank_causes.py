@@ -305,6 +305,22 @@ def test_time_behind_the_arrival_of_the_last_rank_is_the_network_s():
     assert opinion.rank is None
 
 
+def test_a_network_that_became_slow_is_nobody_s_lateness():
+    of = slowed(0.15, collective_seconds=0.1, backward_seconds=0.1, arrival_lateness=0.04)
+    evidence = {
+        "phase": "communication", "seconds_before": 0.01, "seconds_now": 0.11, "step_seconds": 0.15, "ranks": 2,
+        "leaves_last": 0, "leaves_later_seconds": 0.04,
+    }  # fmt: skip
+    seen = Finding(
+        kind="straggler", severity="warning", first_step=200, step=255, value=9.0, threshold=2.0, evidence=evidence
+    )
+    of.findings.insert(0, seen)
+    word, confidence, opinion = best(of)
+
+    assert (word, opinion.rank) == ("slow_communication", None)
+    assert confidence > 0.9
+
+
 @pytest.mark.parametrize(
     ("added", "word"),
     [

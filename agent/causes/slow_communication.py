@@ -10,6 +10,8 @@ from typing import ClassVar
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.history import Series
+from torchvitals.agent.lateness import late_ranks, slow_network
+from torchvitals.detectors.detector import Finding
 
 SHARING, LATENESS = "collective_seconds", "arrival_lateness"
 MOST = 0.6
@@ -20,23 +22,27 @@ class SlowCommunication:
     """Speaks from where the added time of each step went: behind the arrival of the last rank."""
 
     word: ClassVar[str] = "slow_communication"
-    explains: ClassVar[tuple[str, ...]] = ("slowdown",)
+    explains: ClassVar[tuple[str, ...]] = ("straggler", "slowdown")
     prior: ClassVar[float] = 0.0
 
     def weigh(self, case: Case) -> Opinion | None:
-        found = case.of_kind("slowdown")
-        if not found or case.world_size < 2:
+        seen = slow_network(case)
+        found = [*seen, *case.of_kind("slowdown")]
+        if not found or case.world_size < 2 or late_ranks(case):
             return None
         onset = found[0].first_step
         total, sharing = added(case, "step_seconds", onset), added(case, SHARING, onset)
-        if not total > 0 or not sharing >= MOST * total:
+        if not seen and (not total > 0 or not sharing >= MOST * total):
             return None
-        late = added(case, LATENESS, onset)
+        late = max(0.0, added(case, LATENESS, onset))
         told = f"{1e3 * sharing:.3g} of {1e3 * total:.3g} ms"
         return Opinion(
             clues=[
                 Clue(3.0, f"{told} that a step takes longer pass after all ranks have come to its last collective"),
-                Clue(0.5 if late < 0.2 * total else -1.0, f"ranks come {1e3 * late:.2g} ms later than they did"),
+                *(
+                    [_fastest(finding) for finding in seen]
+                    or [Clue(0.5 if late < 0.2 * total else -1.0, f"ranks come {1e3 * late:.2g} ms later than before")]
+                ),
             ],
             title=f"Collectives take {1e3 * sharing:.3g} ms more of a step since step {onset}"[:79],
             explanation=(
@@ -51,6 +57,15 @@ class SlowCommunication:
                 "backend has fallen back to another interface (GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME)."
             ),
         )
+
+
+def _fastest(finding: Finding) -> Clue:
+    evidence = finding.evidence
+    return Clue(
+        1.0,
+        f"the fastest collectives now take {finding.value:.1f} times what usual ones did; rank "
+        f"{evidence['leaves_last']} leaves them last, {1e3 * evidence['leaves_later_seconds']:.0f} ms after the others",
+    )
 
 
 def added(case: Case, name: str, onset: int) -> float:

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.lateness import last_as_a_rule, whole_job
+from torchvitals.agent.lateness import last_as_a_rule, late_ranks, whole_job
 from torchvitals.detectors.detector import Finding
 
 PLACES = {
@@ -20,7 +20,7 @@ class SlowComputeRank:
     prior: ClassVar[float] = 0.0
 
     def weigh(self, case: Case) -> Opinion | None:
-        late = case.of_kind("straggler")
+        late = late_ranks(case)
         if not late:
             return None
         finding = late[0]
