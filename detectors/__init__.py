@@ -28,12 +28,14 @@ from torchvitals.detectors.prediction_drift import PredictionDrift
 from torchvitals.detectors.recompile_storm import RecompileStorm
 from torchvitals.detectors.saturation import Saturation
 from torchvitals.detectors.slowdown import Slowdown
+from torchvitals.detectors.standstill import Standstill
 from torchvitals.detectors.straggler import Straggler
 from torchvitals.detectors.stuck_parameters import IdleOptimizer, UnchangedParameters
 from torchvitals.detectors.thrown_off import ThrownOff
 from torchvitals.detectors.unsynced_backward import UnsyncedBackward
 from torchvitals.detectors.update_ratio import UpdateRatio
 from torchvitals.detectors.vanishing import VanishingGradient, ZeroGradient
+from torchvitals.detectors.vanishing_weights import VanishingWeights
 from torchvitals.detectors.wild_start import WildStart
 from torchvitals.detectors.worse_than_guess import WorseThanGuess
 
@@ -61,6 +63,7 @@ DETECTORS: tuple[type[Detector], ...] = (
     RecompileStorm,
     Saturation,
     Slowdown,
+    Standstill,
     Straggler,
     Congestion,
     ThrownOff,
@@ -69,6 +72,7 @@ DETECTORS: tuple[type[Detector], ...] = (
     UnsyncedBackward,
     UpdateRatio,
     VanishingGradient,
+    VanishingWeights,
     WorseThanGuess,
     WrongMode,
     ZeroGradient,

@@ -1,12 +1,15 @@
 """The gradient profile of one optimizer at its sampled steps: begun before the update is applied, sent after it."""
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torchvitals.hooks import replica_groups
-from torchvitals.hooks.hyperparameters import resting
-from torchvitals.hooks.profiles import GradientProfile
+from torchvitals.hooks.hyperparameters import adaptive_epsilon, resting
+from torchvitals.hooks.profiles import GradientProfile, update_share
 from torchvitals.signals.records import Axis, Profile, pack_floats
 
 if TYPE_CHECKING:
@@ -40,10 +43,9 @@ class GradientSampling:
         """Before the step, or, with a closure, when it has been ``applied``. What the step record should say of it."""
         return self._start(scale, applied) or {}
 
-    def finish(self) -> None:
-        """The step has been applied: write the profile, if one was begun."""
-        if self._running:
-            self._finish(self.declared())
+    def finish(self) -> dict[str, float]:
+        """The step has been applied: write the profile, if one was begun. What the step record should say of it."""
+        return (self._finish(self.declared()) or {}) if self._running else {}
 
     def declared(self) -> GradientProfile:
         """The profile; the entries of the parameter axis are named before any record refers to them."""
@@ -65,10 +67,25 @@ class GradientSampling:
         self._cost = time.perf_counter() - began
         return {"sampling_interval": float(interval)}
 
-    def _send(self, profile: GradientProfile) -> None:
+    def _send(self, profile: GradientProfile) -> dict[str, float]:
         began = time.perf_counter()
         self._running = False
         watch, recorder = self._watch, self._recorder
-        packed = {name: pack_floats(value) for name, value in {**self._facts, **profile.after()}.items()}
+        measured = {**self._facts, **profile.after()}
+        packed = {name: pack_floats(value) for name, value in measured.items()}
+        shares = self._shares(measured)
         recorder.write(Profile(watch.step, recorder.clock(), watch.axis, packed, watch.index))
         recorder.budget.done("sample", watch.step, self._cost + time.perf_counter() - began, watch.index)
+        return shares
+
+    def _shares(self, measured: Mapping[str, NDArray[np.float64]]) -> dict[str, float]:
+        """How far this step has moved the weights, and whether the optimizer's ``eps`` has kept it from adapting."""
+        shares = {} if (moved := update_share(measured)) is None else {"update_share": moved}
+        optimizer = self._watch.optimizer()
+        epsilon = adaptive_epsilon(optimizer) if optimizer is not None else 0.0
+        if epsilon:
+            sizes = np.array([parameter.numel() for parameter in self._watch.parameters], dtype=np.float64)
+            gradients = measured["parameter_gradient_norm"]
+            largest = float(np.max(gradients / np.sqrt(np.maximum(sizes, 1.0)), initial=0.0))
+            shares["epsilon_share"] = epsilon / (epsilon + largest)
+        return shares

@@ -59,6 +59,23 @@ def learning_rate(optimizer: Optimizer) -> torch.Tensor | float:
     return float(max(rates, default=0.0))
 
 
+ADAPTIVE = ("Adam", "RMSprop", "Adafactor")
+"""Names of classes whose steps divide the gradient by its usual size plus ``eps``, in torch and elsewhere."""
+
+
+def adaptive_epsilon(optimizer: Optimizer) -> float:
+    """The largest ``eps`` of an optimizer that adapts its steps to the size of the gradient; 0 for any other.
+
+    >>> weights = [torch.nn.Parameter(torch.ones(2))]
+    >>> adaptive_epsilon(torch.optim.AdamW(weights, eps=1.0)), adaptive_epsilon(torch.optim.SGD(weights, lr=0.1))
+    (1.0, 0.0)
+    """
+    if not any(word in type(optimizer).__name__ for word in ADAPTIVE):
+        return 0.0
+    found = [group.get("eps") for group in optimizer.param_groups]
+    return float(max((value for value in found if isinstance(value, int | float)), default=0.0))
+
+
 def resting(optimizer: Optimizer) -> frozenset[int]:
     """Places, among all its parameters, of those in groups of rate zero while another group's is not.
 

@@ -119,7 +119,7 @@ class OptimizerWatch:
             self._scalars = {}
             self._close(optimizer, now, skipped=True)
             return
-        self._sampling.finish()
+        self._scalars |= self._sampling.finish()
         self._take_digests(self, optimizer)
         self._scalars |= self.ranks.after_step()
         self._close(optimizer, now, skipped=False)

@@ -196,6 +196,22 @@ def telling(mute: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.boo
     return answer
 
 
+def update_share(measured: Mapping[str, NDArray[np.float64]]) -> float | None:
+    """The largest update of a layer relative to its weights, of those whose rows are units if there are any.
+
+    A bias that began at zero is replaced by any step, and tells nothing. ``None`` where no update was measured.
+
+    >>> rows, weights, updates = np.array([8.0, ABSENT]), np.array([2.0, 1e-9]), np.array([1e-3, 1e-3])
+    >>> update_share({"parameter_rows": rows, "parameter_weight_norm": weights, "parameter_update_norm": updates})
+    0.0005
+    """
+    update, weight, rows = (measured[f"parameter_{name}"] for name in ("update_norm", "weight_norm", "rows"))
+    known = (update >= 0) & (weight > 0) & np.isfinite(update) & np.isfinite(weight)
+    units = known & (rows > 0)
+    chosen = units if units.any() else known
+    return float((update[chosen] / weight[chosen]).max()) if chosen.any() else None
+
+
 def layers(names: Sequence[str], parameters: Sequence[Tensor], kinds: Mapping[str, str]) -> list[Layer]:
     """The weights whose rows are units of a layer, each with its bias.
 

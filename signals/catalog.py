@@ -45,6 +45,11 @@ SIGNALS: tuple[Signal, ...] = (
         "Sum of the trip-wire's gradients as this rank had them before ranks shared theirs; on a CPU only of a step "
         "whose shared gradient is not finite.",
     ),
+    Signal("update_share", "1", "none", "sampled", "Largest change of a layer in one step as a share of its weights."),
+    Signal(
+        "epsilon_share", "1", "none", "sampled",
+        "Share of `eps` in the denominator of an adaptive optimizer, in the layer of the largest gradients.",
+    ),
     Signal("loss_scale", "1", "none", "step", "The AMP loss scale in force; 1 without a scaler."),
     Signal(
         "skipped_steps",

@@ -14,6 +14,9 @@ from torchvitals.agent.causes.dying_relu import DyingRelu
 from torchvitals.agent.causes.dynamic_shapes import DynamicShapes
 from torchvitals.agent.causes.eval_mode_missing import EvalModeMissing
 from torchvitals.agent.causes.exception import UncaughtException
+from torchvitals.agent.causes.excessive_clipping import ExcessiveClipping
+from torchvitals.agent.causes.excessive_epsilon import ExcessiveEpsilon
+from torchvitals.agent.causes.excessive_weight_decay import ExcessiveWeightDecay
 from torchvitals.agent.causes.feature_shift import FeatureShift
 from torchvitals.agent.causes.fp16_overflow import Fp16Overflow
 from torchvitals.agent.causes.frozen_but_updated import FrozenButUpdated
@@ -67,6 +70,9 @@ CAUSES: tuple[type[Cause], ...] = (
     DyingRelu,
     DynamicShapes,
     EvalModeMissing,
+    ExcessiveClipping,
+    ExcessiveEpsilon,
+    ExcessiveWeightDecay,
     FeatureShift,
     Fp16Overflow,
     FrozenButUpdated,

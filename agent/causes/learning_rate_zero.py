@@ -9,6 +9,9 @@ from torchvitals.detectors.detector import Finding
 NEGLIGIBLE = 1e-7
 """A rate at which float32 weights near 1 do not move even for gradients near 1."""
 
+CLIPPED = 10.0
+"""Times that clipping makes a gradient smaller from which it may be what makes the steps small."""
+
 
 class LearningRateZero:
     """Speaks from the rate itself."""
@@ -23,7 +26,11 @@ class LearningRateZero:
         # As long as the finding looked, and no longer: a rate may come back.
         within = (rates.steps >= step) & (rates.steps <= max(finding.step for finding in case.findings))
         since = rates.values[within]
-        if not len(since) or not np.median(since) <= NEGLIGIBLE:
+        if not len(since):
+            return None
+        if (still := standstill(case)) and not excused(still):
+            return _too_small(float(np.median(since)), still)
+        if not np.median(since) <= NEGLIGIBLE:
             return None
         rate = float(np.median(since))
         zeros = _zero_finding(case)
@@ -40,6 +47,39 @@ class LearningRateZero:
             where="optimizer",
             first_step=first,
         )
+
+
+def standstill(case: Case) -> Finding | None:
+    """The finding that nothing was learnt by steps that are next to nothing."""
+    return next((f for f in case.of_kind("plateau") if f.evidence.get("signal") == "update_share"), None)
+
+
+def excused(still: Finding) -> bool:
+    """Whether clipping or ``eps`` makes the steps of a standstill small, and not the rate."""
+    return bool(still.evidence.get("epsilon_share")) or float(still.evidence.get("clipped", 1.0)) >= CLIPPED
+
+
+def _too_small(rate: float, still: Finding) -> Opinion:
+    return Opinion(
+        clues=[
+            Clue(
+                3.0, f"no step moved any layer by more than {still.value:.1e} of its weights, at a rate of {rate:.3g}"
+            ),
+            Clue(1.0, "there is a gradient to follow, and neither clipping nor eps makes the steps small"),
+        ],
+        title=f"Learning rate {rate:.1e} is too small: nothing has been learnt",
+        explanation=(
+            f"At a learning rate of {rate:.3g} no step has moved any layer by more than {still.value:.1e} of its "
+            f"weights, and after {still.step - still.first_step} steps the loss is where it began, at "
+            f"{float(still.evidence.get('loss', 0.0)):.3g}."
+        ),
+        remedy=(
+            f"Try {min(rate * 1000, 0.1):.1g}: a step should move the weights by about a thousandth. Look for a unit "
+            "or an exponent lost on the way from the configuration, and for a rate that is divided twice."
+        ),
+        where="optimizer",
+        first_step=still.first_step,
+    )
 
 
 def _zero_finding(case: Case) -> Finding | None:

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.causes.learning_rate_zero import standstill
 from torchvitals.agent.step_evidence import scalars
 
 WORKING = (1e-5, 0.1)
@@ -20,6 +21,8 @@ class UninformativeLabels:
     prior: ClassVar[float] = 0.0
 
     def weigh(self, case: Case) -> Opinion | None:
+        if standstill(case):
+            return None  # whether there is something to learn has not been tried
         plateau = case.of_kind("plateau")
         if not plateau:
             return None

@@ -113,6 +113,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault("lightning_uncleared", ("mlp", "autoencoder"), "missing_zero_grad"),
     Fault("sign_turned", ("mlp", "gru", "transformer"), "maximized_loss", argument="minus", where="sign_turned.py:"),
     Fault("sign_turned", ("cnn", "autoencoder"), "maximized_loss", argument="maximize", where="optimizer"),
+    Fault("nothing_moves", ("mlp", "gru"), "excessive_clipping", argument="clip", where="optimizer"),
+    Fault("nothing_moves", ("cnn", "autoencoder"), "excessive_epsilon", argument="epsilon", where="optimizer"),
+    Fault("nothing_moves", ("mlp", "transformer"), "learning_rate_zero", argument="rate", where="optimizer"),
+    Fault("weights_decay", ("mlp", "transformer", "cnn"), "excessive_weight_decay", where="optimizer"),
     Fault("resumed_without_moments", ("mlp", "transformer"), "missing_optimizer_state", where="optimizer", onset=150),
 )
 
