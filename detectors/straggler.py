@@ -13,6 +13,8 @@ Floats = NDArray[np.float64]
 LATENESS, SHARING = "arrival_lateness", "collective_seconds"
 PHASES = ("step_seconds", "data_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds")
 STEP = PHASES.index("step_seconds")
+LONGEST = 6e4
+"""Seconds; more is a broken number."""
 
 
 class Straggler:
@@ -71,12 +73,12 @@ class Straggler:
         self._excess = np.full((0, window, len(PHASES)), np.nan, dtype=np.float32)
         """How much longer than the others it took for each phase, in the steps in which it was the last."""
         self._steps = np.full((0, window), np.nan, dtype=np.float32)
-        self._left_late = np.full((0, window), np.nan, dtype=np.float32)
+        self._left_late = np.full((0, window), np.nan, dtype=np.float16)
         """How much later than the others it left the collectives, where it is known without the optimizer's part."""
         self._load = np.zeros(0)
         self._first = np.zeros(0, dtype=np.int64)
         """Per rank where the window in progress began."""
-        self._row = np.zeros(0, dtype=np.int64)
+        self._row = np.zeros(0, dtype=np.int32)
         self._since = np.zeros(0, dtype=np.int64)
         self._began = -1
         self._alarmed = np.zeros(0, dtype=bool)
@@ -133,7 +135,7 @@ class Straggler:
         self._load[here] = np.where(np.isfinite(load[here]), load[here], self._load[here])
 
     def _judge(self, step: int, full: NDArray[np.int64]) -> list[Finding]:
-        left_late = np.nan_to_num(row_median(self._left_late[full]))
+        left_late = np.nan_to_num(row_median(self._left_late[full].astype(np.float32)))
         late, usual = row_median(self._late[full]) - np.maximum(left_late, 0.0), row_median(self._steps[full])
         # The scheduler of one busy host keeps all ranks of the job waiting.
         share = self.contended_share if self._load.max(initial=0.0) > self.contended else self.share
@@ -197,8 +199,8 @@ class Straggler:
 
 def _left_late(reading: Reading, ranks: int) -> Floats:
     """By how much longer than the others each rank was in the last collective; NaN where its optimizer hides it."""
-    spent = scalar(reading, SHARING, ranks)[0] + 0.0 * scalar(reading, "optimizer_seconds", ranks)[0]
-    known = np.flatnonzero(np.isfinite(spent))
+    spent, alone = (scalar(reading, name, ranks)[0] for name in (SHARING, "optimizer_seconds"))
+    known = np.flatnonzero(np.isfinite(alone) & (np.abs(spent) < LONGEST))
     found = np.full(ranks, np.nan)
     if len(known) < 2:
         return found
