@@ -115,7 +115,7 @@ def follows(cause: Finding, effect: Finding) -> bool:
     """
     # relations that hold until the code changes
     signal, relation = cause.evidence.get("signal"), cause.evidence.get("relation")
-    if signal in ("gradients_reset", "turned_loss") or relation == "endless_momentum":
+    if signal in ("gradients_reset", "turned_loss") or relation in ("endless_momentum", "invalid_targets"):
         return effect.kind in _NUMBERS_BROKEN and effect.first_step >= cause.first_step
     if effect.kind not in LEADS_TO.get(cause.kind, frozenset()):
         return False

@@ -17,7 +17,9 @@ PLACES = ("line", "parameter", "optimizer")
 """Details of a broken relation that say where, the best first."""
 
 
-FROM_THE_START = ("squashed_twice", "never_stepped", "cloned_workers", "endless_momentum")
+FROM_THE_START = (
+    "squashed_twice", "never_stepped", "cloned_workers", "endless_momentum", "first_batch_only", "invalid_targets",
+)  # fmt: skip
 """Relations of how the code is put together: what is found at step 200 was so at step 0."""
 
 
@@ -27,7 +29,8 @@ class BrokenRelation:
     ``squashed_twice`` (a softmax under a cross-entropy), ``dropout_in_evaluation``, ``never_stepped`` (an optimizer
     whose parameters get gradients), ``frozen_moves`` (a step changed what requires no gradient), ``cloned_workers``
     (workers of a loader whose batches are equal), ``endless_momentum`` (1 or more), ``optimizer_state_left_behind``
-    (of a checkpoint that was resumed from). They are exact, so there is nothing to set.
+    (of a checkpoint that was resumed from), ``first_batch_only`` (of a loader that has more), ``invalid_targets`` (of a
+    binary cross-entropy). They are exact, so there is nothing to set.
 
     >>> detector, hello = BrokenRelation(), Hello(run="r", rank=0, world_size=1, pid=7)
     >>> event = Event(9.5, 3, "relation", {"relation": "squashed_twice", "line": "train.py:31", "inner": "softmax"})

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torchvitals.hooks.operation_line import nearest, operation_line
 
+_OUTSIDE = 0.5
+"""Real images have been labelled up to 1.2 on purpose; the nearest mistakes are labels of -1 and 2."""
 MOST_NODES = 64
 """Nodes looked at: sums, means and scales of losses, not the model."""
 _SUMMING = (
@@ -59,6 +61,23 @@ def start_of_classifier(loss: torch.Tensor) -> dict[str, float] | None:
             left_out = (node._saved_ignore_index + (1 << 63)) % (1 << 64) - (1 << 63)  # kept without its sign
             value = torch.nn.functional.nll_loss(scores.float(), target, ignore_index=left_out)
         return {"classes": float(classes), "chance": math.log(classes), "loss": float(value)}
+    return None
+
+
+def invalid_targets(loss: torch.Tensor, frames: list[FrameType]) -> dict[str, Any] | None:
+    """Targets far outside of 0 to 1 in a binary cross-entropy with logits, which takes them without a word.
+
+    It has no lowest value then: the scores are driven to infinity and the loss below zero. Labels that are smoothed by
+    noise may lie a little outside.
+    """
+    for node in _loss_nodes(loss):
+        target = getattr(node, "_saved_target", None)
+        if _word(node) != "BinaryCrossEntropyWithLogits" or target is None or target.device.type != "cpu":
+            continue
+        low, high = (float(value) for value in torch.aminmax(target.detach())) if target.numel() else (0.0, 1.0)
+        if low < -_OUTSIDE or high > 1 + _OUTSIDE:
+            line = operation_line("binary_cross_entropy_with_logits", frames)
+            return {"low": low, "high": high, "line": str(line if line.file else nearest(frames))}
     return None
 
 

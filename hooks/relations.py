@@ -12,7 +12,8 @@ import torch
 from torch.nn import Module
 from torch.optim import Optimizer
 from torchvitals.hooks.dropout_in_evaluation import DropoutInEvaluation
-from torchvitals.hooks.loss_graph import squashed_twice, start_of_classifier, turned
+from torchvitals.hooks.first_batches import FirstBatches
+from torchvitals.hooks.loss_graph import invalid_targets, squashed_twice, start_of_classifier, turned
 from torchvitals.hooks.modes import Modes
 from torchvitals.hooks.neglect import Neglect
 from torchvitals.hooks.operation_line import nearest, operation_line
@@ -52,6 +53,7 @@ class Relations:
         self._neglect = Neglect()
         self._began = False
         self._workers = WorkerBatches()
+        self.first_batches = FirstBatches()
         self._resumption = Resumption()
         self.modes = Modes()
         self.dropout = DropoutInEvaluation(lambda line: self._tell("dropout_in_evaluation", line=line))
@@ -91,6 +93,8 @@ class Relations:
         self._graphs_left -= 1
         if found := squashed_twice(loss, list(user_frames())):
             self._tell("squashed_twice", **found)
+        if found := invalid_targets(loss, list(user_frames())):
+            self._tell("invalid_targets", **found)
         self._look_at_sign(loss)
         if not self._began:
             self._began = True
@@ -127,6 +131,8 @@ class Relations:
         """A data loader has answered."""
         if found := self._workers.loaded(iterator, batch):
             self._tell("cloned_workers", **found)
+        if found := self.first_batches.loaded(iterator, batch):
+            self._tell("first_batch_only", **found)
 
     def backward_ended(self) -> None:
         """Gradients have arrived: note for which optimizers, in steps that are looked at closely."""

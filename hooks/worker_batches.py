@@ -33,7 +33,7 @@ class WorkerBatches:
         tensor = next(tensors(batch), None)
         if tensor is None or tensor.device.type != "cpu" or tensor.layout is not torch.strided:
             return None
-        self._seen.append(_sample(tensor))
+        self._seen.append(sample_of(tensor))
         return cloned(self._seen, workers) if len(self._seen) == wanted else None
 
 
@@ -55,7 +55,8 @@ def cloned(batches: list[bytes], workers: int, most: float = 0.9, rounds: int = 
     return {"workers": workers, "batches": len(batches), "distinct": distinct}
 
 
-def _sample(tensor: torch.Tensor) -> bytes:
+def sample_of(tensor: torch.Tensor) -> bytes:
+    """A few elements of ``tensor``, evenly spaced: equal where it is."""
     flat = tensor.detach().flatten()
     chosen = flat[:: max(1, len(flat) // SAMPLE)].contiguous()
     return bytes(chosen.view(torch.uint8).numpy()) if chosen.numel() else b""

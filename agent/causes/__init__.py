@@ -23,6 +23,7 @@ from torchvitals.agent.causes.frozen_but_updated import FrozenButUpdated
 from torchvitals.agent.causes.frozen_parameters import FrozenParameters
 from torchvitals.agent.causes.frozen_process import FrozenProcess
 from torchvitals.agent.causes.growing_cache import GrowingCache
+from torchvitals.agent.causes.invalid_targets import InvalidTargets
 from torchvitals.agent.causes.label_shift import LabelShift
 from torchvitals.agent.causes.learning_rate_too_high import LearningRateTooHigh
 from torchvitals.agent.causes.learning_rate_zero import LearningRateZero
@@ -40,6 +41,7 @@ from torchvitals.agent.causes.out_of_memory_kill import OutOfMemoryKill
 from torchvitals.agent.causes.overfitting import Overfitting
 from torchvitals.agent.causes.rank_local_load import RankLocalLoad
 from torchvitals.agent.causes.rank_local_update import RankLocalUpdate
+from torchvitals.agent.causes.repeated_batch import RepeatedBatch
 from torchvitals.agent.causes.retained_graph import RetainedGraph
 from torchvitals.agent.causes.saturating_activation import SaturatingActivation
 from torchvitals.agent.causes.slow_communication import SlowCommunication
@@ -79,6 +81,7 @@ CAUSES: tuple[type[Cause], ...] = (
     FrozenParameters,
     FrozenProcess,
     GrowingCache,
+    InvalidTargets,
     LabelShift,
     LearningRateTooHigh,
     LearningRateZero,
@@ -96,6 +99,7 @@ CAUSES: tuple[type[Cause], ...] = (
     Overfitting,
     RankLocalLoad,
     RankLocalUpdate,
+    RepeatedBatch,
     RetainedGraph,
     SaturatingActivation,
     SlowCommunication,

@@ -117,6 +117,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("nothing_moves", ("cnn", "autoencoder"), "excessive_epsilon", argument="epsilon", where="optimizer"),
     Fault("nothing_moves", ("mlp", "transformer"), "learning_rate_zero", argument="rate", where="optimizer"),
     Fault("weights_decay", ("mlp", "transformer", "cnn"), "excessive_weight_decay", where="optimizer"),
+    Fault("first_batch_only", ("mlp", "gru", "cnn"), "repeated_batch", line="# FAULT"),
+    Fault("targets_outside", ("tagger", "segmenter"), "invalid_targets", line="# FAULT"),
     Fault("resumed_without_moments", ("mlp", "transformer"), "missing_optimizer_state", where="optimizer", onset=150),
 )
 

@@ -1,0 +1,113 @@
+"""What is wrong with the data though the code runs: the first batch for ever, targets that are no probabilities."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
+from torch.utils.data import DataLoader, TensorDataset
+from torchvitals.agent.offline import diagnose_directory
+from torchvitals.hooks import attach
+from torchvitals.hooks.loss_graph import invalid_targets
+
+STEPS = 60
+
+
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
+
+
+def loader_of(rows=256, shuffle=False):
+    inputs = torch.randn(rows, 8)
+    return DataLoader(TensorDataset(inputs, inputs.mean(1, keepdim=True)), batch_size=32, shuffle=shuffle)
+
+
+def told(directory, next_batch):
+    """(kind, cause) of every incident of a training on what ``next_batch(step)`` gives."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
+    with attach(model, optimizer, directory=directory, overhead=1.0):
+        for step in range(STEPS):
+            inputs, targets = next_batch(step)
+            optimizer.zero_grad()
+            mse_loss(model(inputs), targets).backward()
+            optimizer.step()
+    (run,) = [path for path in directory.iterdir() if path.is_dir()]
+    return [(i.kind, i.cause) for i in diagnose_directory(run).incidents]
+
+
+def test_a_new_iterator_at_each_step_is_told(tmp_path):
+    loader = loader_of()
+
+    assert told(tmp_path, lambda _: next(iter(loader))) == [("miswired", "repeated_batch")]
+
+
+def once_by_heart():
+    batch = next(iter(loader_of()))
+    return lambda _: batch
+
+
+def shuffled():
+    loader = loader_of(shuffle=True)
+    return lambda _: next(iter(loader))
+
+
+def all_in_one_batch():
+    loader = loader_of(rows=32)
+    return lambda _: next(iter(loader))
+
+
+def in_epochs():
+    loader = loader_of(rows=64)
+    batches = [batch for _ in range(STEPS) for batch in loader]
+    return lambda step: batches[step]
+
+
+def with_a_look_at_the_validation_set():
+    train, held_out = iter(loader_of(rows=32 * STEPS)), loader_of()
+
+    def batch(_):
+        next(iter(held_out))
+        return next(train)
+
+    return batch
+
+
+def another_batch_is_trained_on():
+    held_out = loader_of()
+
+    def batch(_):
+        next(iter(held_out))
+        return torch.randn(16, 8), torch.randn(16, 1)
+
+    return batch
+
+
+@pytest.mark.parametrize(
+    "healthy",
+    [once_by_heart, shuffled, all_in_one_batch, in_epochs, with_a_look_at_the_validation_set,
+     another_batch_is_trained_on],
+)  # fmt: skip
+def test_batches_that_are_taken_on_purpose_are_not(tmp_path, healthy):
+    assert "repeated_batch" not in [cause for _, cause in told(tmp_path, healthy())]
+
+
+@pytest.mark.parametrize(
+    ("targets", "wrong"),
+    [
+        (torch.tensor([-1.0, 1.0]), True),
+        (torch.tensor([0.0, 255.0]), True),
+        (torch.tensor([1.0, 2.0]), True),
+        (torch.tensor([0.0, 1.0]), False),
+        (torch.tensor([0.0, 1.2]), False),  # real images, labelled softly and noisily
+        (torch.tensor([0.3, 0.9]), False),
+        (torch.tensor([]), False),
+    ],
+)
+def test_targets_that_are_no_probabilities_are_told(targets, wrong):
+    scores = torch.zeros(len(targets), requires_grad=True)
+
+    found = invalid_targets(binary_cross_entropy_with_logits(scores, targets) + scores.sum(), [])
+
+    assert (found is not None) is wrong
+    assert not wrong or (found["low"], found["high"]) == (float(targets.min()), float(targets.max()))
