@@ -18,6 +18,7 @@ from torchvitals.agent.incident import Incident, RankedCause, by_severity
 from torchvitals.agent.kinds import CAUSAL_RANK, follows, same_fault
 from torchvitals.agent.links import links
 from torchvitals.agent.memory_words import fills_up
+from torchvitals.agent.ranks import last_equal
 from torchvitals.agent.standstill_words import duration_note, severity_of, title_of
 from torchvitals.detectors.detector import Finding
 
@@ -142,6 +143,7 @@ class Diagnosis:
                 filter(None, (opinion.explanation, guard_note(case, root), duration_note(group.findings)))
             ),
             remedy=opinion.remedy,
+            last_equal_step=_last_equal(root, root.first_step if opinion.first_step is None else opinion.first_step),
             findings=findings,
             stacks=next((f.evidence["groups"] for f in findings if f.evidence.get("groups")), []),
             links=links(root, findings),
@@ -229,3 +231,9 @@ def _rank(root: Finding, findings: Sequence[Finding], world_size: int) -> int | 
     """The one rank on which the root's kind began first; ``None`` when it began on several, or there is one rank."""
     ranks = {f.rank for f in findings if f.kind == root.kind and f.first_step == root.first_step}
     return root.rank if world_size > 1 and len(ranks) == 1 else None
+
+
+def _last_equal(root: Finding, first: int) -> int | None:
+    """The last step before ``first`` at which ranks that part are known to have been equal."""
+    equal = last_equal(root)
+    return None if equal is None else min(equal, first - 1) if first < root.first_step else equal

@@ -38,6 +38,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     explanation: str
     remedy: str
+    last_equal_step: int | None = None
+    """Of ranks that part: the last step at which they are known to have been equal, before ``first_step``."""
     findings: list[Finding] = []
     stacks: list[dict[str, Any]] = []
     """Of a hang: ranks that do the same, the largest group first: ranks, doing, where, waits, frames."""

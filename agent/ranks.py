@@ -58,6 +58,33 @@ def senders(case: Case, signal: str) -> tuple[list[int], int | None]:
     return ranks, int(min(firsts)) if firsts else None
 
 
+def last_equal(finding: Finding) -> int | None:
+    """The last step at which ranks that part were equal, where one is known; dated by what changed, the one before.
+
+    >>> sums = {"agreed_at": 72, "dated_by": None}
+    >>> at = dict(kind="desync", severity="critical", first_step=76, step=80, value=1.0, threshold=0.0)
+    >>> last_equal(Finding(**at, evidence=sums)), last_equal(Finding(**at, evidence=sums | {"dated_by": "x"}))
+    (72, 75)
+    """
+    agreed = finding.evidence.get("agreed_at")
+    if finding.evidence.get("dated_by"):
+        return finding.first_step - 1
+    return None if agreed is None else int(agreed)
+
+
+def onset_text(finding: Finding) -> str:
+    """``step 76``, or ``a step from 73 to 76`` where nobody looked in between.
+
+    >>> at = dict(kind="desync", severity="critical", first_step=76, step=80, value=1.0, threshold=0.0)
+    >>> onset_text(Finding(**at, evidence={"agreed_at": 72})), onset_text(Finding(**at, evidence={"agreed_at": 75}))
+    ('a step from 73 to 76', 'step 76')
+    """
+    equal = last_equal(finding)
+    if equal is None or equal >= finding.first_step - 1:
+        return f"step {finding.first_step}"
+    return f"a step from {equal + 1} to {finding.first_step}"
+
+
 class Sharing(NamedTuple):
     """How often the ranks shared gradients from a step on: steps with and without a collective, worst rank."""
 

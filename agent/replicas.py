@@ -16,7 +16,8 @@ from torchvitals.detectors.detector import Reading
 from torchvitals.signals.records import ALONE, Axis, Digest, Step, unpack_integers
 
 SUM, FOUND, SHARED, APART = "parameter_sum", "parameter_sum_found", "collectives", "trains_apart"
-SUMS = (SUM, FOUND, SHARED, APART)
+WIRE, WRITTEN = "tripwire_norm", "weights_overwritten"
+SUMS = (SUM, FOUND, SHARED, APART, WIRE, WRITTEN)
 """What each step says of a rank's whole copy: one number each."""
 
 Held = tuple[tuple[str, ...], tuple[str, ...]]
@@ -80,7 +81,7 @@ class Replicas:
             for rank in [rank for rank in ranks if rank in rows]:
                 for name in [name for name in SUMS if name in rows[rank].values]:
                     values[name][rank, column], held[name][rank, column] = rows[rank].values[name], True
-        told = [name for name in SUMS if (held[name].sum(axis=0) >= 2).any()]
+        told = [name for name in SUMS if (held[name].sum(axis=0) >= (1 if name == WRITTEN else 2)).any()]
         if not told:
             return None
         time = max(row.time for row in rows.values())

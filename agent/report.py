@@ -33,6 +33,7 @@ def incident_object(incident: Incident) -> dict[str, Any]:
         "kind": incident.kind,
         "severity": incident.severity,
         "first_step": incident.first_step,
+        "last_equal_step": incident.last_equal_step,
         "detected_step": incident.detected_step,
         "rank": incident.rank,
         "where": incident.where,
@@ -61,7 +62,9 @@ def place(incident: Incident) -> str:
     """
     rank = f"rank {incident.rank}, " if incident.rank is not None else ""
     where = f" in {incident.where}" if incident.where else ""
-    return f"{rank}from step {incident.first_step}{where}"
+    first, equal = incident.first_step, incident.last_equal_step
+    since = f"step {first}" if equal is None or equal >= first - 1 else f"a step from {equal + 1} to {first}"
+    return f"{rank}from {since}{where}"
 
 
 def headline(report: Report) -> str:

@@ -11,7 +11,10 @@ Digests = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 DIGEST, SUM = "parameter_digest", "parameter_sum"
-"""What dates a difference that the digests have shown."""
+"""What finds a difference, and what dates it."""
+WIRE, WRITTEN = "tripwire_norm", "weights_overwritten"
+"""What dates it between two sums as well: gradients that were shared and then changed on one rank, weights that
+somebody wrote to on one rank."""
 
 
 class Desync:
@@ -25,7 +28,9 @@ class Desync:
 
     Digests come every few steps. Between them ``parameter_sum``, one number for all tensors at every step or
     every second, fourth, ..., tells when the ranks parted: ``first_step`` is the first step at which it differed,
-    and ``evidence["agreed_at"]`` the last at which it did not. Without such sums ``first_step`` is the first
+    and ``evidence["agreed_at"]`` the last at which it did not. Where sums are not taken at every step, the step
+    between them is known where the gradients that were applied differed from there on, or somebody wrote to the
+    weights of some ranks only (``evidence["dated_by"]``). Without such sums ``first_step`` is the first
     compared step that differs, and the cause lies after ``evidence["agreed_until"]`` (``None``: the ranks never
     agreed). Source: parameter equality across replicas found 18 of 20 silent errors together with the like
     relations (TrainCheck, OSDI 2025); the digest is in hooks/digests.py, the sum in hooks/weight_sums.py.
@@ -44,7 +49,7 @@ class Desync:
 
     kind: ClassVar[str] = "desync"
     axis: ClassVar[DetectorAxis] = "replica"
-    reads: ClassVar[tuple[str, ...]] = (SUM, DIGEST, "hyperparameter_digest", FOUND, SHARED, APART)
+    reads: ClassVar[tuple[str, ...]] = (SUM, DIGEST, "hyperparameter_digest", FOUND, SHARED, APART, WIRE, WRITTEN)
 
     def __init__(
         self,
@@ -58,6 +63,10 @@ class Desync:
         """Per signal the last step at which all compared ranks were equal."""
         self.parted: int | None = None
         """Since when the sums differ; ``None`` while they agree."""
+        self._hint: tuple[int, str] | None = None
+        """Where between two sums they parted, and what tells it."""
+        self._same_wire = False
+        """Whether the gradients applied were the same on all ranks in the last step."""
         self.fired: set[str] = set()
         self.compared = 0
         self.gatherings = Gatherings()
@@ -69,6 +78,7 @@ class Desync:
     def update(self, reading: Reading) -> list[Finding]:
         found = []
         self.gatherings.take(reading)
+        self._look_between(reading)
         for name in (SUM, DIGEST, "hyperparameter_digest"):
             if name not in reading.values:
                 continue
@@ -84,6 +94,7 @@ class Desync:
             self.compared = max(self.compared, int(number.max()))
             if not differs.any():
                 self.agreed[name] = reading.step
+                self._hint = None if name == DIGEST else self._hint
             elif name == DIGEST and name not in self.fired and self.gatherings.awaited(reading.step):
                 self._held_back = reading.step, rows, held, differs
                 self._apart = reading.step if self._apart is None else self._apart
@@ -106,20 +117,41 @@ class Desync:
 
     def _date(self, step: int, *, parted: bool) -> None:
         if not parted:
-            self.agreed[SUM], self.parted = step, None
+            self.agreed[SUM], self.parted, self._hint = step, None, None
         elif self.parted is None:
             self.parted = step
 
+    def _look_between(self, reading: Reading) -> None:
+        """Whether the gradients applied part at this step, or somebody wrote to the weights of some ranks only."""
+        if WRITTEN in reading.values and SHARED in reading.values:
+            wrote = holders(reading, WRITTEN) & (reading.values[WRITTEN] > 0)
+            if self._hint is None and wrote.any() and not np.array_equal(wrote, holders(reading, SHARED)):
+                self._hint = reading.step, WRITTEN
+        if WIRE not in reading.values:
+            return
+        rows, held = reading.values[WIRE], holders(reading, WIRE)
+        if not (held.sum(axis=0) >= 2).any() or not np.isfinite(rows[held]).all():
+            return
+        same = not (_differing(rows, held) & (held.sum(axis=0) >= 2)).any()
+        if self._same_wire and not same and self._hint is None:
+            self._hint = reading.step, WIRE
+        self._same_wire = same
+
+    def _dated_by(self, name: str, onset: int) -> str | None:
+        """What else than sums and digests told ``onset``."""
+        return self._hint[1] if name == DIGEST and self._hint is not None and self._hint[0] == onset else None
+
     def _onset(self, name: str, step: int) -> int:
-        """The first step since the digests last agreed at which the sums differed, or ``step``."""
+        """The first step since the digests last agreed at which the sums differed, or ``step``; or between them."""
         since = -1 if self.agreed.get(name) is None else self.agreed[name]
         if name == DIGEST and self.gatherings.missed is not None:
             return self.gatherings.missed
         if name == DIGEST and self._apart is not None:
             step = self._apart
-        if name != DIGEST or self.parted is None or not since < self.parted <= step:
+        if name != DIGEST:
             return step
-        return self.parted
+        first = self.parted if self.parted is not None and since < self.parted <= step else step
+        return self._hint[0] if self._hint is not None and since < self._hint[0] <= first else first
 
     def _agreed_at(self, name: str, onset: int) -> int | None:
         """The last step before ``onset`` at which digests or sums were equal."""
@@ -140,6 +172,7 @@ class Desync:
             "what": "parameters" if is_parameter else "hyper-parameters",
             "agreed_until": self.agreed.get(name),
             "agreed_at": self._agreed_at(name, onset),
+            "dated_by": self._dated_by(name, onset),
             "tensors": tensors[: self.listed].tolist(),
             "tensors_differing": len(tensors),
             "tensors_compared": int((held.sum(axis=0) >= 2).sum()),

@@ -140,6 +140,46 @@ class TestDating:
 
         assert (finding.evidence["agreed_at"], finding.first_step) == (10, 20)
 
+    def between(self, name, parts_at=13, until=21):
+        """Sums at every eighth step; ``name`` is told by both ranks at every step and differs from 13 on."""
+        detector, found = Desync(), []
+        for step in range(until):
+            odd = step >= parts_at
+            values = {"collectives": np.ones((2, 1))}
+            if name == "tripwire_norm":
+                values[name] = np.array([[0.1 + step], [0.1 + step + 0.01 * (step == parts_at)]])
+            if step % 8 == 0:
+                values["parameter_sum"] = np.array([[step], [step + odd]], dtype=float)
+            present = {each: np.ones((2, 1), dtype=bool) for each in values}
+            if name == "weights_overwritten" and step == parts_at:
+                values[name], present[name] = np.ones((2, 1)), np.array([[False], [True]])
+            found += detector.update(Reading(step, 0.0, values, present))
+            if step % 10 == 0:
+                rows = equal(step, ranks=2)
+                rows[1, 3] += odd
+                found += detector.update(digests(step, rows))
+        return found
+
+    @pytest.mark.parametrize("name", ["tripwire_norm", "weights_overwritten"])
+    def test_between_two_sums_it_is_dated_by_what_differed_first(self, name):
+        (finding,) = self.between(name)
+
+        assert (finding.first_step, finding.evidence["dated_by"], finding.step) == (13, name, 20)
+
+    def test_what_differed_and_made_no_difference_dates_nothing(self):
+        """Gradients that differed at 3, ranks that were equal at 8: they parted later."""
+        detector = Desync()
+        for step in range(9):
+            norms = np.array([[1.0], [1.0 + (step == 3)]])
+            values = {"tripwire_norm": norms, "collectives": np.ones((2, 1))}
+            detector.update(Reading(step, 0.0, values, dict.fromkeys(values, np.ones((2, 1), dtype=bool))))
+        detector.update(digests(8, [[8], [8]], name="parameter_sum"))
+        odd = equal(20, ranks=2)
+        odd[1] += 1
+        (finding,) = detector.update(digests(20, odd))
+
+        assert (finding.first_step, finding.evidence["dated_by"]) == (20, None)
+
     def test_sums_alone_raise_no_alarm(self):
         """A float sum of a device may differ by the order of its parts: bits are what counts."""
         detector = Desync()

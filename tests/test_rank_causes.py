@@ -19,6 +19,7 @@ from torchvitals.agent.diagnosis import rank_causes
 from torchvitals.agent.history import History
 from torchvitals.agent.ranks import first_difference, sharing
 from torchvitals.detectors.detector import Finding
+from torchvitals.signals.records import Event
 
 CAUSES = (
     CollectiveMismatch,
@@ -173,6 +174,45 @@ def test_a_few_tensors_of_one_rank_are_a_corruption():
     assert cause == "corrupted_gradient"
     assert "head.weight" in opinion.title
     assert "rank 2" in opinion.title
+
+
+def test_weights_written_to_on_one_rank_name_it_where_ranks_cannot():
+    written = [[], [None] * 53 + [1.0] * 47]
+    finding = desync(differing=6)
+    finding.evidence["agreed_at"] = finding.first_step - 8
+    norms = [[0.5] * 100] * 2
+    cause, _, opinion = best(case(finding, collectives=SHARED, gradient_norm=norms, weights_overwritten=written))
+
+    assert (cause, opinion.rank, opinion.first_step) == ("rank_local_update", 1, 53)
+
+
+def test_a_few_tensors_are_dated_between_the_steps_that_were_looked_at():
+    finding = desync(differing=1)
+    finding.evidence["agreed_at"] = finding.first_step - 4
+    _, _, opinion = best(case(finding, collectives=SHARED, gradient_norm=[[0.5] * 100] * 2))
+
+    assert f"a step from {finding.first_step - 3} to {finding.first_step}" in opinion.title
+
+
+@pytest.mark.parametrize(("other", "cause"), [(True, "rank_local_update"), (False, "unknown")])
+def test_a_weight_that_is_not_finite_on_one_rank_alone_was_written_there(other, cause):
+    def origin(operation, *, finite, **details):
+        return Event(1.0, 60, "origin", {"operation": operation, "parameters_finite": finite, **details})
+
+    finding = Finding(
+        kind="nonfinite", severity="critical", first_step=60, step=60, value=float("nan"), threshold=0.0,
+        evidence={"gradient_before": 0.5, "loss_before": 0.2, "signals": ["loss"]},
+    )  # fmt: skip
+    events = [
+        (0, origin("", finite=other, complete=False)),
+        (1, origin("parameter", finite=False, complete=True, parameter="2.weight")),
+    ]
+    of = case(finding)
+    of.events.extend(events)
+    found, _, opinion = best(of)
+
+    assert found == cause
+    assert not other or (opinion.rank, opinion.where) == (1, "2.weight")
 
 
 def test_replicas_that_never_agreed_were_loaded_apart():

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.ranks import parameter_desync, sharing
+from torchvitals.agent.ranks import last_equal, onset_text, parameter_desync, sharing
 from torchvitals.agent.step_evidence import came_once
 
 
@@ -38,7 +38,7 @@ class CorruptedGradient:
         agreed = finding.evidence.get("agreed_until")
         if agreed is not None:
             found = sharing(case, int(agreed) + 1, finding.step)
-            equal = finding.evidence.get("agreed_at", agreed)
+            equal = last_equal(finding)
             clues.append(Clue(0.5, f"all bits were equal up to step {equal}"))
             if found.steps:
                 text = f"{found.steps - found.unshared} of {found.steps} steps since then shared gradients"
@@ -47,9 +47,9 @@ class CorruptedGradient:
         who = "one rank" if finding.rank is None else f"rank {finding.rank}"
         return Opinion(
             clues=clues,
-            title=f"{where} differs on {who} since step {finding.first_step}"[:79],
+            title=f"{where} differs on {who} since {onset_text(finding)}"[:79],
             explanation=(
-                f"At step {finding.first_step} {differing} of {compared} parameter tensors differ bitwise between "
+                f"Since {onset_text(finding)} {differing} of {compared} parameter tensors differ bitwise between "
                 f"ranks, `{where}` first, while gradients are shared and everything else stays equal."
             ),
             remedy=(

@@ -1,9 +1,19 @@
 """One rank applied another update than the others: clipping, learning rate or a branch on the rank."""
 
-from typing import ClassVar
+import math
+from typing import ClassVar, NamedTuple
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.ranks import Difference, first_difference, parameter_desync, ranks_text, senders, sharing
+from torchvitals.agent.ranks import (
+    Difference,
+    first_difference,
+    last_equal,
+    onset_text,
+    parameter_desync,
+    ranks_text,
+    senders,
+    sharing,
+)
 from torchvitals.detectors.detector import Finding
 
 
@@ -11,10 +21,12 @@ class RankLocalUpdate:
     """Gradients were shared, and yet the ranks stepped differently."""
 
     word: ClassVar[str] = "rank_local_update"
-    explains: ClassVar[tuple[str, ...]] = ("desync",)
+    explains: ClassVar[tuple[str, ...]] = ("desync", "nonfinite")
     prior: ClassVar[float] = 0.0
 
     def weigh(self, case: Case) -> Opinion | None:
+        if case.opening.kind == "nonfinite":
+            return _of_nonfinite(case)
         desync = parameter_desync(case)
         if not desync:
             return None
@@ -32,6 +44,10 @@ class RankLocalUpdate:
         if rate is not None:
             clues.append(Clue(4.0, f"learning rate or loss scale differ at step {rate.step} ({rate.told()})"))
             what, remedy, first = "another learning rate or loss scale", _RATE, rate.step
+        elif (written := _written(case, finding)) is not None:
+            clues.append(Clue(3.0, f"{written.told()}, which no other rank's are"))
+            what, remedy, first = "an update beside the optimizer's", _WRITES, written.step
+            rank = written.ranks[0] if len(written.ranks) == 1 else rank
         elif alone:
             clues.append(Clue(3.0, f"only {ranks_text(clipping)} clips gradients, first at step {clipped_at}"))
             what, remedy = "clipped gradients", _CLIP
@@ -51,12 +67,72 @@ class RankLocalUpdate:
         )
 
 
+_WRITES = (
+    "Look for code on that rank that writes to parameters outside the optimizer (decay or clipping of weights by hand, "
+    "`.data`, an in-place operation under `no_grad`), and run it on all ranks, or not at all."
+)
 _BRANCH = "Look for code between `backward()` and `step()` that only some ranks run, and run it on all of them."
 _RATE = "Step the scheduler and update the scaler on every rank, from numbers all ranks share, not from a local loss."
 _CLIP = (
     "Call `clip_grad_norm_` on every rank or on none. To log the norm on one rank alone, use "
     "`torch.nn.utils.get_total_norm`, which changes nothing."
 )
+
+
+class _Written(NamedTuple):
+    """Where something else than the optimizer first wrote to the weights of some ranks only."""
+
+    step: int
+    ranks: list[int]
+
+    def told(self) -> str:
+        return f"the weights of {ranks_text(self.ranks)} are written to by something else than the step at {self.step}"
+
+
+def _written(case: Case, finding: Finding) -> _Written | None:
+    equal = last_equal(finding)
+    if equal is None:
+        return None
+    by_rank = {rank: case.history.series("weights_overwritten", rank) for rank in range(case.world_size)}
+    found = {
+        rank: int(steps[0])
+        for rank, series in by_rank.items()
+        if len(steps := series.steps[(series.values > 0) & (series.steps > equal) & (series.steps <= finding.step)])
+    }
+    if not found or len(found) == case.world_size:
+        return None
+    return _Written(min(found.values()), sorted(found))
+
+
+def _of_nonfinite(case: Case) -> Opinion | None:
+    """A weight that is not finite on one rank, where the gradients that all ranks had applied before were."""
+    step = case.opening.first_step
+    told = [(rank, event.details) for rank, event in case.events_of("origin") if event.step == step]
+    well = any(details.get("parameters_finite") for _, details in told)
+    broken = {
+        rank: str(details.get("parameter") or "")
+        for rank, details in told
+        if details.get("operation") == "parameter" and details.get("complete")
+    }
+    before = case.opening.evidence.get("gradient_before")
+    if not well or len(broken) != 1 or before is None or not math.isfinite(before):
+        return None
+    ((rank, where),) = broken.items()
+    return Opinion(
+        clues=[
+            Clue(3.0, f"`{where}` is not finite on rank {rank} before the forward of step {step}, and is on another"),
+            Clue(1.5, f"the gradients that all ranks had applied before were finite (norm {before:.3g})"),
+        ],
+        title=f"Rank {rank}: {where} is not finite at step {step}, written to on that rank alone"[:79],
+        explanation=(
+            f"At step {step} rank {rank} begins its forward with a `{where}` that is not finite. All ranks had shared "
+            "their gradients, and those were finite: the common update did not write it. Sharing spreads it to all "
+            "ranks in the same step."
+        ),
+        remedy=_WRITES + f" If there is none, check the memory of rank {rank}'s device: a flipped bit does this, too.",
+        rank=rank,
+        where=where,
+    )
 
 
 def _shared(case: Case, finding: Finding) -> list[Clue]:
@@ -85,4 +161,4 @@ def _earliest(norm: Difference | None, clipped_at: int | None) -> int | None:
 
 def _title(rank: int | None, what: str, first: int | None, finding: Finding) -> str:
     who = "Ranks apply different updates:" if rank is None else f"Rank {rank} applies"
-    return f"{who} {what} from step {finding.first_step if first is None else first}"[:79]
+    return f"{who} {what} from {onset_text(finding) if first is None else f'step {first}'}"[:79]
