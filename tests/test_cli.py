@@ -17,8 +17,8 @@ from torchvitals.signals.records import LAUNCHER_RANK, Event
 
 FIELDS = ["run", "name", "ranks", "steps", "checked", "not_checked", "incidents"]
 INCIDENT_FIELDS = [
-    "kind", "severity", "first_step", "last_equal_step", "detected_step", "rank", "where", "cause", "confidence", "causes",
-    "title", "explanation", "remedy", "stacks",
+    "kind", "severity", "first_step", "last_equal_step", "detected_step", "rank", "where", "cause", "confidence",
+    "causes", "title", "explanation", "remedy", "stacks",
 ]  # fmt: skip
 NAN = float("nan")
 
