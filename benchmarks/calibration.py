@@ -63,7 +63,7 @@ class Slowdowns(Slowdown):
     def _surprising(self, rank: int) -> bool:
         limit = self.tails[rank].limit()
         score = -float(np.log(np.clip(self._chance(rank), 1e-300, 1.0)))
-        self.scores[rank] = max(self.scores[rank], min(score, limit))
+        self.scores[rank] = max(self.scores[rank], score)
         return score > limit
 
     def _note(self, time: float) -> None:
@@ -87,7 +87,7 @@ class Drifts(Drift):
         for place, tail in enumerate(self.tails):
             self.tail = tail
             one = slice(place, place + 1)
-            alone = [Contrast(c.moved[:, one], c.distance[:, one], c.p[:, one]) for c in contrasts]
+            alone = [Contrast(*(array[:, one] for array in each)) for each in contrasts]
             for array, judged in zip(moved, super()._confirmed(alone, time), strict=True):
                 array[:, one] = judged.moved
         return [c._replace(moved=array) for c, array in zip(contrasts, moved, strict=True)]

@@ -5,6 +5,7 @@ cycles, a level that wanders, noise that comes in bursts. All are stationary: th
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,8 @@ EVALUATED = 100
 """Steps between validation losses."""
 BEAT = 5
 """Steps between looks at the machine: one a second."""
+RUNNING = 32
+"""Steps between looks at the running statistics of batch norm, as the hooks take them."""
 MOMENTUM = 0.1
 """Of a batch in the running statistics of batch norm."""
 
@@ -107,7 +110,13 @@ def processes(kind: str, steps: int, shape: tuple[int, ...], seed: int) -> Itera
 
 def readings(axis: DetectorAxis, kind: str, steps: int, subjects: int, seed: int = 0) -> Iterator[Reading]:
     """What a healthy job says along one axis; of a service one block of requests by reading."""
-    make = {"rank": _scalars, "parameter": _layers, "module": _modules, "feature": _features, "replica": _Replicas()}
+    make: dict[DetectorAxis, Callable[[int, Floats, np.random.Generator], Reading]] = {
+        "rank": _scalars,
+        "parameter": _layers,
+        "module": _modules,
+        "feature": _features,
+        "replica": _Replicas(),
+    }
     rng = np.random.default_rng(seed + 1)
     for place, noise in enumerate(processes(kind, steps, (6, subjects), seed)):
         yield make[axis](place, noise, rng)
@@ -215,10 +224,11 @@ class _Replicas:
     def __call__(self, step: int, x: Floats, _rng: np.random.Generator) -> Reading:
         ranks = x.shape[1]
         self._running += MOMENTUM * (0.1 * x.T - self._running)
-        values = {
-            "parameter_digest": np.tile(np.arange(4, dtype=np.int64) * 1009 + step, (ranks, 1)),
-            "buffer_mean": 5.0 + self._running,
-            "buffer_variance": np.exp(2 * self._running[:, ::-1]),
-            "buffer_layer": np.tile([0.0, 0.0, 0.0, 1.0, 1.0, 1.0], (ranks, 1)),
+        values: dict[str, NDArray[Any]] = {
+            "parameter_digest": np.tile(np.arange(4, dtype=np.int64) * 1009 + step, (ranks, 1))
         }
+        if step % RUNNING == 0:
+            values["buffer_mean"] = 5.0 + self._running
+            values["buffer_variance"] = np.exp(2 * self._running[:, ::-1])
+            values["buffer_layer"] = np.tile([0.0, 0.0, 0.0, 1.0, 1.0, 1.0], (ranks, 1))
         return Reading(step, 0.2 * step, values, dict.fromkeys(values, np.ones(ranks, dtype=bool)))

@@ -24,6 +24,10 @@ class Divergence:
     - above the middle between best and start while the learning rate is ``rate_jump`` times beyond what the
       run had learnt with.
 
+    Not improving is: the last block is no better than ``improving`` times the first bad one; at such a rate also that
+    for ``patience`` blocks none was below ``lower`` times the lowest of them. An overshoot after which the loss comes
+    to rest at chance is better than it was at its height, and stays there.
+
     A loss that has been negative has no start to return to and is left alone. Zeros before any other value are no start
     either: the weight of a discriminator's loss is zero until the codec it judges can do something.
 
@@ -49,9 +53,10 @@ class Divergence:
         turn: float = 2.0,  # of the last good block and of the highest: what grows by design grows slowly
         rate_jump: float = 3.0,
         improving: float = 0.8,  # the last block against the first: it is being learnt again
+        lower: float = 0.95,  # of the lowest bad block; none in `patience` blocks: it has come to rest up there
     ) -> None:
         self.block, self.patience, self.worse, self.learnt = block, patience, worse, learnt
-        self.turn, self.rate_jump, self.improving = turn, rate_jump, improving
+        self.turn, self.rate_jump, self.improving, self.lower = turn, rate_jump, improving, lower
         self.ring = Ring(block, np.float64)
         self.start = np.zeros(0)
         self.best = np.zeros(0)
@@ -61,6 +66,8 @@ class Divergence:
         """Largest of them: in a long run of wide noise some block lies far above the first."""
         self.rate = np.zeros(0)
         """Largest learning rate of the blocks that were not bad."""
+        self.held_rate = np.zeros(0)
+        """That of the last of them: a jump may be in its last steps, and is not learnt with before the next is good."""
         self.newest_rate = np.zeros(0)
         self.limit = np.zeros(0)
         """Above it a block is bad."""
@@ -70,6 +77,9 @@ class Divergence:
         """Whether anybody has one."""
         self.entry = np.zeros(0)
         """Median of the first bad block in a row."""
+        self.low = np.zeros(0)
+        """Lowest of the bad blocks in a row, and how many there have been since."""
+        self.resting = np.zeros(0, dtype=np.int64)
         self.since = np.zeros(0, dtype=np.int64)
         """First step after the last loss that was still low."""
         self.negative = np.zeros(0, dtype=bool)
@@ -140,11 +150,17 @@ class Divergence:
         self.highest[good] = np.fmax(self.highest[good], middle[~bad])
         self.best[good] = np.minimum(self.best[good], middle[~bad])
         self.start[good] = np.where(np.isnan(self.start[good]), middle[~bad], self.start[good])
-        self.rate[good] = np.maximum(self.rate[good], self.newest_rate[good])
+        self.rate[good] = np.maximum(self.rate[good], self.held_rate[good])
+        self.held_rate[good] = self.newest_rate[good]
+        fell = (self.bad[rows] <= 1) | (middle < self.lower * self.low[rows])
+        self.low[rows] = np.where(fell, middle, self.low[rows])
+        self.resting[rows] = np.where(fell, 0, self.resting[rows] + 1)
+        rests = (self.resting[rows] >= self.patience) & (self.newest_rate[rows] > self.rate_jump * self.rate[rows])
+        stays = rests | (middle > self.improving * self.entry[rows])
+        certain = (self.bad[rows] >= self.patience) & stays
+        self.fired[rows[certain]] = True
         self.newest_rate[rows] = 0.0
         self._limit(rows)
-        certain = (self.bad[rows] >= self.patience) & (middle > self.improving * self.entry[rows])
-        self.fired[rows[certain]] = True
         return [
             self._finding(int(row), step, float(value), float(level))
             for row, value, level in zip(rows[certain], middle[certain], limit[certain], strict=True)
@@ -170,6 +186,8 @@ class Divergence:
         self.start, self.best = grown(self.start, subjects, np.nan), grown(self.best, subjects, np.inf)
         self.good, self.highest = grown(self.good, subjects), grown(self.highest, subjects)
         self.rate, self.newest_rate = grown(self.rate, subjects), grown(self.newest_rate, subjects)
+        self.held_rate, self.low = grown(self.held_rate, subjects), grown(self.low, subjects)
+        self.resting = grown(self.resting, subjects)
         self.entry, self.negative = grown(self.entry, subjects), grown(self.negative, subjects)
         self.fired = grown(self.fired, subjects)
         self.limit = grown(self.limit, subjects, np.inf)

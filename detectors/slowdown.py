@@ -213,7 +213,7 @@ class Slowdown:
         """Whether the newest blocks of this rank are too unlikely to be chance."""
         limit = self.tail.limit()
         score = -float(np.log(np.clip(self._chance(rank) * len(self._alarmed), 1e-300, 1.0)))
-        self._score = max(self._score, min(score, limit))
+        self._score = max(self._score, score)
         return score > limit
 
     def _chance(self, rank: int) -> float:

@@ -29,6 +29,14 @@ def test_a_return_to_chance_counts_beyond_the_rates_that_were_learnt_with() -> N
     assert watch(losses) == []
 
 
+def test_an_overshoot_that_comes_to_rest_far_up_is_no_new_start() -> None:
+    rates = [0.1] * 157 + [10.0] * 300  # the rate jumps in the last steps of a block whose median is still low
+    overshoot = [*LEARNING[:157], *[5.0] * 3, *[4.0] * 16]
+
+    assert [(f.first_step, f.step) for f in watch([*overshoot, *[2.25] * 100], rates)] == [(157, 239)]
+    assert watch([*overshoot, *[2.25 * 0.997**step for step in range(250)]], rates) == []
+
+
 def test_a_new_task_is_learnt_again() -> None:
     assert watch([*LEARNING, *[8.0 * 0.98**step for step in range(160)]]) == []
 
