@@ -6,6 +6,7 @@ import numpy as np
 from torchvitals.agent.case import Case
 from torchvitals.detectors.detector import Finding
 
+WORKERS = "worker_bytes"
 LONG = 200
 """Steps: an epoch of that many is over soon enough to wait for the second."""
 ENDED = 0.25
@@ -20,8 +21,19 @@ def leak_of(case: Case) -> Finding | None:
     return next(iter([*case.of_kind("memory_leak"), *case.of_kind("memory_pressure")]), None)
 
 
+def in_workers(case: Case) -> bool:
+    """Whether it is the worker processes of a loader that grow."""
+    leak = leak_of(case)
+    return leak is not None and leak.evidence.get("signal") == WORKERS
+
+
 def holder_of(case: Case) -> dict[str, Any] | None:
-    """What the leak hunt found, the largest first; ``None`` when it named nothing."""
+    """What the leak hunt found, the largest first; ``None`` when it named nothing.
+
+    Nobody hunts in the processes of a loader's workers: of them the code alone says what may grow.
+    """
+    if in_workers(case):
+        return next((event.details for _, event in case.events_of("worker_holder")), None)
     found = [event.details for _, event in case.events_of("holder") if not event.details.get("native")]
     return max(found, key=lambda details: float(details.get("bytes_per_step") or 0.0), default=None)
 
@@ -52,11 +64,19 @@ def fills_up(case: Case) -> str:
     holder = holder_of(case)
     if holder is None or not holder.get("limit"):
         return ""
-    size = float(holder["limit"]) * float(holder["bytes_per_step"]) / max(float(holder["growth_per_step"]), 1e-9)
+    size = float(holder["limit"]) * _bytes_each(case, holder)
     room = case.history.series("memory_headroom_bytes", case.opening.rank).values
     if len(room) and size > float(room[0]):
         return ""  # a limit beyond all the memory there is stops nothing
     return f"{holder.get('holder')} fills up and ends at {holder['limit']} entries, about {size / 1e6:.3g} MB"
+
+
+def _bytes_each(case: Case, holder: dict[str, Any]) -> float:
+    """What an entry takes; in the workers of a loader, which may all come to hold it, what it takes in all of them."""
+    if not in_workers(case):
+        return float(holder["bytes_per_step"]) / max(float(holder["growth_per_step"]), 1e-9)
+    loader = case.facts.get("loader") or {}
+    return case.opening.value / max(int(loader.get("batch_size") or 1), 1) * max(int(loader.get("workers") or 1), 1)
 
 
 def levelled_off(case: Case) -> bool:

@@ -37,6 +37,7 @@ from torchvitals.detectors.update_ratio import UpdateRatio
 from torchvitals.detectors.vanishing import VanishingGradient, ZeroGradient
 from torchvitals.detectors.vanishing_weights import VanishingWeights
 from torchvitals.detectors.wild_start import WildStart
+from torchvitals.detectors.worker_leak import WorkerLeak
 from torchvitals.detectors.worse_than_guess import WorseThanGuess
 
 DETECTORS: tuple[type[Detector], ...] = (
@@ -73,6 +74,7 @@ DETECTORS: tuple[type[Detector], ...] = (
     UpdateRatio,
     VanishingGradient,
     VanishingWeights,
+    WorkerLeak,
     WorseThanGuess,
     WrongMode,
     ZeroGradient,

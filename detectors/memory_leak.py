@@ -73,6 +73,8 @@ class MemoryLeak:
     kind: ClassVar[str] = "memory_leak"
     axis: ClassVar[DetectorAxis] = "rank"
     reads: ClassVar[tuple[str, ...]] = ("rss_bytes", "cuda_allocated_bytes", "mapped_bytes")
+    by_address_space: ClassVar[bool] = True
+    """Whether what became resident must have been asked for as well: `reads` has both."""
 
     def __init__(
         self,
@@ -112,7 +114,7 @@ class MemoryLeak:
         self._alarmed = np.zeros(0, dtype=bool)
 
     def __repr__(self) -> str:
-        return f"MemoryLeak(least_rate={self.least_rate:g}, block_steps={self._block_steps})"
+        return f"{type(self).__name__}(least_rate={self.least_rate:g}, block_steps={self._block_steps})"
 
     def update(self, reading: Reading) -> list[Finding]:
         """Take one step."""
@@ -183,9 +185,11 @@ class MemoryLeak:
             gain = lows[-2:].min(0) - lows[:2].min(0)
             with np.errstate(invalid="ignore"):
                 worth = (gain >= self._least(lows[0])) & np.isfinite(gain) & ~self._alarmed
-            worth[MAPPED] = False
+            if self.by_address_space:
+                worth[MAPPED] = False
             for row, rank in zip(*np.nonzero(worth), strict=True):
-                if row == RESIDENT and not self._asked(lows[:, RESIDENT, rank], lows[:, MAPPED, rank]):
+                resident = self.by_address_space and row == RESIDENT
+                if resident and not self._asked(lows[:, RESIDENT, rank], lows[:, MAPPED, rank]):
                     continue
                 growth = self._growth(lows[:, row, rank], self._steps[start:count])
                 if growth and not self._alarmed[rank]:

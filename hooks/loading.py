@@ -4,6 +4,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from torchvitals.hooks.facts import describe_loader
+from torchvitals.hooks.worker_memory import WorkerMemory
 
 if TYPE_CHECKING:
     from torchvitals.hooks.observer import Observer
@@ -15,6 +16,8 @@ class Loading:
     def __init__(self, observer: "Observer") -> None:
         self._observer = observer
         self._recorder = observer.recorder
+        self.workers = WorkerMemory()
+        self._met = observer.recorder.fuse.guard("worker memory", self.workers.met)
         self._last: weakref.ref[Any] | None = None
         self.stored = False
         """Whether the loader reads a stored set; a stream may be a service's requests."""
@@ -29,6 +32,7 @@ class Loading:
             self._recorder.spent["data"] += seconds
             return
         self._last = weakref.ref(iterator)
+        self._met(iterator)
         loader = describe_loader(iterator)
         self.stored = loader["sampler"] != "_InfiniteConstantSampler"  # that of an IterableDataset
         self._recorder.learn(loader=loader)

@@ -53,6 +53,17 @@ class Memory:
         """
         return (int(self._figures[0]) + int(self._figures[5])) * self._page if self._figures else None
 
+    def private_bytes(self) -> int | None:
+        """Resident bytes that are neither of a file nor shared on purpose; ``None`` where the kernel has no such file.
+
+        Raises:
+            OSError: the process whose file it is has ended.
+
+        """
+        if self.rss_bytes() is None:
+            return None
+        return (int(self._figures[1]) - int(self._figures[2])) * self._page
+
     def device(self) -> dict[str, float]:
         """The allocator's figures; empty when the job has not started CUDA."""
         if "torch.cuda" not in sys.modules or not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

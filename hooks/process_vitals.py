@@ -20,6 +20,7 @@ class ProcessVitals:
         self.device_memory = guard("memory", observer.memory.device)
         self._resident = guard("memory", observer.memory.rss_bytes)
         self._mapped = guard("memory", observer.memory.mapped_bytes)
+        self._workers = guard("worker memory", lambda: _read_workers(observer))
         self._load = guard("load", MachineLoad().fresh)
         self._headroom = guard("memory", Headroom().fresh)
 
@@ -33,8 +34,20 @@ class ProcessVitals:
             mapped = self._mapped()
             if mapped is not None:
                 values["mapped_bytes"] = float(mapped)
+            values |= self._workers() or {}
         load = self._load()
         if load is not None:
             values["machine_load"] = load
             values |= self._headroom() or {}
         return values
+
+
+def _read_workers(observer: "Observer") -> dict[str, float]:
+    """The memory of the loader's workers, if it has any; where it grows, the code is searched for what fills it."""
+    workers = observer.loading.workers
+    held = workers.private_bytes()
+    if held is None:
+        return {}
+    if found := workers.suspect(held):
+        observer.recorder.event("worker_holder", **found)
+    return {"worker_bytes": float(held)}

@@ -67,6 +67,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("optimizer_seconds", "s", "none", "step", "Part of it spent in the optimizer's step."),
     Signal("mapped_bytes", "By", "none", "step", "Address space plus its writable part: asked for, not touched."),
     Signal("rss_bytes", "By", "none", "step", "Resident memory of the process."),
+    Signal("worker_bytes", "By", "none", "step", "Private resident memory of the data loader's worker processes."),
     Signal("cuda_allocated_bytes", "By", "none", "step", "Device memory held by live tensors, after the step."),
     Signal("cuda_reserved_bytes", "By", "none", "step", "Device memory held by the caching allocator."),
     Signal("cuda_inactive_split_bytes", "By", "none", "step", "Reserved but unusable pieces: fragmentation."),

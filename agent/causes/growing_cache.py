@@ -3,7 +3,8 @@
 from typing import Any, ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.memory_words import holder_of, leak_of, onset_of, per_step, place_of
+from torchvitals.agent.memory_words import holder_of, in_workers, leak_of, onset_of, per_step, place_of
+from torchvitals.detectors.detector import Finding
 
 
 class GrowingCache:
@@ -17,6 +18,8 @@ class GrowingCache:
         leak = leak_of(case)
         if leak is None:
             return None
+        if in_workers(case):
+            return _in_workers(case, leak)
         holder = holder_of(case)
         if holder is not None and (holder.get("graph") or holder.get("native")):
             return None
@@ -37,6 +40,28 @@ class GrowingCache:
             where=place_of(holder),
             first_step=onset,
         )
+
+
+def _in_workers(case: Case, leak: Finding) -> Opinion:
+    holder = holder_of(case)
+    what = str(holder.get("holder")) if holder else "something"
+    clues = [Clue(1.5, f"the private memory of the loader's worker processes rises by {per_step(leak)} per step")]
+    if holder:
+        clues.append(Clue(2.5, f"{what} is added to at {place_of(holder)} for each item, and nothing is taken out"))
+    return Opinion(
+        clues=clues,
+        title=f"{what} in the loader's workers grows by {per_step(leak)} per step"[:79],
+        explanation=(
+            f"From step {leak.first_step} on the worker processes of the loader keep {per_step(leak)} more per step. "
+            f"Each has a copy of the data set of its own{f', and {what} in it only grows' if holder else ''}."
+        ),
+        remedy=(
+            f"Bound what is kept at {place_of(holder) or 'the data set'}, e.g. with functools.lru_cache(maxsize=...), "
+            "or prepare it once before the workers start. What a worker keeps is lost to all others and to the job."
+        ),
+        where=place_of(holder) or "data loader workers",
+        first_step=leak.first_step,
+    )
 
 
 def _clues(holder: dict[str, Any] | None) -> list[Clue]:

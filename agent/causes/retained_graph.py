@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.memory_words import holder_of, leak_of, onset_of, per_step, place_of
+from torchvitals.agent.memory_words import holder_of, in_workers, leak_of, onset_of, per_step, place_of
 
 
 class RetainedGraph:
@@ -15,7 +15,7 @@ class RetainedGraph:
 
     def weigh(self, case: Case) -> Opinion | None:
         leak = leak_of(case)
-        if leak is None:
+        if leak is None or in_workers(case):
             return None
         holder = holder_of(case)
         if holder is not None and not holder.get("graph"):

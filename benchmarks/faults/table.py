@@ -119,6 +119,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("weights_decay", ("mlp", "transformer", "cnn"), "excessive_weight_decay", where="optimizer"),
     Fault("first_batch_only", ("mlp", "gru", "cnn"), "repeated_batch", line="# FAULT"),
     Fault("targets_outside", ("tagger", "segmenter"), "invalid_targets", line="# FAULT"),
+    Fault("worker_keeps_items", ("mlp", "cnn"), "growing_cache", line="# FAULT", argument="set", after=200),
+    Fault("worker_keeps_items", ("mlp", "gru"), "growing_cache", line="# STREAM", argument="stream", after=200),
     Fault("resumed_without_moments", ("mlp", "transformer"), "missing_optimizer_state", where="optimizer", onset=150),
 )
 
