@@ -1,6 +1,7 @@
 """Memory that a loader's workers keep: measured in their processes, named by the code, and not told where it ends."""
 
 import functools
+import mmap
 from collections import deque
 
 import pytest
@@ -15,8 +16,16 @@ from torchvitals.detectors.detector import Finding
 from torchvitals.hooks.worker_memory import SUSPICIOUS_BYTES, WorkerMemory, growing, keyed_by_index, parts_of
 from torchvitals.signals.records import Event
 
+KEPT_BYTES = 1 << 16
 SEEN: list[int] = []
 RECENT: deque[int] = deque(maxlen=4)
+
+
+def fresh_pages():
+    """Memory that no heap has lying about: a forked worker inherits what its parent had freed."""
+    pages = mmap.mmap(-1, KEPT_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    pages[:] = b"x" * KEPT_BYTES
+    return pages
 
 
 class Keeps(Dataset):
@@ -27,7 +36,7 @@ class Keeps(Dataset):
         return 64
 
     def __getitem__(self, index):
-        self.kept.append(torch.ones(8000))
+        self.kept.append(fresh_pages())
         return torch.ones(4)
 
 
@@ -111,7 +120,7 @@ def test_what_workers_keep_is_measured_and_their_end_is_noticed():
 
     assert before is not None
     assert after is not None
-    assert after - before > 3 * 64 * 8000 * 4
+    assert after - before > 3 * 64 * KEPT_BYTES
     iterator._shutdown_workers()
     assert memory.private_bytes() is None
     memory.met(iter([1]))
