@@ -155,7 +155,7 @@ class Crew:
     def _take_step(self, rank: int, step: Step) -> Iterator[Finding]:
         for name, value in step.values.items():
             self.history.add(str(name), step.step, value, rank, step.optimizer)
-        if step.optimizer == 0:
+        if step.counts:
             self.history.last_step[rank] = step.step
             self._meetings.note_step(rank, self._hellos[rank].host, step)
         self._steps.setdefault(step.optimizer, Rows()).put(step.step, rank, step)

@@ -39,7 +39,7 @@ class Process(msgspec.Struct):
     def note(self, record: AnyRecord) -> None:
         """Take what ``record`` says about the process itself."""
         self.last_seen = max(self.last_seen, getattr(record, "time", self.hello.started))
-        if isinstance(record, Step) and record.optimizer == 0:
+        if isinstance(record, Step) and record.counts:
             self.last_step = record.step
         elif isinstance(record, Requests):
             self.last_step = record.first + len(record.latencies) // 4 - 1

@@ -91,7 +91,7 @@ class Followed:
         self.time = max(self.time, record.started if isinstance(record, Hello) else getattr(record, "time", 0.0))
         self.last_seen = max(self.last_seen, entry.hello.started, float(getattr(record, "time", 0.0)))
         self.dead = self.suspect = False
-        if isinstance(record, Step) and not record.optimizer:
+        if isinstance(record, Step) and record.counts:
             self.last_step = record.step
         elif isinstance(record, Requests):
             self.last_step = record.first + len(record.latencies) // 4 - 1

@@ -135,7 +135,7 @@ class Vitals(msgspec.Struct, kw_only=True):
         return decoded
 
     def _add_step(self, rank: int, step: Step) -> None:
-        if step.optimizer:
+        if not step.counts:
             return
         values = {str(name): float(value) for name, value in step.values.items()}
         self.latest.setdefault(rank, {}).update(values)

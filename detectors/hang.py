@@ -70,7 +70,7 @@ class Hang:
         world.hosts[hello.rank], world.pids[hello.rank] = hello.host, hello.pid
         pulse = world.ranks.get(hello.rank)
         if isinstance(record, Step):
-            if pulse is not None and not record.optimizer:
+            if pulse is not None and record.counts:
                 pulse.done = record.step + 1
             return []
         if isinstance(record, Beat):

@@ -14,6 +14,8 @@ from torch.nn import Module
 from torch.optim import Optimizer
 from torchvitals.hooks import discovery, taps
 from torchvitals.hooks.activations import LeafHook, is_compiled, unseen
+from torchvitals.hooks.counted import COUNTED
+from torchvitals.hooks.fuse import Fuse
 from torchvitals.hooks.recompilations import Recompilations
 from torchvitals.hooks.root_hooks import EnterHook, LeaveHook
 from torchvitals.hooks.tracing import compiling, never_compile, unreal
@@ -32,18 +34,11 @@ NOT_CALLED = "its forward was not called, or only inside compiled or transformed
 STEPS = "no step was seen, and something is compiled: a step inside compiled code runs no hook"
 
 
-def eager_only(action: Callable[..., object], counts: Callable[[Optimizer], bool]) -> Callable[..., None]:
-    """A hook of an optimizer: ``action``, unless ``counts`` is enough; as dynamo sees it, nothing.
-
-    A hook must return ``None``, whatever ``action`` returns.
-    """
-
-    def outside(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not compiling() and not counts(optimizer):
-            action(optimizer, args, kwargs)
-
-    OURS.append(outside.__code__)
-    return outside
+def eager_only(fuse: Fuse, action: Callable[..., object], counts: Callable[[Optimizer], bool]) -> Callable[..., None]:
+    """A hook of an optimizer: ``action``, unless ``counts`` is enough; as dynamo sees it, nothing."""
+    hook = fuse.hook(COUNTED, compiling, counts, action)
+    OURS.append(hook.__code__)
+    return hook
 
 
 class Compilation:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torchvitals.hooks.observer import Observer
 
 _norm = torch.linalg.vector_norm
+COUNTED = "counted"
+"""The probe's name. Where it fails every step is a watched one from then on."""
 
 
 class CountedSteps:
@@ -55,16 +57,18 @@ class CountedSteps:
         weights and share their gradients at every step.
         """
         observer, step = self._observer, self._recorder.step
-        several = len(observer.optimizers) > 1
+        several = sum(watch.optimizer() is not None for watch in observer.optimizers) > 1
         self._ranks = observer.digests.compared
+        if COUNTED in self._recorder.fuse.blown:
+            steps = 0
         if steps and (self._recorder.facts.get("scaler") or any(watch.takes_closure for watch in observer.optimizers)):
             steps = 0
         if steps and self._ranks:
-            steps = 0 if several or observer.naming.sharded or not observer.optimizers[0].ranks.shared else steps
+            steps = 0 if several or observer.naming.sharded or not observer.leading.ranks.shared else steps
             steps = next((ahead for ahead in range(steps) if observer.ranks.due(step + ahead)), steps)
         self.left = observer.digests.steps_until_due(step, steps, several=several)
         if self._ranks and self.left:
-            observer.optimizers[0].ranks.local.remove()
+            observer.leading.ranks.local.remove()
 
     def backward(self, root: Any) -> bool:
         """``backward`` was called on ``root``; ``False`` when its loss is not finite, or cannot be read."""
@@ -84,8 +88,7 @@ class CountedSteps:
     def before_step(self, optimizer: Optimizer) -> bool:
         """``optimizer`` is about to step; whether to count that was enough.
 
-        ``False`` also when its gradient or the loss is out of the usual. Nothing here can fail but the norm, of a
-        gradient that is suddenly a sparse one; a fuse would cost as much again.
+        ``False`` also when its gradient or the loss is out of the usual, or its gradient is suddenly a sparse one.
         """
         if not self.left:
             return False
@@ -130,12 +133,13 @@ class CountedSteps:
         watch.counted()
         seconds = None if self.evaluated else watch.ended - since
         waited, recorder.spent["data"] = recorder.spent["data"], 0.0
-        recorder.kept.append((step, recorder.clock(), loss, self.norm, seconds, waited, logged, watch.index))
+        leads = watch.leads
+        recorder.kept.append((step, recorder.clock(), loss, self.norm, seconds, waited, logged, watch.index, leads))
         self._clear()
         for root in observer.roots:
             root.replay.forget()
         recorder.phase = "idle"
-        if watch.index == 0:
+        if leads:
             recorder.step = watch.step
             self.left -= 1
             if self._ranks and not self.left:

@@ -1,6 +1,7 @@
 """What the code is, as far as its objects tell: read once, for a diagnosis that can speak of causes."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,6 +38,12 @@ def describe_model(model: Model) -> dict[str, Any]:
         "compiled": "OptimizedModule" in model.wrappers or _compiled_in_place(model.inner),
         "scripted": isinstance(model.inner, torch.jit.ScriptModule),
     }
+
+
+def describe_optimizers(living: Sequence[Optimizer | None], known: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By their number; those that are no more as they were ``known``."""
+    before = [*known, *({} for _ in living)]
+    return [old if each is None else describe_optimizer(each) for each, old in zip(living, before, strict=False)]
 
 
 def describe_optimizer(optimizer: Optimizer) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class Fingerprints:
             self._weights(optimizer, watch.parameters, BEFORE_FIRST, watch.axis)
         if self.exact:
             self._gradients(watch.parameters, watch.step, watch.axis)
-            if due(watch.step, 1) and watch.index == 0:
+            if due(watch.step, 1) and watch.leads:
                 for root in watch.roots:
                     self._repeats.look(root.replay, watch.step)
 
@@ -129,7 +129,7 @@ class Fingerprints:
             return
         watch.declare()
         self._weights(optimizer, watch.parameters, watch.step, watch.axis)
-        if watch.index == 0:
+        if watch.leads:
             self._generators(watch.step)
 
     def close(self, watches: Iterable["OptimizerWatch"]) -> None:
@@ -138,7 +138,7 @@ class Fingerprints:
         for watch in watches:
             held = [p.detach() for p in watch.parameters]
             # A device may be gone by now, or in a state in which asking it would hang.
-            if watch.step and all(digests.digestible(_local(p)) and p.device.type == "cpu" for p in held):
+            if watch.calls and all(digests.digestible(_local(p)) and p.device.type == "cpu" for p in held):
                 self._write(watch.step - 1, watch.axis, "final", digests.digest(held))
 
     def _weights(self, optimizer: Optimizer, parameters: Sequence[torch.Tensor], step: int, axis: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import Module
 from torchvitals.hooks.activations import ActivationProfile
+from torchvitals.hooks.counted import COUNTED
 from torchvitals.hooks.replay import Replay
 from torchvitals.hooks.root_hooks import EnterHook, LeaveHook
 from torchvitals.signals.records import Axis, Profile, pack_floats
@@ -53,6 +54,8 @@ class RootWatch:
         self._evaluates = guard("relations", observer.relations.enter)
         self._arm_activations = guard("activations", self._install)
         self._send_activations = guard("activations", self._send)
+        self.entered_counted = guard(COUNTED, self._enter_counted)
+        self.left_counted = guard(COUNTED, self._leave_counted)
         self._give_up = guard("abandoned", observer.origins.of_abandoned)
         self._remember = guard("replay", self.replay.remember)
         self._remember_output = guard("replay", self.replay.remember_output)
@@ -124,8 +127,8 @@ class RootWatch:
         self._recorder.phase = "idle"
         self._recorder.cost += time.perf_counter() - now
 
-    def entered_counted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Forward of a step that is only counted begins. No fuse: watched steps do the same, and more, under one."""
+    def _enter_counted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Forward of a step that is only counted begins."""
         self.is_counted = True
         self._recorder.phase = "forward"
         if self.awaiting_backward:
@@ -135,7 +138,7 @@ class RootWatch:
             self.awaiting_backward = True
         self.replay.glimpse.see(args, kwargs)
 
-    def left_counted(self, output: Any) -> None:
+    def _leave_counted(self, output: Any) -> None:
         """It has ended."""
         self.is_counted = False
         self._recorder.phase = "idle"
@@ -171,7 +174,7 @@ class RootWatch:
             self._send_activations(self._activations, output)
             self._recorder.cost += inside  # what follows ``began`` is counted by the caller
             cost = inside + time.perf_counter() - began
-            self._recorder.budget.done("activations", self._observer.sampled_step, cost)
+            self._recorder.budget.done("activations", self._recorder.step, cost)
 
     def _install(self, module: Module) -> None:
         if self._activations is None:  # one for the whole run: it remembers which units used to speak
@@ -191,7 +194,7 @@ class RootWatch:
             self._axis_sent = names
             self._recorder.write(Axis(self._axis, "module", names))
         packed = {name: pack_floats(value) for name, value in values.items()}
-        record = Profile(self._observer.sampled_step, self._recorder.clock(), self._axis, packed)
+        record = Profile(self._recorder.step, self._recorder.clock(), self._axis, packed)
         self._recorder.write(record)
 
     def _read_batch(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

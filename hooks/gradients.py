@@ -67,3 +67,10 @@ def cleared(parameters: Sequence[torch.Tensor]) -> bool | None:
 def unscaled(norm: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
     """``norm`` without the loss scale that a fused optimizer has yet to divide out."""
     return norm if scale is None else norm / scale.to(norm.device)
+
+
+def is_set(flag: torch.Tensor | float) -> bool:
+    """Whether ``found_inf`` is set; unknown, and so False, while it is on a device."""
+    if isinstance(flag, torch.Tensor) and flag.device.type != "cpu":
+        return False
+    return bool(flag)

@@ -44,8 +44,8 @@ class JoinedSteps:
 
     def told(self) -> None:
         """A forward of this rank begins, and the ranks that have joined are to shadow it."""
-        optimizers = self._observer.optimizers
-        step = optimizers[0].step if optimizers else 0
+        leading = self._observer.lead.watch
+        step = leading.step if leading is not None else 0
         if step != self._step:
             self._usual = max(1, self._forwards)
             self._step, self._forwards, self._shadowed = step, 0, 0
@@ -59,5 +59,5 @@ class JoinedSteps:
         for watch in self._observer.optimizers:
             watch.flush()
             watch.step += 1
-        if self._observer.optimizers:
-            self._observer.recorder.step = self._observer.optimizers[0].step
+        if self._observer.lead.watch is not None:
+            self._observer.recorder.step = self._observer.lead.watch.step

@@ -13,12 +13,13 @@ from torchvitals.hooks.by_hand import ByHand
 from torchvitals.hooks.clipping import Clipping
 from torchvitals.hooks.collectives import Collectives
 from torchvitals.hooks.compilation import Compilation
-from torchvitals.hooks.counted import CountedSteps
+from torchvitals.hooks.counted import COUNTED, CountedSteps
 from torchvitals.hooks.evaluations import Evaluations
 from torchvitals.hooks.exits import Exits
-from torchvitals.hooks.facts import describe_optimizer
+from torchvitals.hooks.facts import describe_optimizers
 from torchvitals.hooks.fingerprints import Fingerprints
 from torchvitals.hooks.forwards import RootWatch
+from torchvitals.hooks.lead import Lead
 from torchvitals.hooks.leak_watch import LeakWatch
 from torchvitals.hooks.loading import Loading
 from torchvitals.hooks.losses import Losses, sum_of
@@ -61,6 +62,7 @@ class Observer:
         self.wrapped = Wrapped(self)
         self.leaks = LeakWatch(recorder)
         self.optimizers: list[OptimizerWatch] = []
+        self.lead = Lead()
         self.roots: list[RootWatch] = []
         self.naming = Naming()
         self.digests = Fingerprints(recorder)
@@ -89,17 +91,12 @@ class Observer:
     @property
     def sampling(self) -> bool:
         """Whether the step in progress is a sampled one."""
-        return bool(self.optimizers) and self.optimizers[0].sampled
+        return self.lead.watch is not None and self.lead.watch.sampled
 
     @property
     def looks_inside(self) -> bool:
         """Whether the activations of the step in progress are looked at."""
-        return bool(self.optimizers) and self.optimizers[0].looks_inside
-
-    @property
-    def sampled_step(self) -> int:
-        """The step that is being sampled."""
-        return self.recorder.step
+        return self.lead.watch is not None and self.lead.watch.looks_inside
 
     def watch_optimizer(self, optimizer: Optimizer) -> OptimizerWatch:
         """The watch of ``optimizer``, made when it is met for the first time."""
@@ -110,7 +107,12 @@ class Observer:
             self.recorder.step = 0  # what was answered before, to try the model out, is forgotten
             self.evaluations.forget()
         self.will_train = True
+        if self.lead.goes_on(optimizer):
+            return self._go_on(self.leading, optimizer)
+        for earlier in self.optimizers:
+            earlier.release()
         watch = OptimizerWatch(optimizer, len(self.optimizers), self)
+        self.lead.begins(watch)
         self.optimizers.append(watch)
         self.watches[id(optimizer)] = watch
         if self.met_optimizer is not None:
@@ -156,7 +158,7 @@ class Observer:
 
     def after_step(self, optimizer: Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         """Optimizer post-hook."""
-        if self.counted.after_step(optimizer):
+        if COUNTED not in self.recorder.fuse.blown and self.counted.after_step(optimizer):
             return
         watch = self.watches.get(id(optimizer))
         if watch is not None:
@@ -170,7 +172,7 @@ class Observer:
             scalars["loss"] = sum_of(pending.losses[:1] if watch.repeats else pending.losses)
         scalars["backward_passes"] = float(pending.backward_passes)
         reset = pending.resets.pop(watch.index, None)
-        if reset is not None and watch.step:
+        if reset is not None and watch.calls > 1:
             scalars["gradients_reset"] = float(reset)
         if pending.collectives is not None:
             scalars["collectives"] = float(max(0, self.collectives.total() - pending.collectives))
@@ -184,7 +186,11 @@ class Observer:
         for root in self.roots:
             root.replay.forget()
         self.evaluations.ended()
-        if watch.index == 0:
+        if self.lead.stepped(watch):
+            self.recorder.step = watch.step
+            self._describe_optimizers()
+            self.recorder.send_facts()
+        if watch.leads:
             if watch.step == 1:
                 self.first_step()
             if watch.step in FACT_STEPS:
@@ -193,10 +199,25 @@ class Observer:
             self._hunt(watch.step)
             self.ranks.step(watch.step - 1)
 
+    @property
+    def leading(self) -> OptimizerWatch:
+        """Whose steps are the job's; only where there has been one."""
+        return self.lead.watch or self.optimizers[0]
+
+    def _go_on(self, watch: OptimizerWatch, optimizer: Optimizer) -> OptimizerWatch:
+        self.watches = {key: each for key, each in self.watches.items() if each is not watch}
+        self.watches[id(optimizer)] = watch
+        watch.go_on(optimizer)
+        self._describe_optimizers()
+        return watch
+
+    def _describe_optimizers(self) -> None:
+        living = [watch.optimizer() for watch in self.optimizers]
+        self.recorder.learn(optimizers=describe_optimizers(living, self.recorder.facts.get("optimizers", [])))
+
     def first_step(self) -> None:
         """The job trains: describe its optimizers, start the heart beat, look for replicas."""
-        optimizers = [optimizer for watch in self.optimizers if (optimizer := watch.optimizer())]
-        self.recorder.learn(optimizers=[describe_optimizer(optimizer) for optimizer in optimizers])
+        self._describe_optimizers()
         self.recorder.learn(**self.relations.held())
         self.digests.begin(self.naming.models, sharded=self.naming.sharded)
         if self.digests.compared:
@@ -219,11 +240,12 @@ class Observer:
     def abandon(self, loss: torch.Tensor) -> None:
         """The job gave up ``loss``: an attempt with nothing else, which is why the job ends or skips."""
         self.pending.losses.append(loss)
-        optimizer = self.optimizers[0].optimizer() if self.optimizers else None
-        if optimizer is None:
+        leading = self.lead.watch
+        optimizer = leading.optimizer() if leading is not None else None
+        if leading is None or optimizer is None:
             self.recorder.open().step(self.recorder.step, self.recorder.clock(), {"loss": float(loss)})
         else:
-            self.optimizers[0].attempted(optimizer, skipped=False)
+            leading.attempted(optimizer, skipped=False)
 
     # -- forwards ---------------------------------------------------------------------------------
 
@@ -262,10 +284,11 @@ class Observer:
     def _write_last_words(self) -> None:
         """What was logged behind the last step, as the last evaluation is, belongs to that step."""
         logged, self.pending.logged = self.pending.logged, {}
-        if logged and self.optimizers and self.optimizers[0].step:
+        leading = self.lead.watch
+        if logged and leading is not None and leading.step:
             now, arriving = readback.read(logged)
             values = now | (arriving.values(wait=True) if arriving else {})
-            self.recorder.open().step(self.optimizers[0].step - 1, self.recorder.clock(), values)
+            self.recorder.open().step(leading.step - 1, self.recorder.clock(), values, leading.index, leads=True)
 
     def detach(self) -> None:
         """Take every hook off every module."""

@@ -115,7 +115,7 @@ class OptimizerWatch:
         self._recorder.spent["optimizer"] += now - self._began
         self._relations_after(self)
         skipped = self._scalars.pop("found_inf", None)
-        if skipped is not None and skipped.__class__ is not float and _truthy(skipped):
+        if skipped is not None and skipped.__class__ is not float and gradients.is_set(skipped):
             self._scalars = {}
             self._close(optimizer, now, skipped=True)
             return
@@ -151,7 +151,7 @@ class OptimizerWatch:
         if self._arriving is not None:
             step, seconds, values, arriving = self._arriving
             self._arriving = None
-            self._recorder.open().step(step, seconds, values | arriving.values(wait=True), self.index)
+            self._recorder.open().step(step, seconds, values | arriving.values(wait=True), self.index, leads=self.leads)
 
     # -- parts ------------------------------------------------------------------------------------
 
@@ -205,12 +205,32 @@ class OptimizerWatch:
 
     def _check_finite(self, found_inf: torch.Tensor | None) -> None:
         """On a CPU the numbers are here already: look for the origin before the weights are touched."""
-        if found_inf is not None and _truthy(found_inf):
+        if found_inf is not None and gradients.is_set(found_inf):
             return
         read = [self._scalars[name] for name in ("tripwire_norm", "gradient_norm") if name in self._scalars]
         here = [float(value) for value in read if not isinstance(value, torch.Tensor) or gradients.on_host(value)]
         if not all(map(math.isfinite, here)):
             self._observer.origins.of_gradients(self)
+
+    @property
+    def leads(self) -> bool:
+        """Whether its steps are the job's."""
+        return self._observer.lead.watch is self
+
+    def go_on(self, optimizer: Optimizer) -> None:
+        """The job has made another optimizer for the same weights: what was watched so far goes on with it."""
+        self.flush()
+        self.optimizer = weakref.ref(optimizer)
+        self.repeats = any("max_eval" in group for group in optimizer.param_groups)
+        self.takes_closure = False
+        self.refresh()
+
+    def release(self) -> None:
+        """Let go of the weights of an optimizer that is no more; the job may have let go of them as well."""
+        if self.optimizer() is None:
+            self.flush()
+            self.parameters, self.tripwire, self.wire, self.marks = [], [], None, WeightMarks()
+            self._sampling.renew()
 
     @property
     def roots(self) -> "list[RootWatch]":
@@ -232,7 +252,7 @@ class OptimizerWatch:
         self._write(scalars)
         self._scalars = {}
         self.step += 1
-        if self.index == 0:
+        if self.leads:
             self._recorder.step = self.step
         interrupted = self._observer.evaluations.interrupted
         self._observer.step_closed(self)
@@ -257,7 +277,7 @@ class OptimizerWatch:
         if self._suspicious and "input_absmax" not in values:
             values |= self._observer.look_at_batch()
         if arriving is None:
-            self._recorder.open().step(self.step, self._recorder.clock(), values, self.index)
+            self._recorder.open().step(self.step, self._recorder.clock(), values, self.index, leads=self.leads)
         else:
             self._arriving = (self.step, self._recorder.clock(), values, arriving)
 
@@ -265,7 +285,7 @@ class OptimizerWatch:
         ended = time.perf_counter()
         recorder = self._recorder
         recorder.cost += ended - now
-        if self.index == 0 or not self.ended:
+        if self.leads or not self.ended:
             # An evaluation in between earns nothing: what it would buy is spent on training steps.
             earned = ended - self._watched if self._watched and not interrupted else 0.0
             recorder.close_step(earned, self.steps_counted)
@@ -273,15 +293,8 @@ class OptimizerWatch:
         self.steps_counted = 0
         if not self._suspicious:
             self.wire = gradients.plain(self.tripwire)
-            if self.index == 0:
+            if self.leads:
                 self._observer.counted.begin(recorder.budget.steps_to_count())
         self.sampled = self._suspicious or recorder.budget.wants("sample", self.step, self.index)
         self.looks_inside = self._suspicious or recorder.budget.wants("activations", self.step, self.index)
         recorder.phase = "idle"
-
-
-def _truthy(flag: torch.Tensor | float) -> bool:
-    """Whether ``found_inf`` is set; unknown, and so False, while it is on a device."""
-    if isinstance(flag, torch.Tensor) and flag.device.type != "cpu":
-        return False
-    return bool(flag)

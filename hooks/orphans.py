@@ -36,7 +36,7 @@ def tell_orphans(observer: "Observer") -> None:
     elif found := held_twice([watch.parameters for watch in observer.optimizers], trained):
         observer.pending.scalars["orphaned_parameters"] = float(found.number)
         observer.recorder.learn(left_out=found.left_out[:NAMED], held_twice=found.number)
-    elif observer.optimizers[0].step >= IDLE_STEPS and (found := of_another_model(held, trained)):
+    elif observer.leading.step >= IDLE_STEPS and (found := of_another_model(held, trained)):
         observer.pending.scalars["orphaned_parameters"] = float(found.number)
         model = found.left_out[0].partition(".")[0]
         observer.recorder.learn(left_out=found.left_out[:NAMED], left_out_model=model)

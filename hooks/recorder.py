@@ -21,8 +21,9 @@ log = logging.getLogger("torchvitals")
 PHASES = ("init", "data", "forward", "backward", "optimizer", "eval", "idle", "done")
 
 
-Kept = tuple[int, float, float | None, float | None, float | None, float, Mapping[str, Any], int]
-"""A counted step: number, time, loss, trip-wire norm, how long it took and waited, what the job logged, and whose."""
+Kept = tuple[int, float, float | None, float | None, float | None, float, Mapping[str, Any], int, bool]
+"""A counted step: number, time, loss, trip-wire norm, how long it took and waited, what the job logged, whose, and
+whether its steps are the job's."""
 
 
 class Recorder:
@@ -150,12 +151,12 @@ class Recorder:
         self.event("fuse", probe=probe, error=f"{type(error).__name__}: {error}", frames=frames[-3:])
 
 
-def _step_of(kept: Kept) -> tuple[int, float, dict[str, float], int]:
+def _step_of(kept: Kept) -> tuple[int, float, dict[str, float], int, bool]:
     """What was kept of a step as the spool takes it; a loss that the job logged itself holds."""
-    step, told, loss, norm, seconds, waited, logged, optimizer = kept
+    step, told, loss, norm, seconds, waited, logged, optimizer, leads = kept
     seen = {"loss": loss, "tripwire_norm": norm, "step_seconds": seconds, "data_seconds": waited or None}
     values = {name: value for name, value in seen.items() if value is not None}
-    return step, told, values | numbers(logged), optimizer
+    return step, told, values | numbers(logged), optimizer, leads
 
 
 def finite_or_none(value: Any) -> float | None:

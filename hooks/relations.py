@@ -58,9 +58,13 @@ class Relations:
         self.modes = Modes()
         self.dropout = DropoutInEvaluation(lambda line: self._tell("dropout_in_evaluation", line=line))
 
+    def _note_made(self, optimizer: Optimizer) -> None:
+        self._made.add(optimizer)
+        self._observer.lead.made(optimizer)
+
     def install(self, taps: "Taps", guard: Guard) -> None:
         """Listen to optimizers being built; backward passes and loaders are tapped in ``sources``."""
-        made = guard("relations", lambda _result, args, _kwargs: self._made.add(args[0]))
+        made = guard("relations", lambda _result, args, _kwargs: self._note_made(args[0]))
         taps.wrap(Optimizer, "__init__", None, made)
         read = guard("relations", lambda result, _args, _kwargs: self._resumption.read(result))
         taken = guard("relations", lambda result, _args, _kwargs: self._weights_loaded(result))
@@ -159,12 +163,12 @@ class Relations:
         counted = self._writes.before(watch)
         if share := watch.marks.written() if watch.marks else counted:
             scalars["weights_overwritten"] = share
-        if not watch.step and (optimizer := watch.optimizer()):
+        if watch.calls == 1 and (optimizer := watch.optimizer()):
             self._first_step_of(optimizer)
             watch.marks.keep(watch.parameters)
         if watch.sampled:
             self._keep_frozen(watch.parameters)
-        if watch.index == 0:
+        if watch.leads:
             self._look_for_neglected()
             if watch.step == SETTLED_STEP:
                 self._look_for_idle()

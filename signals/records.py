@@ -71,6 +71,13 @@ class Step(Record, tag="step", frozen=True):
     time: float
     values: dict[int | str, float]
     optimizer: int = 0
+    leads: bool | None = None
+    """Whether the steps of ``optimizer`` are the job's; where it is not told, those of the first are."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it is a step of the job: not the generator's beside the step of its judge."""
+        return not self.optimizer if self.leads is None else self.leads
 
 
 class Profile(Record, tag="profile", frozen=True):

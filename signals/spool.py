@@ -100,16 +100,18 @@ class SpoolWriter:
                 self._axes[record.key] = record
             return self._append(frames.encode(record))
 
-    def step(self, step: int, seconds: float, values: Mapping[str, float], optimizer: int = 0) -> bool:
+    def step(
+        self, step: int, seconds: float, values: Mapping[str, float], optimizer: int = 0, *, leads: bool | None = None
+    ) -> bool:
         """Append a :class:`Step`, with names sent once and indices afterwards."""
-        return self.write(Step(step, seconds, self._indexed(values), optimizer))
+        return self.write(Step(step, seconds, self._indexed(values), optimizer, leads))
 
-    def steps(self, rows: Iterable[tuple[int, float, Mapping[str, float], int]]) -> bool:
-        """Append several steps, each given as for :meth:`step`, by one write."""
+    def steps(self, rows: Iterable[tuple[int, float, Mapping[str, float], int, bool]]) -> bool:
+        """Append several steps, each given as for :meth:`step`, all five, by one write."""
         if os.getpid() != self._owner:
             return False
         with self._lock:
-            steps = [Step(step, seconds, self._indexed(values), optimizer) for step, seconds, values, optimizer in rows]
+            steps = [Step(step, told, self._indexed(values), whose, leads) for step, told, values, whose, leads in rows]
             return self._append(b"".join(map(frames.encode, steps)), len(steps))
 
     def close(self) -> None:

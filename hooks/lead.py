@@ -1,0 +1,75 @@
+"""Which of several optimizers takes the job's steps, so that a step has one number from the first to the last.
+
+One that is made anew for the same weights is the same to us. Of those that step in turn (a judge and its generator, an
+actor and its critic) it is the first. Where they follow one another (a head is trained, then all of the model; then
+another model) it is the one in use, and it counts on from where the one before it had come to.
+"""
+
+import weakref
+from typing import TYPE_CHECKING
+
+from torch.optim import Optimizer
+
+if TYPE_CHECKING:
+    from torchvitals.hooks.optimizers import OptimizerWatch
+
+PHASE = 20
+"""Steps without the leading optimizer after which another leads. A critic makes 5 for each of its generator's."""
+
+
+class Lead:
+    """Follows whose step is the job's.
+
+    ``watch`` is the one that leads, ``None`` before the first step.
+
+    Args:
+        phase: steps in a row that make a phase of their own.
+    """
+
+    __slots__ = ("_late", "_others", "_phase", "watch")
+
+    def __init__(self, phase: int = PHASE) -> None:
+        self.watch: OptimizerWatch | None = None
+        self._phase = phase
+        self._others: dict[int, int] = {}
+        """Optimizer → its steps since the leading one's last."""
+        self._late: weakref.WeakSet[Optimizer] = weakref.WeakSet()
+        """Those that were made when the job had made steps."""
+
+    def made(self, optimizer: Optimizer) -> None:
+        """``optimizer`` has just been made."""
+        if self.watch is not None:
+            self._late.add(optimizer)
+
+    def goes_on(self, optimizer: Optimizer) -> bool:
+        """Whether ``optimizer`` takes the place of the leading one: it was made later, for the same weights."""
+        if self.watch is None or not (optimizer in self._late or _gone(self.watch)):
+            return False
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        ours = self.watch.parameters
+        return len(held) == len(ours) and all(one is other for one, other in zip(held, ours, strict=True))
+
+    def begins(self, watch: "OptimizerWatch") -> None:
+        """``watch`` is about to make its first step: behind a phase of the job it does not count from 0."""
+        if self.watch is None:
+            self.watch = watch
+        elif self.watch.step >= self._phase or _gone(self.watch):
+            watch.step = self.watch.step
+
+    def stepped(self, watch: "OptimizerWatch") -> bool:
+        """``watch`` has made a step; whether it is the first with which it leads in the place of another."""
+        if watch is self.watch:
+            self._others.clear()
+            return False
+        row = self._others[watch.index] = self._others.get(watch.index, 0) + 1
+        if self.watch is None or (row < self._phase and not _gone(self.watch)):
+            return False
+        watch.step = max(watch.step, self.watch.step)
+        self.watch = watch
+        self._others.clear()
+        return True
+
+
+def _gone(watch: "OptimizerWatch") -> bool:
+    """Whether its optimizer is no more."""
+    return watch.optimizer() is None
