@@ -141,10 +141,14 @@ def raised_rate(case: Case) -> str:
 
 def endless_momentum(case: Case) -> float | None:
     """A momentum of 1 or more in the optimizer that the case is about: what it has pushed once it pushes for ever."""
+    return max((value for value in settings(case, "momentum") if value >= 1), default=None)
+
+
+def settings(case: Case, name: str) -> list[float]:
+    """A hyper-parameter of the optimizer that the case is about, by group."""
     optimizers = case.facts.get("optimizers") or []
     groups = optimizers[case.opening.optimizer].get("groups", []) if case.opening.optimizer < len(optimizers) else []
-    found = [float(group["momentum"]) for group in groups if isinstance(group.get("momentum"), int | float)]
-    return max((value for value in found if value >= 1), default=None)
+    return [float(group[name]) for group in groups if isinstance(group.get(name), int | float)]
 
 
 def largest_move(case: Case) -> float | None:

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.layer_names import layer_of
-from torchvitals.agent.step_evidence import first_value, raw_input
+from torchvitals.agent.step_evidence import first_value, origin, raw_input
 
 EARLY = 12
 WIDE = 1e3
@@ -33,6 +33,8 @@ class BadInitialization:
     def weigh(self, case: Case) -> Opinion | None:
         if case.opening.first_step > EARLY:
             return None
+        if broken := _not_finite(case):
+            return broken
         if blocked := _all_zero(case):
             return blocked
         if flat := _flat_from_start(case):
@@ -52,6 +54,27 @@ class BadInitialization:
             ),
             where=layer if largest > WIDE else "",
         )
+
+
+def _not_finite(case: Case) -> Opinion | None:
+    """A weight that was not finite before the first step: read from a file, or drawn so."""
+    found = origin(case) or {}
+    if case.opening.kind != "nonfinite" or case.opening.first_step > 0 or found.get("operation") != "parameter":
+        return None
+    name, entries = str(found.get("parameter") or ""), ", ".join(map(str, (found.get("elements") or [])[:4]))
+    return Opinion(
+        clues=[Clue(4.0, f"`{name}` was not finite before the first step")],
+        title=f"`{name}` is not finite before the first step"[:79],
+        explanation=(
+            f"When the first forward pass began `{name}` held {found.get('value')} (flat index {entries}): it was "
+            "drawn so, or came so from a checkpoint."
+        ),
+        remedy=(
+            "If the weights are loaded, take an older checkpoint: this one was saved when the run was already broken. "
+            "Else look at how this weight is drawn (uninitialised `torch.empty`, a division by a fan of 0)."
+        ),
+        where=name,
+    )
 
 
 def _all_zero(case: Case) -> Opinion | None:

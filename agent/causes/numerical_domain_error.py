@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.step_evidence import at_onset, culprit, grew, origin, place
+from torchvitals.agent.step_evidence import at_onset, culprit, grew, origin, place, settings
 
 DOMAINS: dict[str, str] = {
     "log": "needs arguments above 0",
@@ -60,6 +60,8 @@ class NumericalDomainError:
         found = origin(case)
         name = _operation(found) if found else ""
         step = broken[0].first_step
+        if found and name == "parameter" and 0.0 in settings(case, "eps"):
+            return _update_without_eps(found, step)
         return Opinion(
             clues=[*_of_origin(found, name), *_of_course(case)],
             title=_title(found, name, step)[:79],
@@ -68,6 +70,21 @@ class NumericalDomainError:
             where=place(found),
             rank=culprit(case),
         )
+
+
+def _update_without_eps(found: dict[str, Any], step: int) -> Opinion:
+    where = str(found.get("parameter") or "")
+    return Opinion(
+        clues=[Clue(4.0, f"the optimizer's eps is 0 and `{where}` was not finite after its update")],
+        title=f"The update of `{where}` divided 0 by 0 before step {step}"[:79],
+        explanation=(
+            f"When step {step} began `{where}` was not finite, though loss and gradients had been. The optimizer "
+            "divides by the root of its squared gradients plus eps, and eps is 0: a weight that has never had a gradient "
+            "gets 0 / 0."
+        ),
+        remedy="Give the optimizer an eps above 0 (1e-8 is the usual one; in float16 1e-4).",
+        where=where,
+    )
 
 
 def _operation(found: dict[str, Any]) -> str:

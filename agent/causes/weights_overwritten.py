@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.step_evidence import at_onset, culprit, grew, origin, settings
 
 MOST = 0.6
 """Share of the weights that must have been written to; a layer that is calibrated is not the model."""
@@ -14,14 +15,21 @@ RARE = 0.05
 
 
 class WeightsOverwritten:
-    """Speaks from the version counters of the weights, which had moved between one step and the next."""
+    """Speaks from the version counters of the weights, which had moved between one step and the next.
+
+    Of a weight that is suddenly not finite also from the replay, which found it so: the gradients before were finite.
+    """
 
     word: ClassVar[str] = "weights_overwritten"
-    explains: ClassVar[tuple[str, ...]] = ("lost_progress", "loss_spike", "explosion", "divergence", "update_ratio")
+    explains: ClassVar[tuple[str, ...]] = (
+        "lost_progress", "loss_spike", "explosion", "divergence", "update_ratio", "nonfinite",
+    )  # fmt: skip
     prior: ClassVar[float] = 0.0
 
     def weigh(self, case: Case) -> Opinion | None:
         opening = case.opening
+        if opening.kind == "nonfinite":
+            return _not_finite(case)
         series = case.history.series("weights_overwritten", opening.rank, opening.optimizer)
         written = series.steps[series.values >= MOST]
         steps = case.history.series("loss", opening.rank, opening.optimizer).steps
@@ -49,3 +57,33 @@ class WeightsOverwritten:
             where="parameters",
             first_step=step,
         )
+
+
+def _not_finite(case: Case) -> Opinion | None:
+    """A weight that the last update cannot have made so."""
+    found, step = origin(case), case.opening.first_step
+    if not found or found.get("operation") != "parameter" or step <= 0 or grew(case) or culprit(case) is not None:
+        return None
+    rate = at_onset(case, "learning_rate")
+    if 0.0 in settings(case, "eps") or (rate is not None and not np.isfinite(rate)):
+        return None  # then an update of finite gradients need not be finite
+    name, entries = str(found.get("parameter") or ""), found.get("elements") or []
+    number = int((found.get("inputs") or {}).get("nonfinite") or len(entries))
+    return Opinion(
+        clues=[
+            Clue(2.5, f"`{name}` was not finite already when the forward pass of step {step} began"),
+            Clue(1.0, f"loss and gradients of step {step - 1} were ordinary, so its update was finite"),
+        ],
+        title=f"`{name}` was written to before step {step}"[:79],
+        explanation=(
+            f"When step {step} began {number} of the values of `{name}` were not finite ({found.get('value')}, flat "
+            f"index {', '.join(map(str, entries[:4]))}). No operation made them so, and the step before had finite "
+            "gradients: something other than the optimizer wrote to the weight, or its memory was damaged."
+        ),
+        remedy=(
+            f"Look for code that writes to `{name}` between steps (`no_grad`, `.data`, `copy_`, a custom update or "
+            "averaging). If there is none, suspect the memory of the machine: run the job elsewhere, from a checkpoint."
+        ),
+        where=name,
+        first_step=step,
+    )

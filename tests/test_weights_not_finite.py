@@ -1,0 +1,56 @@
+"""A weight that is not finite: who made it so is told by when, and by what the optimizer was told."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from recorded import only_run
+from torch import nn
+from torchvitals.agent.incident import Incident
+from torchvitals.agent.offline import diagnose_directory
+from torchvitals.hooks import attach
+
+
+def trained(directory: Path, *, broken_at: int, value: float = float("inf"), eps: float = 1e-8) -> Incident:
+    """The one incident of a job whose ``2.weight`` is written to before step ``broken_at``, below 0 never."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+    if eps == 0:
+        model[0].bias.data[3] = -50.0  # a dead unit: its weights never get a gradient
+    if broken_at == 0:
+        model[2].weight.data[1, 5] = value
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, eps=eps)
+    with attach(model, optimizer, directory=directory):
+        for step in range(60):
+            if 0 < step == broken_at:
+                with torch.no_grad():
+                    model[2].weight[1, 5] = value
+            x = torch.randn(16, 6)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), x[:, :3].argmax(1)).backward()
+            optimizer.step()
+    (incident,) = diagnose_directory(only_run(directory)).incidents
+    return incident
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_weight_that_somebody_wrote_to_is_named_with_its_step(tmp_path: Path, value: float) -> None:
+    incident = trained(tmp_path, broken_at=40, value=value)
+
+    assert (incident.kind, incident.cause, incident.where) == ("nonfinite", "weights_overwritten", "2.weight")
+    assert incident.first_step == 40
+    assert "flat index 21" in incident.explanation
+
+
+def test_one_that_was_so_before_the_first_step_came_with_the_weights(tmp_path: Path) -> None:
+    incident = trained(tmp_path, broken_at=0, value=float("nan"))
+
+    assert (incident.kind, incident.cause, incident.where) == ("nonfinite", "bad_initialization", "2.weight")
+    assert "checkpoint" in incident.remedy
+
+
+def test_an_update_without_eps_is_the_optimizers(tmp_path: Path) -> None:
+    incident = trained(tmp_path, broken_at=-1, eps=0.0)
+
+    assert (incident.kind, incident.cause, incident.where) == ("nonfinite", "numerical_domain_error", "0.weight")
+    assert incident.first_step == 1
