@@ -79,8 +79,8 @@ def _update_without_eps(found: dict[str, Any], step: int) -> Opinion:
         title=f"The update of `{where}` divided 0 by 0 before step {step}"[:79],
         explanation=(
             f"When step {step} began `{where}` was not finite, though loss and gradients had been. The optimizer "
-            "divides by the root of its squared gradients plus eps, and eps is 0: a weight that has never had a gradient "
-            "gets 0 / 0."
+            "divides by the root of its squared gradients plus eps, and eps is 0: a weight that has never had a "
+            "gradient gets 0 / 0."
         ),
         remedy="Give the optimizer an eps above 0 (1e-8 is the usual one; in float16 1e-4).",
         where=where,
