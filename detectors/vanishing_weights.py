@@ -26,14 +26,14 @@ class VanishingWeights:
     ...     reading = Reading.of(step, parameter_weight_norm=norms, parameter_rows=[8.0, 8.0])
     ...     for finding in detector.update(reading):
     ...         print(finding.kind, finding.first_step, finding.step, round(finding.value, 3))
-    vanishing 0 220 0.012
+    vanishing 0 200 0.018
     """
 
     kind: ClassVar[str] = "vanishing"
     axis: ClassVar[DetectorAxis] = "parameter"
     reads: ClassVar[tuple[str, ...]] = ("parameter_weight_norm", "parameter_rows")
 
-    def __init__(self, *, left: float = 0.03, leap: float = 0.5, patience: int = 3) -> None:
+    def __init__(self, *, left: float = 0.03, leap: float = 0.5, patience: int = 2) -> None:
         self._left, self._leap, self._patience = left, leap, patience
         self._start = np.zeros(0)
         """Norm of each layer when it was first seen; NaN before."""
