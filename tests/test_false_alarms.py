@@ -51,6 +51,18 @@ def test_environment_and_default_reach_the_agent() -> None:
     assert config.load(environ={}).false_alarms_per_month == 1.0
 
 
+def test_a_score_above_the_threshold_counts_as_what_such_scores_are_expected_to_be() -> None:
+    tail = Tail(Allowance(), stretch=1, kept=4, held=0)
+    for second, score in enumerate((1.0, 2.0, 3.0, 4.0)):
+        tail.note(score, float(second))
+    before = tail.limit()
+    assert tail.excess() == 2.0  # of 2, 3 and 4 over 1
+
+    tail.note(1e6, 4.0)
+
+    assert tail.excess() == pytest.approx((before + 1.0 + 2.0) / 3)  # of 3, 4 and the new one over 2
+
+
 def test_calibrated_detectors_share_the_allowance() -> None:
     watch = Watch([cls for cls in DETECTORS if cls.axis == "feature"], allowance=Allowance(6.0))
     shares = [detector.tail.allowance for detector in watch.detectors if isinstance(detector, Calibrated)]
