@@ -215,7 +215,7 @@ RANK_JOBS: tuple[Job, ...] = (
         "desync",
         "unsynced_buffers",
         where="1[",
-        first_step=(39, 79),  # they are looked at every forty steps
+        first_step=(32, 64),  # they are looked at every 32 steps
         ranks=2,
     ),
     Job("healthy_ranks", "Two ranks that work unevenly but fairly.", ranks=2),
