@@ -154,7 +154,10 @@ STEADY = {
     "_utils": "torch._utils._flatten_dense_tensors is listed by its own name",
 }
 """Names that are no risk, with the reason."""
-DOCUMENTED = {"_saved_", "_saved_exponent", "_saved_ignore_index", "_saved_self", "_saved_target", "_saved_tensors"}
+DOCUMENTED = {
+    "_saved_", "_saved_exponent", "_saved_ignore_index", "_saved_other", "_saved_self", "_saved_target",
+    "_saved_tensors",
+}  # fmt: skip
 """Of autograd nodes, asked for with a default."""
 OF_EVERY_MODULE = {
     "_modules", "_parameters", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
