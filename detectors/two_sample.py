@@ -20,7 +20,7 @@ from torchvitals.detectors.block_statistics import Floats, Mask
 from torchvitals.detectors.class_order import SHARE, ClassOrder
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.reference import MEAN, MISSING, SCALE, ZERO, Anchor, Ring, View
-from torchvitals.detectors.surprise import FORGETFUL, LEAST_INDEPENDENT, surprise
+from torchvitals.detectors.surprise import LEAST_INDEPENDENT, surprise
 
 STATISTICS = ("mean", "scale", "missing", "zero")
 KEPT_BLOCKS = 60
@@ -33,10 +33,6 @@ NEEDED = 6
 LARGEST_LOG = 100.0
 MOST_ROWS = 6e4
 """float16 ends there."""
-PASTS = 3
-"""Windows that the past must hold before its noise says how far such a window strays: in cycles longer than the past,
-windows of 16 blocks after 44 gave half of the false alarms before the run's own tail was known.
-"""
 HOPELESS = 2.5
 """Half of what the false discovery rate asks of a normal tail; compression of heavy tails earns the other half."""
 
@@ -47,8 +43,6 @@ class Contrast(NamedTuple):
     moved: Mask
     distance: Floats
     p: Floats
-    trusted: Mask
-    """Whether ``p`` may be taken at its word."""
 
 
 class TwoSampleDetector:
@@ -168,10 +162,8 @@ class TwoSampleDetector:
         level, count = blocks.masked_mean(past[..., near], known[..., near])
         contrast = self._effect(view, level, length, self.floors)
         # No test below would call less than HOPELESS standard errors unlikely: most candidates end here, cheaply.
-        variance = blocks.masked_variance(past, known)
-        error = np.sqrt(variance * (1 / length + 1 / self.reference_blocks))
-        trusted = known.sum(-1) >= PASTS * length
-        contrast = contrast._replace(moved=contrast.moved & (contrast.distance >= HOPELESS * error), trusted=trusted)
+        error = np.sqrt(blocks.masked_variance(past, known) * (1 / length + 1 / self.reference_blocks))
+        contrast = contrast._replace(moved=contrast.moved & (contrast.distance >= HOPELESS * error))
         for statistic, subject in zip(*np.nonzero(contrast.moved & (count >= self.least_blocks)), strict=True):
             at = (statistic, subject)
             recent = view.values[at][-length:]
@@ -195,8 +187,7 @@ class TwoSampleDetector:
         shrink = np.minimum(tau / length, 1.0) + np.minimum(tau / np.maximum(count, 1), 1.0)
         degrees = np.where(contrast.moved & enough, independent - 1, 0.0)
         p = blocks.tail_probability(contrast.distance, np.sqrt(noise * shrink), degrees)
-        trusted = (variance <= self.sampling_excess * view.sampling) & (tau <= FORGETFUL)
-        return contrast._replace(p=p, trusted=trusted)
+        return contrast._replace(p=p)
 
     def _effect(self, view: View, level: Floats, length: int, floors: Floats) -> Contrast:
         """How far the window has moved, and whether steadily and far enough; ``p`` is still 1."""
@@ -215,7 +206,7 @@ class TwoSampleDetector:
         distance = np.abs(after - level)
         steady = (np.minimum(older, newer) >= floors) & (following >= 0.75 * length) & (count >= 0.75 * length)
         steady &= self._matters(view, distance)
-        return Contrast(steady, distance, np.ones_like(distance), np.ones_like(steady))
+        return Contrast(steady, distance, np.ones_like(distance))
 
     def _confirmed(self, contrasts: list[Contrast], time: float) -> list[Contrast]:
         """Those that are more than chance: false discoveries at the allowed rate, until the run's own past is known."""
@@ -227,7 +218,7 @@ class TwoSampleDetector:
         if self.tail.known:
             return [c._replace(moved=c.moved & (c.p * entries < np.exp(-limit))) for c in contrasts]
         q = self.tail.chance()  # for each contrast: they overlap, and small p are a tenth as frequent as they say
-        return [c._replace(moved=c.moved & c.trusted & blocks.benjamini_hochberg(c.p, q)) for c in contrasts]
+        return [c._replace(moved=c.moved & blocks.benjamini_hochberg(c.p, q)) for c in contrasts]
 
     def _is_evaluation(self, reading: Reading) -> bool:
         """Whether a process that has trained goes through a data set, class after class: that is no traffic."""

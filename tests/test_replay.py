@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from torchvitals.hooks import replay as replay_module
 from torchvitals.hooks.replay import Replay, replaying
 
 SOURCE = Path(__file__).read_text().splitlines()
@@ -76,8 +77,10 @@ class Exp(nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def _seeded():
+def _seeded(monkeypatch):
+    """And alone: models of earlier tests may still wait for the garbage collector, with forwards that are remembered."""
     torch.manual_seed(0)
+    monkeypatch.setattr(replay_module, "_replays", weakref.WeakSet())
 
 
 def forward_origin(middle, x=None, loss_of=lambda out: out.mean()):
