@@ -78,7 +78,7 @@ class Exp(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _seeded(monkeypatch):
-    """And alone: models of earlier tests may still wait for the garbage collector, with forwards that are remembered."""
+    """And alone: models of earlier tests may still wait for the garbage collector, with what they remember."""
     torch.manual_seed(0)
     monkeypatch.setattr(replay_module, "_replays", weakref.WeakSet())
 
