@@ -5,6 +5,7 @@ import os
 import queue
 import sys
 import threading
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -181,6 +182,7 @@ class TestWorkers:
         other.disarm()
 
     def test_a_child_that_would_die_of_the_signal_is_never_sent_it(self, monkeypatch):
+        monkeypatch.setattr(worker_stacks, "_armed", weakref.WeakSet())  # another test's may not be collected yet
         context = multiprocessing.get_context("fork")
         gate, workers = context.Event(), WorkerStacks()
         child = context.Process(target=gate.wait)
