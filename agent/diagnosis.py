@@ -20,6 +20,7 @@ from torchvitals.agent.links import links
 from torchvitals.agent.memory_words import fills_up
 from torchvitals.agent.ranks import last_equal
 from torchvitals.agent.standstill_words import duration_note, severity_of, title_of
+from torchvitals.agent.switched_off import switched_off
 from torchvitals.detectors.detector import Finding
 
 LIKELY = 0.01
@@ -122,8 +123,8 @@ class Diagnosis:
         findings = sorted(group.findings, key=_by_onset)
         root = root_of(findings)
         case = self._case(group.crew, root, findings)
-        if innocent := fills_up(case):
-            self._note(NotChecked("memory_leak", innocent))
+        if innocent := fills_up(case) or switched_off(case):
+            self._note(NotChecked(root.kind, innocent))
             return None
         ranked = rank_causes(self._opinions(case))
         best, opinion = ranked[0]

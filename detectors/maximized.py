@@ -51,7 +51,7 @@ class Maximized:
                 self._turned.setdefault(hello.rank, dict(record.details))
             return []
         self._seen = True
-        if self._told or hello.rank not in self._turned or not isinstance(record, Step) or record.optimizer:
+        if self._told or hello.rank not in self._turned or not isinstance(record, Step) or not record.counts:
             return []
         loss = record.values.get("loss")
         return [] if loss is None or not np.isfinite(loss) else self._follow(hello.rank, record.step, float(loss))

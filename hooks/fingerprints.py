@@ -138,7 +138,7 @@ class Fingerprints:
         for watch in watches:
             held = [p.detach() for p in watch.parameters]
             # A device may be gone by now, or in a state in which asking it would hang.
-            if watch.calls and all(digests.digestible(_local(p)) and p.device.type == "cpu" for p in held):
+            if held and watch.calls and all(digests.digestible(_local(p)) and p.device.type == "cpu" for p in held):
                 self._write(watch.step - 1, watch.axis, "final", digests.digest(held))
 
     def _weights(self, optimizer: Optimizer, parameters: Sequence[torch.Tensor], step: int, axis: str) -> None:

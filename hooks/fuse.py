@@ -60,7 +60,7 @@ class Fuse:
                 try:
                     if enough(optimizer):
                         return
-                except Exception as error:  # noqa: BLE001 (as above)
+                except Exception as error:  # noqa: BLE001 (the fuse, once more: the job goes on)
                     blown.add(probe)
                     self._tell(probe, error)
             action(optimizer, args, kwargs)

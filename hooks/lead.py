@@ -6,8 +6,10 @@ another model) it is the one in use, and it counts on from where the one before 
 """
 
 import weakref
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 if TYPE_CHECKING:
@@ -41,13 +43,13 @@ class Lead:
         if self.watch is not None:
             self._late.add(optimizer)
 
-    def goes_on(self, optimizer: Optimizer) -> bool:
-        """Whether ``optimizer`` takes the place of the leading one: it was made later, for the same weights."""
-        if self.watch is None or not (optimizer in self._late or _gone(self.watch)):
-            return False
+    def predecessor(self, optimizer: Optimizer, watches: "Iterable[OptimizerWatch]") -> "OptimizerWatch | None":
+        """Whose place ``optimizer`` takes: it holds the same weights, and was made later or the other is no more."""
         held = [p for group in optimizer.param_groups for p in group["params"]]
-        ours = self.watch.parameters
-        return len(held) == len(ours) and all(one is other for one, other in zip(held, ours, strict=True))
+        for watch in watches:
+            if (optimizer in self._late or _gone(watch)) and _same(held, watch.parameters):
+                return watch
+        return None
 
     def begins(self, watch: "OptimizerWatch") -> None:
         """``watch`` is about to make its first step: behind a phase of the job it does not count from 0."""
@@ -68,6 +70,10 @@ class Lead:
         self.watch = watch
         self._others.clear()
         return True
+
+
+def _same(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return len(some) == len(others) and all(one is other for one, other in zip(some, others, strict=True))
 
 
 def _gone(watch: "OptimizerWatch") -> bool:

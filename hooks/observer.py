@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import Module
 from torch.optim import Optimizer
-from torchvitals.hooks import discovery, readback
+from torchvitals.hooks import discovery, readback, supervisors
 from torchvitals.hooks.beat import Heartbeat
 from torchvitals.hooks.by_hand import ByHand
 from torchvitals.hooks.clipping import Clipping
@@ -39,9 +39,6 @@ from torchvitals.hooks.wrapped import Wrapped
 from torchvitals.signals import last_words
 from torchvitals.signals.records import Event
 
-LAUNCHERS = ("torch.distributed.run", "accelerate.commands.launch", "deepspeed.launcher.runner")
-"""Modules whose process starts trainings and does not train itself."""
-
 FACT_STEPS = (1, 10)
 """Steps after which the facts are sent again: by then clipping, scaler, autocast and loader have been met."""
 
@@ -63,6 +60,7 @@ class Observer:
         self.leaks = LeakWatch(recorder)
         self.optimizers: list[OptimizerWatch] = []
         self.lead = Lead()
+        self._began = False
         self.roots: list[RootWatch] = []
         self.naming = Naming()
         self.digests = Fingerprints(recorder)
@@ -107,8 +105,8 @@ class Observer:
             self.recorder.step = 0  # what was answered before, to try the model out, is forgotten
             self.evaluations.forget()
         self.will_train = True
-        if self.lead.goes_on(optimizer):
-            return self._go_on(self.leading, optimizer)
+        if earlier_one := self.lead.predecessor(optimizer, self.optimizers):
+            return self._go_on(earlier_one, optimizer)
         for earlier in self.optimizers:
             earlier.release()
         watch = OptimizerWatch(optimizer, len(self.optimizers), self)
@@ -191,7 +189,8 @@ class Observer:
             self._describe_optimizers()
             self.recorder.send_facts()
         if watch.leads:
-            if watch.step == 1:
+            if not self._began:
+                self._began = True
                 self.first_step()
             if watch.step in FACT_STEPS:
                 self._tell_orphans(self)
@@ -259,7 +258,7 @@ class Observer:
     def _leaving(self, event: Event) -> None:
         """The process ends. One that never trained leaves a trace only when an exception ended it."""
         trains = self.recorder.writer is not None
-        if trains or (event.kind == "exception" and not any(name in sys.modules for name in LAUNCHERS)):
+        if trains or (event.kind == "exception" and not any(name in sys.modules for name in supervisors.LAUNCHERS)):
             self.recorder.write(event)
             if event.kind == "exit":
                 self.close()

@@ -12,6 +12,9 @@ from torchvitals.signals.spool import SpoolWriter, default_directory
 MODULES = ("torch.distributed.elastic", "torch.multiprocessing.spawn")
 """Where the exceptions are defined by which a parent reports how its children ended: theirs to tell, not its own."""
 
+LAUNCHERS = ("torch.distributed.run", "accelerate.commands.launch", "deepspeed.launcher.runner")
+"""Modules whose process starts trainings and does not train itself."""
+
 
 def is_report(kind: type[BaseException]) -> bool:
     """Whether an exception of this type reports the end of children."""

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from recorded import events, steps
+from recorded import events, records, steps
 from torch import nn
+from torchvitals.hooks import attach
 from torchvitals.hooks.counted import CountedSteps
 from torchvitals.hooks.lead import PHASE
 from torchvitals.hooks.monitor import Monitor
@@ -71,6 +72,44 @@ def test_of_a_gan_the_judge_leads_whose_weights_are_others(monitor: Monitor, tmp
 
     assert told(tmp_path) == [(0, step) for step in range(60)]
     assert [record.step for record in steps(tmp_path, 1)] == list(range(12))
+
+
+def test_each_of_a_gan_that_is_made_anew_is_the_same(monitor: Monitor, tmp_path: Path) -> None:
+    judge, generator = nn.Linear(6, 1), nn.Linear(6, 6)
+    for _ in range(3):
+        of_judge, of_generator = torch.optim.Adam(judge.parameters()), torch.optim.Adam(generator.parameters())
+        for _ in range(15):
+            train(judge, of_judge, 2)
+            train(generator, of_generator, 1)
+    monitor.detach()
+
+    assert told(tmp_path) == [(0, step) for step in range(90)]
+    assert [record.step for record in steps(tmp_path, 1)] == list(range(45))
+    assert len(monitor.observer.optimizers) == 2
+
+
+def test_an_optimizer_that_never_steps_leads_no_job(tmp_path: Path) -> None:
+    model = nn.Linear(6, 2)
+    idle = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with attach(model, [idle, optimizer], directory=tmp_path) as monitor:
+        train(model, optimizer, PHASE + 5)
+        assert monitor.recorder.step == PHASE + 5
+
+    assert events(tmp_path, "facts")
+    assert [record.step for record in steps(tmp_path, 1)] == list(range(PHASE + 5))
+
+
+def test_the_end_of_an_optimizer_that_is_no_more_needs_no_digest(
+    monitor: Monitor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        model = nn.Linear(6, 2)
+        train(model, torch.optim.SGD(model.parameters(), lr=0.1), 5)
+    monitor.detach()
+
+    assert not caplog.text
+    assert {record.axis for record in records(tmp_path) if getattr(record, "kind", "") == "final"} == {"parameter:1"}
 
 
 def test_what_the_job_has_let_go_of_is_not_kept_alive(monitor: Monitor) -> None:
