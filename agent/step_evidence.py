@@ -144,6 +144,13 @@ def endless_momentum(case: Case) -> float | None:
     return max((value for value in settings(case, "momentum") if value >= 1), default=None)
 
 
+def optimizer_name(case: Case) -> str:
+    """The class of the optimizer that the case is about; empty when unknown."""
+    optimizers = case.facts.get("optimizers") or []
+    index = case.opening.optimizer
+    return str(optimizers[index].get("class", "")) if index < len(optimizers) else ""
+
+
 def settings(case: Case, name: str) -> list[float]:
     """A hyper-parameter of the optimizer that the case is about, by group."""
     optimizers = case.facts.get("optimizers") or []

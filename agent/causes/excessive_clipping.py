@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.causes.learning_rate_zero import CLIPPED, standstill
+from torchvitals.agent.nothing_moves import CLIPPED, standstill
 from torchvitals.agent.step_evidence import scalars
 
 

@@ -3,8 +3,8 @@
 from typing import ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.causes.learning_rate_too_high import optimizer_name
-from torchvitals.agent.causes.learning_rate_zero import CLIPPED, standstill
+from torchvitals.agent.nothing_moves import CLIPPED, standstill
+from torchvitals.agent.step_evidence import optimizer_name, settings
 
 
 class ExcessiveEpsilon:
@@ -19,8 +19,8 @@ class ExcessiveEpsilon:
         share = float(still.evidence.get("epsilon_share", 0.0)) if still else 0.0
         if still is None or not share:
             return None
-        name, epsilon = optimizer_name(case) or "the optimizer", _epsilon(case)
-        spelled = "eps" if epsilon is None else f"eps={epsilon:g}"
+        name, epsilons = optimizer_name(case) or "the optimizer", settings(case, "eps")
+        spelled = f"eps={max(epsilons):g}" if epsilons else "eps"
         clues = [Clue(4.0, f"eps makes {share:.1%} of the denominator of {name}, even where gradients are largest")]
         if (times := float(still.evidence.get("clipped", 1.0))) >= CLIPPED:
             clues.append(Clue(-2.5, f"the gradients have been clipped to 1/{times:.3g} before"))
@@ -37,9 +37,3 @@ class ExcessiveEpsilon:
             where="optimizer",
             first_step=still.first_step,
         )
-
-
-def _epsilon(case: Case) -> float | None:
-    optimizers = case.facts.get("optimizers") or []
-    groups = optimizers[case.opening.optimizer].get("groups", []) if case.opening.optimizer < len(optimizers) else []
-    return max((float(group["eps"]) for group in groups if isinstance(group.get("eps"), int | float)), default=None)

@@ -1,11 +1,10 @@
 """The weight decay pulls harder than the gradient: the weights shrink to nothing."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.causes.learning_rate_too_high import optimizer_name
-from torchvitals.agent.step_evidence import in_force
+from torchvitals.agent.step_evidence import in_force, optimizer_name, settings
 
 USUAL = 1e-3
 """Largest product of rate and decay in use: AdamW at 1e-3 and 1; usual are 1e-5 to 1e-4."""
@@ -20,12 +19,16 @@ class ExcessiveWeightDecay:
 
     def weigh(self, case: Case) -> Opinion | None:
         shrunk = next((f for f in case.of_kind("vanishing") if f.evidence.get("signal") == "weights"), None)
-        decay, rate, name = weight_decay(case), in_force(case, "learning_rate") or 0.0, optimizer_name(case)
+        decay, rate, name = (
+            max(settings(case, "weight_decay"), default=0.0),
+            in_force(case, "learning_rate") or 0.0,
+            optimizer_name(case),
+        )
         if shrunk is None or (not decay and name):
             return None
         clues = [Clue(2.0, f"{shrunk.value:.1%} of the weights' norm are left, in {shrunk.evidence['layers']} layers")]
         # what is divided by the size of the gradient does not depend on that of the decay
-        pull = rate if name == "Adam" else rate * (decay or 0.0)
+        pull = rate if name == "Adam" else rate * decay
         if decay:
             strong = pull > USUAL or (name == "Adam" and decay >= 0.1)
             what = f"weight_decay={decay:g} at a rate of {rate:.3g} takes {pull:.2g} of each weight in a step"
@@ -45,15 +48,7 @@ class ExcessiveWeightDecay:
         )
 
 
-def weight_decay(case: Case) -> float | None:
-    """The largest of the optimizer's groups."""
-    optimizers: Any = case.facts.get("optimizers") or []
-    groups = optimizers[case.opening.optimizer].get("groups", []) if case.opening.optimizer < len(optimizers) else []
-    found = [group.get("weight_decay") for group in groups]
-    return max((float(value) for value in found if isinstance(value, int | float)), default=None)
-
-
-def _remedy(decay: float | None, name: str) -> str:
+def _remedy(decay: float, name: str) -> str:
     if not decay:
         return "Look for what shrinks the weights between the steps: a penalty in the loss, a decay applied by hand."
     usual = 0.1 if name == "AdamW" else 1e-4

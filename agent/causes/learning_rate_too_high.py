@@ -15,6 +15,7 @@ from torchvitals.agent.step_evidence import (
     leap,
     leap_elsewhere,
     never_cleared,
+    optimizer_name,
     raw_input,
     scalars,
 )
@@ -145,13 +146,6 @@ def _of_others(case: Case) -> list[Clue]:
     if never_cleared(case) >= 4:
         clues.append(Clue(-3.0, "the gradients are never cleared, which multiplies the steps"))
     return clues
-
-
-def optimizer_name(case: Case) -> str:
-    """The class of the optimizer that the case is about; empty when unknown."""
-    optimizers = case.facts.get("optimizers") or []
-    index = case.opening.optimizer
-    return str(optimizers[index].get("class", "")) if index < len(optimizers) else ""
 
 
 def _explanation(case: Case, rate: float, jump: Leap | None) -> str:

@@ -4,13 +4,11 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.nothing_moves import excused, standstill
 from torchvitals.detectors.detector import Finding
 
 NEGLIGIBLE = 1e-7
 """A rate at which float32 weights near 1 do not move even for gradients near 1."""
-
-CLIPPED = 10.0
-"""Times that clipping makes a gradient smaller from which it may be what makes the steps small."""
 
 
 class LearningRateZero:
@@ -47,16 +45,6 @@ class LearningRateZero:
             where="optimizer",
             first_step=first,
         )
-
-
-def standstill(case: Case) -> Finding | None:
-    """The finding that nothing was learnt by steps that are next to nothing."""
-    return next((f for f in case.of_kind("plateau") if f.evidence.get("signal") == "update_share"), None)
-
-
-def excused(still: Finding) -> bool:
-    """Whether clipping or ``eps`` makes the steps of a standstill small, and not the rate."""
-    return bool(still.evidence.get("epsilon_share")) or float(still.evidence.get("clipped", 1.0)) >= CLIPPED
 
 
 def _too_small(rate: float, still: Finding) -> Opinion:
