@@ -6,9 +6,14 @@ import pytest
 import torch
 from recorded import only_run
 from torch import nn
+from torchvitals.agent.case import Case
+from torchvitals.agent.causes.weights_overwritten import WeightsOverwritten
+from torchvitals.agent.history import History
 from torchvitals.agent.incident import Incident
 from torchvitals.agent.offline import diagnose_directory
+from torchvitals.detectors.detector import Finding
 from torchvitals.hooks import attach
+from torchvitals.signals.records import Event
 
 
 def trained(directory: Path, *, broken_at: int, value: float = float("inf"), eps: float = 1e-8) -> Incident:
@@ -40,6 +45,34 @@ def test_a_weight_that_somebody_wrote_to_is_named_with_its_step(tmp_path: Path, 
     assert (incident.kind, incident.cause, incident.where) == ("nonfinite", "weights_overwritten", "2.weight")
     assert incident.first_step == 40
     assert "flat index 21" in incident.explanation
+
+
+@pytest.mark.parametrize(
+    ("norm_at", "number", "overwritten"),
+    [
+        (39, 1, True),
+        (39, 48, True),  # all of it, but after a step whose gradients were all finite
+        (30, 1, True),  # one value of 48
+        (30, 48, False),  # of the last step only some gradients are known: that of this weight may have done it
+    ],
+)
+def test_a_gradient_that_nobody_looked_at_may_have_spoilt_a_weight(
+    norm_at: int, number: int, overwritten: bool
+) -> None:
+    history = History()
+    for step in range(40):
+        history.add("loss", step, 1.0)
+    history.add("gradient_norm", norm_at, 0.5)
+    details = {
+        "operation": "parameter", "parameter": "2.weight", "value": "nan", "shape": [3, 16],
+        "elements": list(range(number))[:8], "inputs": {"nonfinite": float(number)}, "complete": True,
+    }  # fmt: skip
+    opening = Finding(kind="nonfinite", severity="critical", first_step=40, step=40, value=float("nan"), threshold=1.0)
+    case = Case(
+        findings=[opening], history=history, facts={}, events=[(0, Event(0.0, 40, "origin", details))], world_size=1
+    )
+
+    assert (WeightsOverwritten().weigh(case) is not None) == overwritten
 
 
 def test_one_that_was_so_before_the_first_step_came_with_the_weights(tmp_path: Path) -> None:

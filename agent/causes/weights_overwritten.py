@@ -1,6 +1,6 @@
 """Somebody wrote to the weights between two steps: drawn anew, loaded from elsewhere, swapped and not swapped back."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
@@ -10,6 +10,8 @@ MOST = 0.6
 """Share of the weights that must have been written to; a layer that is calibrated is not the model."""
 NEAR = 2
 """Steps between the writing and what it brings: the loss of the next step shows it."""
+FEW = 0.05
+"""Share of a weight's values: a gradient that is not finite spoils whole rows of it, most often all of them."""
 RARE = 0.05
 """Share of steps with writing beyond which it is a habit of the job: weight clipping, a swap with averages."""
 
@@ -69,16 +71,16 @@ def _not_finite(case: Case) -> Opinion | None:
         return None  # then an update of finite gradients need not be finite
     name, entries = str(found.get("parameter") or ""), found.get("elements") or []
     number = int((found.get("inputs") or {}).get("nonfinite") or len(entries))
+    innocent = _update_was_finite(case, found, number)
+    if not innocent:
+        return None
     return Opinion(
-        clues=[
-            Clue(2.5, f"`{name}` was not finite already when the forward pass of step {step} began"),
-            Clue(1.0, f"loss and gradients of step {step - 1} were ordinary, so its update was finite"),
-        ],
+        clues=[Clue(2.5, f"`{name}` was not finite already when the forward pass of step {step} began"), innocent],
         title=f"`{name}` was written to before step {step}"[:79],
         explanation=(
             f"When step {step} began {number} of the values of `{name}` were not finite ({found.get('value')}, flat "
-            f"index {', '.join(map(str, entries[:4]))}). No operation made them so, and the step before had finite "
-            "gradients: something other than the optimizer wrote to the weight, or its memory was damaged."
+            f"index {', '.join(map(str, entries[:4]))}), and no operation of that step made them so: something other "
+            "than the optimizer wrote to the weight, or its memory was damaged."
         ),
         remedy=(
             f"Look for code that writes to `{name}` between steps (`no_grad`, `.data`, `copy_`, a custom update or "
@@ -87,3 +89,17 @@ def _not_finite(case: Case) -> Opinion | None:
         where=name,
         first_step=step,
     )
+
+
+def _update_was_finite(case: Case, found: dict[str, Any], number: int) -> Clue | None:
+    """Why the last step has not made ``number`` values so; ``None`` where its gradient was looked at in part only."""
+    step = case.opening.first_step
+    norms = case.history.series("gradient_norm", case.opening.rank, case.opening.optimizer)
+    if np.isfinite(norms.values[norms.steps == step - 1]).any():
+        return Clue(1.5, f"the gradients of step {step - 1} were finite, all of them")
+    size = int(np.prod(found.get("shape") or [0]))
+    if number and number <= FEW * size:
+        return Clue(
+            1.0, f"{number} of its {size} values are not finite; a gradient that is not would spoil more of them"
+        )
+    return None
