@@ -36,6 +36,8 @@ class OptimizerWatch:
         self.step = 0
         self.calls = 0
         """How often ``step`` really ran: an attempt the loss scaler skipped does not."""
+        self.fresh = True
+        """Whether its optimizer has yet to make its first step."""
         self.sampled = True
         """Whether the step in progress is a sampled one."""
         self.looks_inside = True
@@ -156,8 +158,7 @@ class OptimizerWatch:
     # -- parts ------------------------------------------------------------------------------------
 
     def _check_parameters(self, optimizer: Optimizer) -> None:
-        count = sum(len(group["params"]) for group in optimizer.param_groups)
-        if count != len(self.parameters):
+        if sum(len(group["params"]) for group in optimizer.param_groups) != len(self.parameters):
             self.refresh()
 
     def _read(self, optimizer: Optimizer, *, applied: bool) -> None:
@@ -220,9 +221,8 @@ class OptimizerWatch:
     def go_on(self, optimizer: Optimizer) -> None:
         """The job has made another optimizer for the same weights: what was watched so far goes on with it."""
         self.flush()
-        self.optimizer = weakref.ref(optimizer)
-        self.repeats = any("max_eval" in group for group in optimizer.param_groups)
-        self.takes_closure = False
+        self.optimizer, self.fresh = weakref.ref(optimizer), True
+        self.repeats, self.takes_closure = any("max_eval" in group for group in optimizer.param_groups), False
         self.refresh()
 
     def release(self) -> None:

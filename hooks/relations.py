@@ -163,7 +163,8 @@ class Relations:
         counted = self._writes.before(watch)
         if share := watch.marks.written() if watch.marks else counted:
             scalars["weights_overwritten"] = share
-        if watch.calls == 1 and (optimizer := watch.optimizer()):
+        if watch.fresh and (optimizer := watch.optimizer()):
+            watch.fresh = False
             self._first_step_of(optimizer)
             watch.marks.keep(watch.parameters)
         if watch.sampled:

@@ -45,6 +45,21 @@ def test_an_optimizer_that_is_made_anew_for_the_same_weights_is_the_same(monitor
     assert told(tmp_path) == [(0, step) for step in range(35)]
 
 
+def test_one_that_is_made_anew_is_asked_what_a_first_step_is_asked(monitor: Monitor, tmp_path: Path) -> None:
+    model = nn.Linear(6, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+    train(model, optimizer, 30)
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path.parent / "last.pt")
+    saved = torch.load(tmp_path.parent / "last.pt")
+    optimizer = torch.optim.Adam(model.parameters())
+    model.load_state_dict(saved["model"])
+    train(model, optimizer, 5)
+    monitor.detach()
+
+    (relation,) = events(tmp_path, "relation")
+    assert (relation.step, relation.details["relation"]) == (30, "optimizer_state_left_behind")
+
+
 def test_one_for_other_weights_counts_on(monitor: Monitor, tmp_path: Path) -> None:
     body, head = nn.Linear(6, 6), nn.Linear(6, 2)
     model = nn.Sequential(body, head)
