@@ -60,6 +60,17 @@ def test_one_that_is_made_anew_is_asked_what_a_first_step_is_asked(monitor: Moni
     assert (relation.step, relation.details["relation"]) == (30, "optimizer_state_left_behind")
 
 
+def test_weights_that_are_put_back_begin_anew_and_count_on(monitor: Monitor, tmp_path: Path) -> None:
+    model = nn.Linear(6, 2)
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for _ in range(3):
+        model.load_state_dict(start)
+        train(model, torch.optim.Adam(model.parameters()), 30)
+    monitor.detach()
+
+    assert told(tmp_path) == [(step // 30, step) for step in range(90)]
+
+
 def test_one_for_other_weights_counts_on(monitor: Monitor, tmp_path: Path) -> None:
     body, head = nn.Linear(6, 6), nn.Linear(6, 2)
     model = nn.Sequential(body, head)
