@@ -1,10 +1,16 @@
 """What the causes of a standstill have in common: the finding, and what besides the rate makes steps small."""
 
+import numpy as np
 from torchvitals.agent.case import Case
+from torchvitals.agent.history import Series
+from torchvitals.agent.step_evidence import ADAPTIVE, optimizer_name, scalars
 from torchvitals.detectors.detector import Finding
 
 CLIPPED = 10.0
 """Times that clipping makes a gradient smaller from which it may be what makes the steps small."""
+
+FELT = 100.0
+"""The same where steps are not next to nothing: for a gradient of 10 a limit of 1 is usual, and one of 0.1 is not."""
 
 
 def standstill(case: Case) -> Finding | None:
@@ -15,3 +21,24 @@ def standstill(case: Case) -> Finding | None:
 def excused(still: Finding) -> bool:
     """Whether clipping or ``eps`` makes the steps of a standstill small, and not the rate."""
     return bool(still.evidence.get("epsilon_share")) or float(still.evidence.get("clipped", 1.0)) >= CLIPPED
+
+
+def unclipped(case: Case) -> Series:
+    """The gradient's norm before clipping, of whatever kind."""
+    scaled = scalars(case, "gradient_norm_unclipped")
+    return scaled if len(scaled.values) else scalars(case, "gradient_norm_unclamped")
+
+
+def clipped_times(case: Case) -> float:
+    """How many times larger the gradient was before clipping than what was left, in the usual step; 1 if unknown."""
+    before, after = unclipped(case), scalars(case, "gradient_norm")
+    _, here, there = np.intersect1d(before.steps, after.steps, return_indices=True)
+    whole, left = before.values[here], after.values[there]
+    known = (left > 0) & np.isfinite(whole)
+    return float(np.median(whole[known] / left[known])) if known.any() else 1.0
+
+
+def throttled(case: Case) -> float:
+    """Times that clipping makes the steps smaller of a job that does not learn; 1 where it is not to blame."""
+    times = clipped_times(case)
+    return times if times >= FELT and not optimizer_name(case).startswith(ADAPTIVE) else 1.0

@@ -13,6 +13,8 @@ LOOK_BACK = 40
 MOST_OPTIMIZERS = 8
 """Nobody trains more nets against each other."""
 
+ADAPTIVE = ("Adam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Lion", "Lamb", "Adafactor", "Muon")
+"""Optimizers whose steps are as large as their rate, whatever the size of the gradient."""
 RAW = 50.0
 """Largest input that is no longer a matter of taste: 10^6 standardised values stay below 6, pixels reach 255."""
 

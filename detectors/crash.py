@@ -109,7 +109,9 @@ class Crash:
         return self.processes[key]
 
     def _note(self, ending: Ending, event: Event) -> None:
-        if event.kind == "exception" and "thread" not in event.details:
+        if event.kind == "exception" and "thread" in event.details:
+            ending.thread = ending.thread or event
+        elif event.kind == "exception":
             ending.exception = event
         elif event.kind == "exit":
             ending.exit = event
@@ -209,7 +211,7 @@ class Crash:
 
     def _finding(self, incarnation: int, root: Ending, *, alone: bool = True, lost: Sequence[Ending] = ()) -> Finding:
         self.told.add(incarnation)
-        told = root.exception or root.exit
+        told = root.origin or root.exit
         step = told.step if told else root.step
         evidence = self._evidence(incarnation, root, lost)
         asked_to_end = not root.failed and evidence["signal"] == SIGTERM
@@ -227,7 +229,7 @@ class Crash:
 
     def _evidence(self, incarnation: int, root: Ending, lost: Sequence[Ending]) -> dict[str, Any]:
         command = self.command.details if self.command else {}
-        said = root.exception.details if root.exception else {}
+        said = root.origin.details if root.origin else {}
         others = [e for e in self._of(incarnation) if e is not root]
         child = self.children.get(root.hello.pid)
         counted = root.vanished.details.get("oom_kills") if root.vanished else None
@@ -235,6 +237,7 @@ class Crash:
             "type": said.get("type", ""),
             "message": str(said.get("message", ""))[:1000],
             "cause": said.get("cause", ""),
+            "thread": said.get("thread", ""),
             "frames": frames_of(root)[-12:],
             "places": {e.hello.rank: place_of(e) for e in (root, *others) if place_of(e)},
             "in_collective": sorted(e.hello.rank for e in (root, *others) if waits_in_collective(frames_of(e))),

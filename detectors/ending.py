@@ -15,6 +15,8 @@ VICTIM_WORDS = (
 SUPERVISORS = frozenset({"ChildFailedError", "ProcessRaisedException", "ProcessExitedException"})
 """With these a parent (torchrun, ``mp.spawn``) reports how its children ended."""
 SIGINT = 2
+WAITED = frozenset({"Empty", "Full", "TimeoutError", "BrokenBarrierError"})
+"""What is raised by one who has waited for another thread in vain."""
 
 
 class Ending:
@@ -25,6 +27,8 @@ class Ending:
         self.seen = hello.started
         self.step = 0
         self.exception: Event | None = None
+        self.thread: Event | None = None
+        """The first exception that ended another thread than the main one."""
         self.exit: Event | None = None
         self.gone = False
         self.vanished: Event | None = None
@@ -42,6 +46,13 @@ class Ending:
     def failed(self) -> bool:
         """Whether it said that it failed."""
         return self.exception is not None or self.code != 0
+
+    @property
+    def origin(self) -> Event | None:
+        """Its exception, or that of the thread for which it then waited in vain."""
+        told = self.exception
+        waited = told is not None and told.details.get("type") in WAITED
+        return self.thread if waited and self.thread is not None else told
 
     @property
     def lost(self) -> bool:
@@ -103,7 +114,7 @@ def same_exception(first: Ending, other: Ending) -> bool:
 
 def frames_of(root: Ending) -> list[str]:
     """The frames of its exception; of one that a fatal signal ended those in which it did."""
-    told = root.exception or (root.vanished if root.exit is None else None)
+    told = root.origin or (root.vanished if root.exit is None else None)
     return [str(frame) for frame in told.details.get("frames", ())] if told else []
 
 

@@ -40,6 +40,7 @@ class Standstill:
         "epsilon_share",
         "gradient_norm",
         "gradient_norm_unclipped",
+        "gradient_norm_unclamped",
         "skipped_steps",
     )
 
@@ -110,7 +111,8 @@ class Standstill:
         self.share = np.where(sent, np.stack([np.fmax(self.share[0], share), share]), self.share)
         epsilon, _ = scalar(reading, "epsilon_share", subjects)
         self.least_epsilon = np.fmin(self.least_epsilon, epsilon)
-        after, before = (scalar(reading, name, subjects)[0] for name in self.reads[4:6])
+        after, scaled, clamped = (scalar(reading, name, subjects)[0] for name in self.reads[4:7])
+        before = np.fmax(scaled, clamped)
         known = (after > 0) & (before > 0) & np.isfinite(before)
         self.clipped[known] = before[known] / after[known]
         self.over |= self.share[0] > np.maximum(self.swamped, self.plain)

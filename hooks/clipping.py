@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torchvitals.hooks.gradients import global_norm, gradients
 
 EPSILON = 1e-6
 """What ``clip_grad_norm_`` adds to the total before it divides."""
@@ -39,6 +40,8 @@ class Clipping:
     def __init__(self) -> None:
         self._totals: deque[tuple[torch.Tensor, list[torch.Tensor]]] = deque(maxlen=1)
         self._clips: deque[Clip] = deque(maxlen=KEPT)
+        self._whole: dict[int, torch.Tensor] = {}
+        """Optimizer → norm of its gradients before values were clipped, each by itself."""
 
     def totalled(self, total: Any, gradients: Any, kind: Any) -> None:
         """The job computed ``total``, the norm of order ``kind`` over ``gradients``."""
@@ -57,11 +60,25 @@ class Clipping:
         self._clips.append(clip)
         return clip.limit
 
+    def before_values(self, optimizer: int, parameters: Sequence[torch.Tensor]) -> None:
+        """Values of gradients are about to be clipped, maybe those of ``parameters``, which ``optimizer`` holds."""
+        if optimizer not in self._whole and (norm := global_norm(gradients(parameters))) is not None:
+            self._whole[optimizer] = norm
+
     def forget(self) -> None:
         """The gradients are changing: what was clipped is not what will be applied."""
         self._clips.clear()
+        self._whole.clear()
 
-    def of(self, parameters: Sequence[torch.Tensor]) -> Clip | None:
+    def told(self, optimizer: int, parameters: Sequence[torch.Tensor]) -> dict[str, torch.Tensor | float]:
+        """The signals that clipping gives of the gradients of ``parameters``, which ``optimizer`` is about to apply."""
+        whole = self._whole.pop(optimizer, None)
+        clip = self._of(parameters)
+        if clip is not None:
+            return readings(clip)
+        return {"gradient_norm_unclamped": whole} if whole is not None else {}
+
+    def _of(self, parameters: Sequence[torch.Tensor]) -> Clip | None:
         """The clipping that left the gradients of exactly these ``parameters`` as they are."""
         if not self._clips:
             return None

@@ -5,6 +5,8 @@ Everything chains: the job's own hooks, torchrun's ``record`` and an enabled ``f
 
 import atexit
 import faulthandler
+import multiprocessing.process
+import multiprocessing.util
 import os
 import re
 import sys
@@ -17,11 +19,14 @@ from types import FrameType, TracebackType
 from typing import Any, NamedTuple, NoReturn, TextIO
 
 from torchvitals.hooks import supervisors
+from torchvitals.signals import last_words
 from torchvitals.signals.records import Event
 
 MOST_FRAMES = 60
 """Innermost frames kept of a traceback: a recursion error has a thousand."""
 LONGEST_MESSAGE = 4000
+LAST = -1000
+"""Priority of our finalizer: after the job's own."""
 OURS = str(Path(__file__).parent) + os.sep
 """Our wrappers stand in tracebacks of what went wrong inside the call they wrap."""
 QUOTED_FRAME = re.compile(r'^ +File "(.+)", line (\d+), in (.+)$', re.MULTILINE)
@@ -120,6 +125,8 @@ class Exits:
         """The process that ``faulthandler`` was enabled in for this file."""
         self._installed = False
         self._pid = os.getpid()
+        self._trains_in = 0
+        """The process that is known to train."""
         self._asked: _Asked | None = None
         """The last ``sys.exit``."""
         self._raised = False
@@ -200,6 +207,33 @@ class Exits:
 
     def _event(self, kind: str, details: dict[str, Any]) -> None:
         self._write(Event(self._clock(), self._step(), kind, details))
+
+    def begin(self, records: Path) -> None:
+        """Tell the end of this process as well, whoever forked it: it trains, and its records are in ``records``.
+
+        A child of ``multiprocessing`` catches its exceptions itself and, forked, leaves without the exit handlers; its
+        finalizers run while the exception is still being handled.
+        """
+        if self._installed and os.getpid() != self._trains_in:
+            self._pid = self._trains_in = os.getpid()
+            self._asked, self._raised, self._supervisor = None, False, False
+            if multiprocessing.process.parent_process() is not None:
+                multiprocessing.util.Finalize(None, self._child_ends, exitpriority=LAST)
+        self.arm(records / last_words.NAME)
+
+    def _child_ends(self) -> None:
+        """The target of a process of ``multiprocessing`` has returned, or raised."""
+        error = sys.exc_info()[1]
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+            if self._asked is None or self._asked.code != code:
+                self._asked = _Asked(code, self._clock(), self._step(), "", None)
+        elif error is not None and self._ours():
+            self._raised = True
+            self._ending(_innermost(error.__traceback__))
+            self._event("exception", exception_details(error))
+        self._leaving()
+        self._installed = False  # spawned, it runs the exit handlers as well
 
     def arm(self, path: Path) -> None:
         """Have the interpreter's C code write the stacks to ``path`` when the process dies where no Python runs.

@@ -11,16 +11,20 @@ from torchvitals.hooks.operation_line import nearest, operation_line
 
 _OUTSIDE = 0.5
 """Real images have been labelled up to 1.2 on purpose; the nearest mistakes are labels of -1 and 2."""
+_ROUNDING = 0.01
+"""Of shares in half precision."""
 MOST_NODES = 64
 """Nodes looked at: sums, means and scales of losses, not the model."""
 _SUMMING = (
     "Add", "Sub", "Mul", "Div", "Mean", "Sum", "Neg", "Stack", "NllLoss", "NllLoss2D", "ToCopy", "Squeeze", "View",
+    "MaskedFill",
 )  # fmt: skip
 _SHAPING = (
     "View", "UnsafeView", "Reshape", "ReshapeAlias", "Transpose", "T", "Permute", "Squeeze", "Unsqueeze", "ToCopy",
     "Clone", "Slice", "Expand", "Alias",
 )  # fmt: skip
 _JOINING = ("Add", "Sub", "Stack")
+_NEVER_POSITIVE = ("LogSoftmax", "LogSigmoid")
 _NEVER_NEGATIVE = {
     "MseLoss": "mse_loss", "SmoothL1Loss": "smooth_l1_loss", "HuberLoss": "huber_loss",
     "BinaryCrossEntropy": "binary_cross_entropy", "BinaryCrossEntropyWithLogits": "binary_cross_entropy_with_logits",
@@ -101,13 +105,16 @@ def turned(loss: torch.Tensor) -> tuple[int, str] | None:
         if function := _never_negative(node):
             found.append((sign, function))
             continue
+        if function := _never_positive(node):
+            found.append((-sign, function))
+            continue
         if not (factor := _sign(node)):
             return None
-        parts = [following for following, _ in node.next_functions if following is not None]
+        taken = [-1 if place and _word(node) == "Sub" else 1 for place in range(len(node.next_functions))]
+        parts = [(part, own) for (part, _), own in zip(node.next_functions, taken, strict=True) if part is not None]
         if not parts or (len(parts) > 1 and _word(node) not in _JOINING):
             return None
-        signs = [1, -1] if _word(node) == "Sub" and len(parts) > 1 else [1] * len(parts)
-        waiting.extend((part, sign * factor * own) for part, own in zip(parts, signs, strict=True))
+        waiting.extend((part, sign * factor * own) for part, own in parts)
     return found[0] if len({sign for sign, _ in found}) == 1 else None
 
 
@@ -122,6 +129,26 @@ def _never_negative(node: Any) -> str:
     return _NEVER_NEGATIVE.get(word, "")
 
 
+def _never_positive(node: Any) -> str:
+    """The loss whose negative ``node`` computes: log-probabilities, all of them or weighted by those of the targets.
+
+    A smoothed cross-entropy is one of the labels and one of all classes. Weights that do not sum to 1 in each row may
+    be returns, which a policy is to earn more of.
+    """
+    if _word(node) in _NEVER_POSITIVE:
+        return "cross_entropy"
+    learnt = [place for place, (following, _) in enumerate(node.next_functions) if following is not None]
+    if _word(node) != "Mul" or len(learnt) != 1 or _before_shaping(node, learnt[0]) != "LogSoftmax":
+        return ""
+    targets = getattr(node, ("_saved_other", "_saved_self")[learnt[0]], None)
+    if not isinstance(targets, torch.Tensor) or not targets.is_cpu or targets.dim() < 2:
+        return ""
+    with torch.no_grad():
+        sums = targets.float().sum(dim=1)
+        shares = bool((targets >= 0).all()) and bool(((sums - 1).abs() < _ROUNDING).all())
+    return "cross_entropy" if shares else ""
+
+
 def _sign(node: Any) -> int:
     """What ``node`` does to the sign of a loss; 0 where that is not known."""
     word = _word(node)
@@ -130,7 +157,9 @@ def _sign(node: Any) -> int:
     if word not in ("Mul", "Div"):
         return int(word in _SUMMING)
     factor = getattr(node, "_saved_other", None)
-    if not isinstance(factor, torch.Tensor) or factor.numel() != 1 or factor.device.type != "cpu":
+    if isinstance(factor, torch.Tensor) and (factor.numel() != 1 or factor.device.type != "cpu"):
+        return 0
+    if not isinstance(factor, torch.Tensor | int | float):
         return 0
     return (float(factor) > 0) - (float(factor) < 0)
 
@@ -148,10 +177,11 @@ def _loss_nodes(loss: torch.Tensor) -> Iterator[Any]:
             waiting.extend(following for following, _ in node.next_functions)
 
 
-def _before_shaping(node: Any) -> str:
-    """The operation that made the first input of ``node``, whatever has only reshaped or cast it since."""
+def _before_shaping(node: Any, place: int = 0) -> str:
+    """The operation that made an input of ``node``, whatever has only reshaped or cast it since."""
     for _ in range(MOST_NODES):
-        following = node.next_functions[0][0] if node.next_functions else None
+        following = node.next_functions[place][0] if node.next_functions else None
+        place = 0
         if following is None:
             return ""
         node = following

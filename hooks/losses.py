@@ -90,6 +90,14 @@ class Losses:
         if known is not None:
             self._recorder.learn(clips=known)
 
+    def values_clipped(self, limit: Any) -> None:
+        """The job is about to clip each value of its gradients to ``limit``: what is left is read in any case."""
+        if isinstance(limit, int | float):
+            self._recorder.learn(clips_values=float(limit))
+        for watch in self._observer.optimizers:
+            if watch.sampled:
+                self._observer.clipping.before_values(watch.index, watch.parameters)
+
     def _take(self, loss: torch.Tensor) -> None:
         value = loss.detach()
         if self._unscaled is not None:

@@ -36,7 +36,6 @@ from torchvitals.hooks.unseen import Unseen
 from torchvitals.hooks.validation import ValidationLoss, tell_validation
 from torchvitals.hooks.worker_stacks import WorkerStacks
 from torchvitals.hooks.wrapped import Wrapped
-from torchvitals.signals import last_words
 from torchvitals.signals.records import Event
 
 FACT_STEPS = (1, 10)
@@ -75,7 +74,7 @@ class Observer:
         self.evaluations = Evaluations(self)
         self.beat = Heartbeat(recorder, collectives=self.collectives, workers=WorkerStacks(), guard=guard)
         self.exits = Exits(self._leaving, lambda: recorder.step, ending=guard("abandoned", self.origins.of_abandoned))
-        recorder.opened = guard("exits", lambda path: self.exits.arm(path / last_words.NAME))
+        recorder.opened = guard("exits", self.exits.begin)
         self.watches: dict[int, OptimizerWatch] = {}
         """By the id of the optimizer."""
         self._hunt = guard("leaks", self.leaks.step)

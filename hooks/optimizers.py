@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import Optimizer
-from torchvitals.hooks import clipping, gradients, readback
+from torchvitals.hooks import gradients, readback
 from torchvitals.hooks.gradient_sampling import GradientSampling
 from torchvitals.hooks.hyperparameters import learning_rate
 from torchvitals.hooks.process_vitals import ProcessVitals
@@ -184,9 +184,9 @@ class OptimizerWatch:
             self._scalars["local_gradient"] = found
 
     def _read_norm(self, scale: torch.Tensor | None) -> None:
-        clip = self._observer.clipping.of(self.parameters)
-        if clip is not None and scale is None:  # a total of gradients that are still scaled is nobody's norm
-            self._scalars |= clipping.readings(clip)
+        clipped = self._observer.clipping.told(self.index, self.parameters)
+        if scale is None:  # a total of gradients that are still scaled is nobody's norm
+            self._scalars |= clipped
             if "gradient_norm" in self._scalars:
                 return
         budget = self._recorder.budget

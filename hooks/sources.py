@@ -95,6 +95,12 @@ def _tap_clipping(taps: Taps, observer: Observer, guard: Guard) -> None:
         limit = args[1] if len(args) > 1 else kwargs.get("max_norm")
         observer.losses.clipped(args[2] if len(args) > 2 else kwargs.get("total_norm"), limit)
 
+    def values(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not observer.counted.left:
+            observer.losses.values_clipped(args[1] if len(args) > 1 else kwargs.get("clip_value"))
+
+    for owner in (module, torch.nn.utils):
+        taps.wrap(owner, "clip_grad_value_", guard("clipping", values))
     found = taps.wrap(module, "_get_total_norm", None, guard("clipping", totalled))
     if not (found and taps.wrap(module, "_clip_grads_with_norm_", None, guard("clipping", scaled))):
         why = "this torch has no _get_total_norm and _clip_grads_with_norm_"

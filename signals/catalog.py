@@ -37,6 +37,10 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("trainer_step", "{step}", "none", "step", "The step's number in the trainer's own log; sent by the same."),
     Signal("gradient_norm", "1", "none", "step", "Global 2-norm of the gradients the optimizer is about to apply."),
     Signal("gradient_norm_unclipped", "1", "none", "step", "The same before clipping; present when the job clips."),
+    Signal(
+        "gradient_norm_unclamped", "1", "none", "sampled",
+        "The same before `clip_grad_value_` cut off each value by itself.",
+    ),
     Signal("gradient_norm_shard", "1", "none", "step", "2-norm of this rank's part of the gradients (FSDP2)."),
     Signal("gradient_norm_unclipped_shard", "1", "none", "step", "The same before clipping, where torch keeps it."),
     Signal("tripwire_norm", "1", "none", "step", "2-norm of the gradients of a few input-most parameters."),

@@ -455,6 +455,13 @@ class TestCrash:
 
         assert run.finish() == []
 
+    @pytest.mark.parametrize(("kind", "line"), [("Empty", "data.py:5"), ("ValueError", "train.py:12")])
+    def test_who_waited_in_vain_for_a_thread_that_had_died_is_not_where_it_began(self, kind, line):
+        died = exception(10.0, 3, "OSError", "shard 7", frames=["/job/data.py:5 feed"], thread="feeder")
+        (finding,) = Run(1).tell(0, died, exception(20.0, kind=kind), leave(20.0, 1)).finish()
+
+        assert (finding.name, finding.evidence["thread"]) == (line, "feeder" if kind == "Empty" else "")
+
     def test_deaths_without_a_word_at_the_same_moment_name_no_rank(self):
         run = Run().tell(0, Beat(10.0, 10.0, 7, "backward")).tell(1, Beat(10.4, 10.4, 7, "backward"))
         (finding,) = run.tell(-1, command(12.0, code=1)).finish(0, 1)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, l1_loss, mse_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, kl_div, l1_loss, mse_loss
 from torchvitals.agent.case import Case
 from torchvitals.agent.causes.maximized_loss import MaximizedLoss
 from torchvitals.agent.history import History
@@ -112,6 +112,24 @@ def test_the_sign_of_what_cannot_be_below_zero_is_read_off_the_graph():
     assert turned((cross_entropy(scores, labels, reduction="none") * returns).mean()) is None
     assert turned(-(scores**2).mean()) is None
     assert turned(-(scores.softmax(1) * scores.log_softmax(1)).sum(1).mean()) is None
+
+
+def test_the_sign_of_log_probabilities_is_read_off_the_graph():
+    scores, labels = torch.randn(6, 3, requires_grad=True), torch.tensor([0, 1, 2, 0, 1, 2])
+    shares, logs = torch.rand(6, 3).softmax(1), scores.log_softmax(1)
+    smoothed = cross_entropy(scores, labels, label_smoothing=0.1)
+    losses = [
+        smoothed,
+        cross_entropy(scores, shares),
+        -(logs * shares).sum(1).mean(),
+        kl_div(logs, shares, reduction="batchmean"),
+    ]
+
+    assert [turned(loss)[0] for loss in losses] == [1] * 4
+    assert [turned(-loss)[0] for loss in losses] == [turned((shares * logs).sum())[0], -1, -1, -1] == [-1] * 4
+    # what is paid for each class, and an action's log-probability weighted by its cost
+    assert turned((logs * torch.rand(6, 3)).sum()) is None
+    assert turned((logs.gather(1, labels[:, None]).squeeze(1) * torch.rand(6)).mean()) is None
 
 
 @pytest.mark.parametrize(("after", "speaks"), [(-1.5, True), (1.5, False)])

@@ -75,7 +75,7 @@ def test_weights_that_are_clamped_at_once_settle_or_waver_are_not(factors):
     assert shrinking(factors) == []
 
 
-def job(build, clip=None):
+def job(build, clip=None, *, by_value=False):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(12, 32), nn.Tanh(), nn.Linear(32, 3))
     optimizer = build(model.parameters())
@@ -84,7 +84,9 @@ def job(build, clip=None):
         inputs = torch.randn(32, 12)
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(inputs), inputs[:, :3].argmax(1)).backward()
-        if clip:
+        if clip and by_value:
+            nn.utils.clip_grad_value_(model.parameters(), clip)
+        elif clip:
             nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
 
@@ -112,3 +114,16 @@ def test_jobs_are_told_with_their_cause_or_left_alone(tmp_path, build, clip, cau
     (run,) = [path for path in tmp_path.iterdir() if path.is_dir()]
 
     assert [incident.cause for incident in diagnose_directory(run).incidents] == causes
+
+
+@pytest.mark.parametrize(("clip", "told"), [(1e-8, True), (1e-5, True), (0.05, False)])
+def test_clipping_each_value_is_told_by_what_it_leaves_of_the_norm(tmp_path, clip, told):
+    model, optimizer, step = job(lambda weights: torch.optim.SGD(weights, lr=0.1), clip, by_value=True)
+    with attach(model, optimizer, directory=tmp_path, overhead=1.0):
+        for _ in range(STEPS):
+            step()
+    (run,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    incidents = diagnose_directory(run).incidents
+
+    assert [(incident.cause, incident.where) for incident in incidents] == [("excessive_clipping", "optimizer")] * told
+    assert all(f"{clip:.3g} each" in incident.title for incident in incidents)

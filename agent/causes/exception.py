@@ -5,19 +5,20 @@ from typing import Any, ClassVar
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.exit_codes import ended
 from torchvitals.agent.ranks import ranks_text
+from torchvitals.detectors.job_frames import innermost_own
 
 
 class UncaughtException:
-    """An uncaught exception, or an exit code that the code chose."""
+    """An uncaught exception, in whatever thread, or an exit code that the code chose."""
 
     word: ClassVar[str] = "exception"
-    explains: ClassVar[tuple[str, ...]] = ("crash",)
+    explains: ClassVar[tuple[str, ...]] = ("crash", "hang")
     prior: ClassVar[float] = 0.0
 
     def weigh(self, case: Case) -> Opinion | None:
         crashes = case.of_kind("crash")
-        if not crashes:
-            return None
+        if case.opening.kind == "hang" or not crashes:  # whoever hangs is ended from outside at last
+            return _dead_thread(case)
         finding = crashes[0]
         evidence = finding.evidence
         kind, (code, number) = str(evidence.get("type", "")), ended(case, finding)
@@ -27,6 +28,8 @@ class UncaughtException:
         if not kind and (not code or number or (gone and not alone)):
             return None
         who = "The job" if finding.rank is None or case.world_size < 2 else f"Rank {finding.rank}"
+        if thread := evidence.get("thread"):
+            who = f"Thread {thread}"
         at = f" in {finding.name}" if finding.name else ""
         if kind:
             clues = [Clue(4.0, f"{who.lower()} raised {kind}{at} at step {finding.step}: {_short(evidence)}")]
@@ -46,6 +49,38 @@ class UncaughtException:
             explanation=" ".join(_sentence(clue.text) for clue in clues),
             remedy=_remedy(evidence, finding.name),
         )
+
+
+def _dead_thread(case: Case) -> Opinion | None:
+    """The process hangs, and one of its threads, which may be what it waits for, had died."""
+    hang = next(iter(case.of_kind("hang")), None)
+    dead = [(rank, event) for rank, event in case.events_of("exception") if "thread" in event.details]
+    if hang is None or not dead or (hang.rank is not None and dead[0][0] != hang.rank):
+        return None
+    rank, event = dead[0]
+    frames = [str(frame) for frame in event.details.get("frames", ())]
+    kind, name, place = event.details.get("type"), event.details.get("thread"), innermost_own(frames)
+    if not place or all(group["waits"] for group in hang.evidence.get("groups", ())):
+        return None  # a collective waits for other ranks, not for threads
+    at = f" in {place}"
+    return Opinion(
+        clues=[
+            Clue(5.0, f"thread {name} died of {kind}{at} at step {event.step}: {_short(event.details)}"),
+            Clue(1.0, f"since step {hang.first_step} the main thread waits: {hang.evidence.get('sentence', '')}"),
+        ],
+        title=f"Thread {name}: {kind} at step {event.step}{at}"[:79],
+        explanation=(
+            f"Thread {name} died of {kind}{at} while step {event.step} was in progress ({_short(event.details)}). The "
+            f"main thread does not know, and waits: {hang.evidence.get('sentence', '')}."
+        ),
+        remedy=(
+            f"Mend {place}, and have the thread hand its exception on (a future, or a marker in the queue), so that "
+            "whoever waits for it hears of it; give the wait a time limit."
+        ),
+        where=place,
+        rank=rank if case.world_size > 1 else None,
+        first_step=event.step,
+    )
 
 
 def _short(evidence: dict[str, Any]) -> str:

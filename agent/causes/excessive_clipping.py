@@ -1,11 +1,10 @@
 """Gradients are clipped to next to nothing, so that no step moves a weight."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.nothing_moves import CLIPPED, standstill
-from torchvitals.agent.step_evidence import scalars
+from torchvitals.agent.nothing_moves import CLIPPED, standstill, throttled, unclipped
 
 
 class ExcessiveClipping:
@@ -18,11 +17,12 @@ class ExcessiveClipping:
     def weigh(self, case: Case) -> Opinion | None:
         still = standstill(case)
         times = float(still.evidence.get("clipped", 1.0)) if still else 1.0
-        if still is None or times < CLIPPED:
+        if still is None:
+            return _hardly_learns(case)
+        if times < CLIPPED:
             return None
-        before = float(np.median(scalars(case, "gradient_norm_unclipped").values))
-        limit = case.facts.get("clips")
-        left = f"{float(limit):.3g}" if isinstance(limit, int | float) else f"{before / times:.3g}"
+        before = float(np.median(unclipped(case).values))
+        left = _left(case.facts, before / times)
         clues = [
             Clue(2.0 + min(2.0, 0.5 * float(np.log10(times))), f"clipping leaves 1/{times:.3g} of the gradient"),
             Clue(1.0, f"no step moved any layer by more than {still.value:.1e} of its weights"),
@@ -46,3 +46,35 @@ class ExcessiveClipping:
             where="optimizer",
             first_step=still.first_step,
         )
+
+
+def _hardly_learns(case: Case) -> Opinion | None:
+    """The loss stays at chance, and clipping leaves a small part of steps that nothing makes up for."""
+    plateau, times = next(iter(case.of_kind("plateau")), None), throttled(case)
+    if plateau is None or times == 1:
+        return None
+    before = float(np.median(unclipped(case).values))
+    left = _left(case.facts, before / times)
+    return Opinion(
+        clues=[
+            Clue(2.5, f"clipping leaves 1/{times:.3g} of the gradient in the usual step"),
+            Clue(1.0, "the optimizer does not adapt to what is left"),
+        ],
+        title=f"Gradients are clipped to {left}, 1/{times:.1g} of their size"[:79],
+        explanation=(
+            f"The gradient's norm is {before:.3g} and clipping leaves 1/{times:.3g} of it. The loss is "
+            f"{plateau.value:.4g} after {plateau.step - plateau.first_step} steps, that of guessing."
+        ),
+        remedy=f"Clip at about {before * 2:.1g}, where spikes are, or raise the rate by what clipping takes away.",
+        where="optimizer",
+        first_step=plateau.first_step,
+    )
+
+
+def _left(facts: dict[str, Any], norm: float) -> str:
+    """What clipping leaves: the limit where the job named one, else the ``norm`` that was seen."""
+    for name, of in (("clips", ""), ("clips_values", " each")):
+        limit = facts.get(name)
+        if isinstance(limit, int | float):
+            return f"{float(limit):.3g}{of}"
+    return f"{norm:.3g}"

@@ -5,6 +5,7 @@ from typing import ClassVar
 from torchvitals.agent.broken_relation import broken
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.step_evidence import (
+    ADAPTIVE,
     Leap,
     compounding,
     endless_momentum,
@@ -20,7 +21,6 @@ from torchvitals.agent.step_evidence import (
     scalars,
 )
 
-ADAPTIVE = ("Adam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Lion", "Lamb", "Adafactor", "Muon")
 HIGH = {"adaptive": 1e-2, "plain": 0.5}
 """Rates above which most nets do not train; adaptive steps are as large as the rate, whatever the gradient."""
 RISEN = 10.0

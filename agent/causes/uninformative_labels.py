@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.nothing_moves import standstill
+from torchvitals.agent.nothing_moves import standstill, throttled
 from torchvitals.agent.step_evidence import scalars
 
 WORKING = (1e-5, 0.1)
@@ -29,6 +29,8 @@ class UninformativeLabels:
         found = plateau[0]
         classes = int(found.evidence.get("classes", 0))
         clues = [*_of_rate(case), *_of_movement(case), *_of_start(case, found.evidence.get("chance", 0.0))]
+        if (times := throttled(case)) > 1:
+            clues.append(Clue(-3.0, f"clipping leaves 1/{times:.3g} of the gradient"))
         if case.opening.kind != "plateau":
             clues.append(Clue(-4.0, f"the {case.opening.kind} of step {case.opening.first_step} came first"))
         if not any(clue.weight > 0 for clue in clues):

@@ -24,6 +24,7 @@ SCALARS: dict[str, Stage] = {
     "input_absmax": "batch",
     "loss": "loss",
     "gradient_norm_unclipped": "backward",
+    "gradient_norm_unclamped": "backward",
     "gradient_norm": "backward",
     "gradient_norm_shard": "backward",
     "tripwire_norm": "backward",
