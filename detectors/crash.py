@@ -242,6 +242,7 @@ class Crash:
             "places": {e.hello.rank: place_of(e) for e in (root, *others) if place_of(e)},
             "in_collective": sorted(e.hello.rank for e in (root, *others) if waits_in_collective(frames_of(e))),
             "pid": root.hello.pid,
+            "host": root.hello.host,
             "victim": root.victim,
             "steps": {e.hello.rank: e.step for e in self._of(incarnation)},
             "exit_code": root.code if root.exit else command.get("code") if child is None else child,

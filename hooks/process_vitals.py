@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from torchvitals.hooks.headroom import Headroom
 from torchvitals.hooks.load import MachineLoad
+from torchvitals.hooks.throttling import Throttling
 
 if TYPE_CHECKING:
     from torchvitals.hooks.observer import Observer
@@ -22,6 +23,7 @@ class ProcessVitals:
         self._mapped = guard("memory", observer.memory.mapped_bytes)
         self._workers = guard("worker memory", lambda: _read_workers(observer))
         self._load = guard("load", MachineLoad().fresh)
+        self._throttled = guard("load", Throttling().fresh)
         self._headroom = guard("memory", Headroom().fresh)
 
     def read(self, step: int, *, in_debt: bool) -> dict[str, float]:
@@ -39,6 +41,8 @@ class ProcessVitals:
         if load is not None:
             values["machine_load"] = load
             values |= self._headroom() or {}
+            if (throttled := self._throttled()) is not None:
+                values["throttled_ratio"] = throttled
         return values
 
 

@@ -23,6 +23,7 @@ from torchvitals.agent.causes.frozen_but_updated import FrozenButUpdated
 from torchvitals.agent.causes.frozen_parameters import FrozenParameters
 from torchvitals.agent.causes.frozen_process import FrozenProcess
 from torchvitals.agent.causes.growing_cache import GrowingCache
+from torchvitals.agent.causes.hardware_fault import HardwareFault
 from torchvitals.agent.causes.invalid_targets import InvalidTargets
 from torchvitals.agent.causes.label_shift import LabelShift
 from torchvitals.agent.causes.learning_rate_too_high import LearningRateTooHigh
@@ -51,6 +52,7 @@ from torchvitals.agent.causes.slow_dependency import SlowDependency
 from torchvitals.agent.causes.slow_input_rank import SlowInputRank
 from torchvitals.agent.causes.stale_optimizer_parameters import StaleOptimizerParameters
 from torchvitals.agent.causes.stuck_code import StuckCode
+from torchvitals.agent.causes.thermal_throttle import ThermalThrottle
 from torchvitals.agent.causes.train_mode_missing import TrainModeMissing
 from torchvitals.agent.causes.uninformative_labels import UninformativeLabels
 from torchvitals.agent.causes.unknown import Unknown
@@ -81,6 +83,7 @@ CAUSES: tuple[type[Cause], ...] = (
     FrozenParameters,
     FrozenProcess,
     GrowingCache,
+    HardwareFault,
     InvalidTargets,
     LabelShift,
     LearningRateTooHigh,
@@ -109,6 +112,7 @@ CAUSES: tuple[type[Cause], ...] = (
     SlowInputRank,
     StaleOptimizerParameters,
     StuckCode,
+    ThermalThrottle,
     TrainModeMissing,
     UncaughtException,
     UninformativeLabels,
