@@ -32,6 +32,7 @@ from torchvitals.detectors.standstill import Standstill
 from torchvitals.detectors.straggler import Straggler
 from torchvitals.detectors.stuck_parameters import IdleOptimizer, UnchangedParameters
 from torchvitals.detectors.thrown_off import ThrownOff
+from torchvitals.detectors.unlearnt import Unlearnt
 from torchvitals.detectors.unsynced_backward import UnsyncedBackward
 from torchvitals.detectors.update_ratio import UpdateRatio
 from torchvitals.detectors.vanishing import VanishingGradient, ZeroGradient
@@ -85,5 +86,6 @@ RECORD_DETECTORS: tuple[type[RecordDetector], ...] = (
     Hang,
     Maximized,
     Nondeterminism,
+    Unlearnt,
     WildStart,
 )

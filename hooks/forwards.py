@@ -98,7 +98,7 @@ class RootWatch:
         """Something jumped in the step that ends: look at the inputs of its last forward, whatever it costs."""
         self.replay.recall()
         if self.replay.last_inputs is not None:
-            self._read_ranges(tensors(self.replay.last_inputs))
+            self._read_ranges(tensor for tensor in tensors(self.replay.last_inputs) if tensor.grad_fn is None)
 
     # -- called by the hooks ----------------------------------------------------------------------
 
@@ -198,7 +198,8 @@ class RootWatch:
         self._recorder.write(record)
 
     def _read_batch(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        found = list(tensors((args, kwargs)))
+        # a head that is called by itself gets what the body answered
+        found = [tensor for tensor in tensors((args, kwargs)) if tensor.grad_fn is None]
         batch = next((tensor for tensor in found if tensor.dim()), None)
         if batch is not None:
             scalars = self._observer.pending.scalars

@@ -2,8 +2,28 @@
 
 from typing import Any, ClassVar
 
+import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.step_evidence import at_onset, culprit, grew, in_the_batch, leap, origin
+from torchvitals.agent.step_evidence import (
+    LOOK_BACK,
+    at_onset,
+    culprit,
+    grew,
+    in_the_batch,
+    leap,
+    origin,
+    raised_rate,
+    scalars,
+)
+
+LEAP = 100.0
+"""Times the largest loss of the last steps; a step that is too large makes the loss leap by less, and the next ones."""
+ENOUGH = 10
+"""Losses before, from which it is known what is usual."""
+STEADY = 10.0
+"""Times the usual gradient: batches differ by less, and what blows up has passed it a step before the loss leaps."""
+NOTHING = 1e-3
+"""Of the usual size."""
 
 
 class BadBatch:
@@ -15,7 +35,7 @@ class BadBatch:
 
     def weigh(self, case: Case) -> Opinion | None:
         found = origin(case) or {}
-        clues = [*_of_values(case, found), *_of_size(case), *_of_course(case)]
+        clues = [*_of_values(case, found), *_of_size(case), *_of_targets(case), *_of_course(case)]
         if not any(clue.weight > 0 for clue in clues):
             return None
         step = case.opening.first_step
@@ -27,7 +47,7 @@ class BadBatch:
                 f"Look at the samples of the batch of step {step} and at what reads and scales them; drop or repair "
                 "non-finite and outlying rows in the dataset, and clip the gradient so that one batch can't do harm."
             ),
-            where=_place(found),
+            where=_place(found) or ("input" if _of_nothing(case) else "target" if _of_targets(case) else ""),
             rank=culprit(case),
         )
 
@@ -62,11 +82,39 @@ def _of_values(case: Case, found: dict[str, Any]) -> list[Clue]:
 
 
 def _of_size(case: Case) -> list[Clue]:
+    if empty := _of_nothing(case):
+        return empty
     fresh = leap(case, "input_absmax", back=2, least=10)
     if not fresh:
         return []
     said = f"its largest value is {fresh.after:.3g}, {fresh.factor:.3g} times the largest before"
     return [Clue(3.5 if fresh.factor > 30 else 2.0, said)]
+
+
+def _of_nothing(case: Case) -> list[Clue]:
+    """Inputs that are next to nothing from the onset on."""
+    sizes, onset = scalars(case, "input_absmax"), case.opening.first_step
+    since, usual = sizes.values[sizes.steps >= onset][:3], sizes.before(onset, LOOK_BACK)
+    if len(since) < 2 or len(usual) < 2 or not since.max() <= NOTHING * np.median(usual):
+        return []
+    return [Clue(3.5, f"its largest value is {since.max():.3g}, where {np.median(usual):.3g} is usual")]
+
+
+def _of_targets(case: Case) -> list[Clue]:
+    """The loss leapt in one step, which no ordinary step before can have done, and the input is as large as ever."""
+    losses, onset = scalars(case, "loss"), case.opening.first_step
+    at, before = losses.at(onset), losses.before(onset, LOOK_BACK)
+    before = before[np.isfinite(before)]
+    if at is None or len(before) < ENOUGH or not np.isfinite(at) or not at >= LEAP * np.abs(before).max() > 0:
+        return []
+    norms = scalars(case, "gradient_norm").before(onset, ENOUGH)
+    steady = len(norms) > 1 and bool(norms.max() <= STEADY * np.median(norms))
+    moved = raised_rate(case) or scalars(case, "weights_overwritten").at(onset) or at_onset(case, "eval_mode_passes")
+    size = at_onset(case, "input_absmax")
+    if not steady or moved or size is None or _of_size(case):
+        return []
+    told = f"the loss went from {np.abs(before).max():.3g} to {at:.3g} at once, after an ordinary gradient and rate"
+    return [Clue(3.5, f"{told}, and the input is as large as ever ({size:.3g}): the target is what is left")]
 
 
 def _of_course(case: Case) -> list[Clue]:

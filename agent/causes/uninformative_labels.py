@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.nothing_moves import standstill, throttled
-from torchvitals.agent.step_evidence import scalars
+from torchvitals.agent.step_evidence import leap, scalars
 
 WORKING = (1e-5, 0.1)
 """Rates at which a net learns what can be learnt, as a rule."""
@@ -17,7 +17,7 @@ class UninformativeLabels:
     """Speaks from a loss at chance although all that learning takes is there: rate, gradient, moving weights."""
 
     word: ClassVar[str] = "uninformative_labels"
-    explains: ClassVar[tuple[str, ...]] = ("plateau",)
+    explains: ClassVar[tuple[str, ...]] = ("plateau", "divergence")
     prior: ClassVar[float] = 0.0
 
     def weigh(self, case: Case) -> Opinion | None:
@@ -25,7 +25,7 @@ class UninformativeLabels:
             return None  # whether there is something to learn has not been tried
         plateau = case.of_kind("plateau")
         if not plateau:
-            return None
+            return _no_longer(case)
         found = plateau[0]
         classes = int(found.evidence.get("classes", 0))
         clues = [*_of_rate(case), *_of_movement(case), *_of_start(case, found.evidence.get("chance", 0.0))]
@@ -49,6 +49,42 @@ class UninformativeLabels:
                 "learnt by heart."
             ),
         )
+
+
+def _no_longer(case: Case) -> Opinion | None:
+    """A classifier lost what it knew within one step, and nothing but what it is shown can have changed so fast."""
+    lost = next((f for f in case.of_kind("divergence") if f.evidence.get("signal") == "chance"), None)
+    if lost is None:
+        return None
+    before, chance = float(lost.evidence["level_before"]), float(lost.evidence["chance"])
+    clues = [
+        Clue(2.0, f"the loss went from {before:.3g} to that of a guess ({chance:.3g}) at one step, and stays there")
+    ]
+    if leap(case, "learning_rate"):
+        clues.append(Clue(-3.0, "the learning rate leapt"))
+    if scalars(case, "weights_overwritten").at(lost.first_step):
+        clues.append(Clue(-3.0, "weights were written to just before"))
+    sizes = scalars(case, "input_absmax")
+    since, usual = sizes.values[sizes.steps >= lost.first_step], sizes.before(lost.first_step, 40)
+    if len(since) and len(usual):
+        same = bool(0.1 * np.median(usual) <= np.median(since) <= 10 * np.median(usual))
+        said = f"inputs are as large as before ({np.median(since):.3g}, {np.median(usual):.3g})"
+        clues.append(Clue(1.5, said) if same else Clue(-2.0, said.replace("are as large as", "are not as large as")))
+    return Opinion(
+        clues=clues,
+        title=f"What was learnt is lost at step {lost.first_step}: labels no longer fit"[:79],
+        explanation=(
+            f"At step {lost.first_step} the loss went from {before:.3g} to {lost.value:.3g}, where a guess costs "
+            f"{chance:.3g}, and has not come down in {lost.step - lost.first_step} steps. The same weights knew the "
+            "answers a step before, so the labels no longer belong to their inputs."
+        ),
+        remedy=(
+            f"Look at the samples and labels of step {lost.first_step} and after, and at what was read from there on: "
+            "another file, another epoch's shuffle, another table of classes."
+        ),
+        where="target",
+        first_step=lost.first_step,
+    )
 
 
 def _of_rate(case: Case) -> list[Clue]:
