@@ -121,6 +121,13 @@ FAULTS: tuple[Fault, ...] = (
     Fault("targets_outside", ("tagger", "segmenter"), "invalid_targets", line="# FAULT"),
     Fault("worker_keeps_items", ("mlp", "cnn"), "growing_cache", line="# FAULT", argument="set", after=200),
     Fault("worker_keeps_items", ("mlp", "gru"), "growing_cache", line="# STREAM", argument="stream", after=200),
+    Fault("data_changes", ("mlp", "cnn"), "uninformative_labels", "", "target", 300, argument="labels"),
+    Fault("data_changes", ("lstm", "cnn"), "bad_batch", "", "input", 300, argument="empty"),
+    Fault("data_changes", ("autoencoder", "gru"), "bad_batch", "", "target", 300, argument="unit"),
+    Fault("feeder_dies", ("mlp", "lstm"), "exception", line="# FAULT", onset=138, after=3),
+    Fault("trainers_apart", ("mlp", "lstm"), "exception", where="tasks.py:", onset=130, after=1),
+    Fault("nothing_moves", ("mlp", "lstm"), "excessive_clipping", argument="values", where="optimizer"),
+    Fault("sign_turned", ("mlp", "transformer"), "maximized_loss", argument="smoothed", where="sign_turned.py:"),
     Fault("resumed_without_moments", ("mlp", "transformer"), "missing_optimizer_state", where="optimizer", onset=150),
 )
 
