@@ -21,6 +21,7 @@ from torchvitals.agent.memory_words import fills_up
 from torchvitals.agent.ranks import last_equal
 from torchvitals.agent.standstill_words import duration_note, severity_of, title_of
 from torchvitals.agent.switched_off import switched_off
+from torchvitals.agent.trained_to_nothing import trained_to_nothing
 from torchvitals.detectors.detector import Finding
 
 LIKELY = 0.01
@@ -123,7 +124,7 @@ class Diagnosis:
         findings = sorted(group.findings, key=_by_onset)
         root = root_of(findings)
         case = self._case(group.crew, root, findings)
-        if innocent := fills_up(case) or switched_off(case):
+        if innocent := fills_up(case) or switched_off(case) or trained_to_nothing(case):
             self._note(NotChecked(root.kind, innocent))
             return None
         ranked = rank_causes(self._opinions(case))

@@ -6,6 +6,9 @@ from typing import NamedTuple
 from torchvitals.agent.case import Case
 from torchvitals.detectors.detector import Finding
 
+FATAL = frozenset({signal.SIGILL, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV})
+"""Signals that code brings upon itself; nobody sends them from outside to end a job."""
+
 
 class Ended(NamedTuple):
     """Exit code and signal; ``None`` where nobody knows."""

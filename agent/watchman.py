@@ -137,14 +137,19 @@ class Watchman:
         if process.first is None:
             if sight is not None and process.host == self._host and self._is_ours(process.pid):
                 process.first, process.kills = sight, self._kills(process.pid)
+            elif sight is None and process.host == self._host and last_words(process.path):
+                self._tell_gone(process)  # it came and died between two looks
             return
         if sight is None or sight.state in "ZX" or sight.started != process.first.started:
-            process.gone = True
-            kills = process.kills.since() if process.kills else None
-            words = {"frames": frames} if (frames := last_words(process.path)) else {}
-            self._tell("process_gone", rank=int(process.rank), pid=int(process.pid), oom_kills=kills, **words)
+            self._tell_gone(process)
             return
         self._listen(process, sight, now)
+
+    def _tell_gone(self, process: _Watched) -> None:
+        process.gone = True
+        kills = process.kills.since() if process.kills else None
+        words = {"frames": frames} if (frames := last_words(process.path)) else {}
+        self._tell("process_gone", rank=int(process.rank), pid=int(process.pid), oom_kills=kills, **words)
 
     def _listen(self, process: _Watched, sight: Sight, now: float) -> None:
         """Tell of a process that has written nothing for some time, and what the kernel says of it."""

@@ -92,7 +92,10 @@ class Relations:
 
     def loss_seen(self, loss: Any) -> None:
         """``backward`` of ``loss`` is about to run: its graph is whole."""
-        if self._graphs_left <= 0 or not isinstance(loss, torch.Tensor) or loss.grad_fn is None:
+        if self._graphs_left <= 0 or not isinstance(loss, torch.Tensor):
+            return
+        if loss.grad_fn is None:
+            self._look_at_leaf(loss)
             return
         self._graphs_left -= 1
         if found := squashed_twice(loss, list(user_frames())):
@@ -104,6 +107,12 @@ class Relations:
             self._began = True
             if start := start_of_classifier(loss):
                 self._observer.recorder.event("first_loss", **start)
+
+    def _look_at_leaf(self, loss: torch.Tensor) -> None:
+        """Send where ``backward`` is called on a tensor that was made of a number, from which nothing leads back."""
+        if loss.requires_grad and not isinstance(loss, torch.nn.Parameter) and "leaf_loss" not in self._told:
+            self._told.add("leaf_loss")
+            self._observer.recorder.event("leaf_loss", line=str(nearest(list(user_frames()))))
 
     def _look_at_sign(self, loss: torch.Tensor) -> None:
         """Send where all that is trained is moved to make a loss larger; in a game only one side is."""

@@ -11,7 +11,7 @@ from torchvitals.agent.history import History
 from torchvitals.agent.offline import diagnose_directory
 from torchvitals.detectors.detector import Finding
 from torchvitals.hooks.throttling import Throttling
-from torchvitals.signals.records import Event, Hello, Step
+from torchvitals.signals.records import LAUNCHER_RANK, Event, Hello, Step
 from torchvitals.signals.spool import SpoolWriter
 
 TRAILER = "\nCUDA kernel errors might be asynchronously reported at some other API call, so the stack may be incorrect."
@@ -62,6 +62,21 @@ def test_what_code_does_to_a_device_is_an_exception(tmp_path, message):
     (incident,) = crashed(tmp_path, message)
 
     assert (incident.cause, incident.where) == ("exception", "train.py:40")
+
+
+@pytest.mark.parametrize(("number", "cause"), [(11, "exception"), (6, "exception"), (9, "unknown")])
+def test_a_signal_that_native_code_brings_upon_itself_is_of_the_code(tmp_path, number, cause):
+    hello = Hello(run="r", rank=0, world_size=1, pid=10, started=1.0)
+    writer = SpoolWriter(tmp_path, hello)
+    for step in range(30):
+        writer.write(Step(step, 10.0 + 0.1 * step, {"loss": 1.0}))
+    launcher = SpoolWriter(tmp_path, Hello(run="r", rank=LAUNCHER_RANK, pid=9, role="launcher"))
+    frames = ["/job/train.py:40 step", "/job/kernel.py:9 fuse"]
+    launcher.write(Event(13.5, -1, "process_gone", {"rank": 0, "pid": 10, "oom_kills": 0, "frames": frames}))
+    launcher.write(Event(14.0, -1, "command_exit", {"code": -number, "signal": number, "oom_kills": 0}))
+    (incident,) = diagnose_directory(tmp_path / "r").incidents
+
+    assert (incident.kind, incident.cause, incident.where) == ("crash", cause, "kernel.py:9")
 
 
 def processor(path, package, milliseconds):

@@ -127,3 +127,34 @@ def test_clipping_each_value_is_told_by_what_it_leaves_of_the_norm(tmp_path, cli
 
     assert [(incident.cause, incident.where) for incident in incidents] == [("excessive_clipping", "optimizer")] * told
     assert all(f"{clip:.3g} each" in incident.title for incident in incidents)
+
+
+def test_weights_that_are_trained_to_be_nothing_are_no_fault(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Linear(8, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with attach(model, optimizer, directory=tmp_path, overhead=1.0):
+        for _ in range(120):
+            optimizer.zero_grad()
+            model(torch.randn(16, 8)).square().mean().backward()
+            optimizer.step()
+    (run,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    report = diagnose_directory(run)
+
+    assert report.incidents == []
+    assert any("trained to be small" in each.why for each in report.not_checked)
+
+
+def test_a_loss_made_of_a_number_is_told_with_its_line(tmp_path):
+    model, optimizer, _ = job(lambda weights: torch.optim.Adam(weights, lr=1e-3))
+    with attach(model, optimizer, directory=tmp_path, overhead=1.0):
+        for _ in range(30):
+            optimizer.zero_grad()
+            value = model(torch.randn(32, 12)).square().mean().item()
+            torch.tensor(value, requires_grad=True).backward()
+            optimizer.step()
+    (run,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    (incident,) = diagnose_directory(run).incidents
+
+    assert (incident.kind, incident.cause, incident.first_step) == ("stuck_parameters", "frozen_parameters", 0)
+    assert "test_nothing_moves.py:" in incident.where

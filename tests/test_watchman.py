@@ -103,6 +103,19 @@ def test_the_stack_of_a_fatal_signal_is_told_with_the_death_even_when_the_comman
     assert told["frames"] == ["/job/train.py:3 <module>", "/job/kernel.py:9 fuse"]
 
 
+def test_who_died_between_two_looks_is_told_by_what_it_left(place):
+    quiet, writer = place.process(0, 41), place.process(1, 42)
+    (writer.path / last_words.NAME).write_text('Current thread 0x02:\n  File "/job/train.py", line 3 in <module>\n')
+    assert quiet.path.exists()
+    place.gone(41)
+    place.gone(42)
+    place.watchman.stop()
+
+    assert [(told["rank"], told["frames"]) for told in place.events("process_gone")] == [
+        (1, ["/job/train.py:3 <module>"])
+    ]
+
+
 @pytest.mark.parametrize("change", [{"state": "Z"}, {"started": 99}])
 def test_a_dead_child_and_a_number_given_to_another_are_gone(place, change):
     place.process(1, 41)

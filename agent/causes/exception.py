@@ -3,13 +3,13 @@
 from typing import Any, ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.exit_codes import ended
+from torchvitals.agent.exit_codes import FATAL, ended, signal_name
 from torchvitals.agent.ranks import ranks_text
 from torchvitals.detectors.job_frames import innermost_own
 
 
 class UncaughtException:
-    """An uncaught exception, in whatever thread, or an exit code that the code chose."""
+    """An uncaught exception, in whatever thread, a fatal signal from native code, or an exit code that code chose."""
 
     word: ClassVar[str] = "exception"
     explains: ClassVar[tuple[str, ...]] = ("crash", "hang")
@@ -25,7 +25,8 @@ class UncaughtException:
         gone = bool(evidence.get("gone"))
         # Of one rank among several the launcher's code is torchrun's, not the rank's.
         alone = case.world_size < 2 or bool(case.events_of("children"))
-        if not kind and (not code or number or (gone and not alone)):
+        fatal = signal_name(number) if number in FATAL else ""
+        if not kind and not fatal and (not code or number or (gone and not alone)):
             return None
         who = "The job" if finding.rank is None or case.world_size < 2 else f"Rank {finding.rank}"
         if thread := evidence.get("thread"):
@@ -34,6 +35,9 @@ class UncaughtException:
         if kind:
             clues = [Clue(4.0, f"{who.lower()} raised {kind}{at} at step {finding.step}: {_short(evidence)}")]
             what = f"{kind} at step {finding.step}{at}"
+        elif fatal:
+            clues = [Clue(2.5, f"native code that {who.lower()} called{at} ended it by {fatal} at step {finding.step}")]
+            what = f"{fatal} at step {finding.step}{at}"
         else:
             how = "without Python's exit handlers: os._exit, or native code" if gone else "without an exception"
             clues = [Clue(2.5, f"{who.lower()} exited with code {code}{at}, {how}")]
@@ -113,6 +117,8 @@ def _remedy(evidence: dict[str, Any], name: str) -> str:
             "The device ran out of memory: a smaller batch with gradient accumulation, activation checkpointing or a "
             "lower precision; and look whether memory grew before it."
         )
+    if not kind and evidence.get("gone") and name:
+        return f"Start at {name}, which called the native code that did not come back: its arguments, its versions."
     if not kind:
         return f"Look at what the job printed before it left{f' at {name}' if name else ''}: the code chose this exit."
     place = name or "the innermost frame"

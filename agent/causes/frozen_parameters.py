@@ -24,6 +24,8 @@ class FrozenParameters:
             return None
         frozen = sum(int(model.get("frozen") or 0) for model in case.facts.get("models") or [])
         cut = finding.evidence.get("relation") == "without_gradient"
+        if cut and (leaf := case.events_of("leaf_loss")):
+            return _of_a_number(finding, str(leaf[0][1].details.get("line", "")))
         return Opinion(
             clues=[*_clues(finding, frozen), *_against(case, relations)],
             title=_title(finding),
@@ -31,6 +33,22 @@ class FrozenParameters:
             remedy=_remedy(cut, _dtype(case)),
             where=layer_of(finding.name),
         )
+
+
+def _of_a_number(finding: Finding, line: str) -> Opinion:
+    """The loss has no history at all."""
+    return Opinion(
+        clues=[Clue(5.0, f"`backward` is called{f' at {line}' if line else ''} on a tensor made of a number")],
+        title=f"The loss{f' at {line}' if line else ''} does not lead back to the model"[:79],
+        explanation=(
+            f"The tensor on which `backward` is called{f' at {line}' if line else ''} was made of a number, by "
+            f"`torch.tensor(loss.item(), requires_grad=True)` or the like, and not by the model: none of "
+            f"{finding.evidence.get('parameters')} parameters has ever had a gradient."
+        ),
+        remedy="Call `backward` on the loss that was computed; `requires_grad_()` does not bring its history back.",
+        where=line or layer_of(finding.name),
+        first_step=0,
+    )
 
 
 def _title(finding: Finding) -> str:

@@ -19,6 +19,8 @@ class StaleOptimizerParameters:
         extra = case.history.series("optimizer_extra_parameters", None, case.opening.optimizer)
         strangers = int(np.max(extra.values, initial=0.0))
         lonely = _all_without_gradient(case)
+        if case.events_of("leaf_loss"):
+            return None  # no model gets gradients, whoever holds its parameters
         if case.facts.get("held_twice"):
             return _held_twice(case, int(case.facts["held_twice"]))
         if neglected := _neglected(case):
