@@ -21,11 +21,14 @@ from torchvitals.agent.run_lookup import find_run
 from torchvitals.signals.spool import default_directory
 
 ALL = "all"
+MEANT_FOR = 2
+"""The fewest ranks that one of the jobs of several ranks is meant for."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("job", nargs="?", default=ALL, help="one of the jobs, or: all")
     parser.add_argument("--more", action="store_true", help="with all: the jobs of several ranks and endings as well")
+    parser.add_argument("--ranks", type=int, help="only the jobs of several ranks, each played by so many")
     parser.add_argument("--list", action="store_true", help="list the jobs")
     parser.add_argument("--json", action="store_true", help="print the outcomes as JSON")
     parser.add_argument("--stay", action="store_true", help="leave agent and dashboard up until Ctrl-C")
@@ -35,12 +38,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace) -> int:
-    jobs = known_jobs()
+    jobs = known_jobs(args.ranks)
+    more = args.more or args.ranks is not None
     if args.list:
         for job in jobs:
             print(f"{job.name:22} {job.kind or '(silent)':20} {job.tells}{' (with --more)' if job.more else ''}")
         return 0
-    chosen = [job for job in jobs if job.name == args.job or (args.job == ALL and (args.more or not job.more))]
+    chosen = [job for job in jobs if job.name == args.job or (args.job == ALL and (more or not job.more))]
     if not chosen:
         names = ", ".join(job.name for job in jobs)
         raise CommandError(f"no demo job {args.job}; there are: {names}; or type: torchvitals demo all")
@@ -72,9 +76,12 @@ def play(jobs: Sequence[Job], stage: Stage, directory: Path, args: argparse.Name
     return int(any(outcome.wrong for outcome in outcomes))
 
 
-def known_jobs() -> list[Job]:
-    """The table, asked of the demo room in a process of its own."""
+def known_jobs(ranks: int | None = None) -> list[Job]:
+    """The table, asked of the demo room in a process of its own; with ``ranks`` its jobs of several, on so many."""
+    if ranks is not None and ranks < MEANT_FOR:
+        raise CommandError(f"--ranks {ranks}: ranks are compared with each other; type --ranks {MEANT_FOR}, or more")
     command = [sys.executable, "-m", "torchvitals.demo_jobs.jobs", "--json"]
+    command += ["--ranks", str(ranks)] if ranks else []
     done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 (our own module)
     if done.returncode:
         raise CommandError("the demo jobs are not installed; type: pip install torchvitals")

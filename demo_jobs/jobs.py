@@ -1,9 +1,13 @@
 """The demo jobs and what is to be found in each; ``python -m torchvitals.demo_jobs.jobs --json`` prints them."""
 
+import argparse
 import json
 import sys
 from pathlib import Path
 from typing import NamedTuple
+
+JURY = 2
+"""So many ranks, and fewer, have no majority."""
 
 
 class Job(NamedTuple):
@@ -23,7 +27,9 @@ class Job(NamedTuple):
     line: str = ""
     """Text of the script's line that must be named, instead of ``where``."""
     rank: int | None = None
-    """The rank that must be named."""
+    """The rank that must be named; -1 is the last, however many there are."""
+    jury: bool = False
+    """Whether two ranks cannot tell which of them it is, so that none is named then."""
     first_step: tuple[int, int] | None = None
     """Earliest and latest step (request) at which it may be said to begin: the first is where the script breaks,
     the second leaves room for values that are measured on sampled steps, in windows, or after the step."""
@@ -40,6 +46,16 @@ class Job(NamedTuple):
     def module(self) -> str:
         """The script without its ending."""
         return self.script or self.name
+
+    def on(self, ranks: int) -> "Job":
+        """The same job played by so many ranks."""
+        return self._replace(ranks=ranks)
+
+    def named(self) -> int | None:
+        """The rank that must be named among as many as play it."""
+        if self.rank is None or (self.jury and self.ranks <= JURY):
+            return None
+        return self.rank % self.ranks
 
     def command(self, python: str = sys.executable) -> list[str]:
         """What to run, with ``python`` as the interpreter."""
@@ -152,7 +168,8 @@ RANK_JOBS: tuple[Job, ...] = (
         "desync",
         "corrupted_gradient",
         where="4.weight",
-        rank=3,
+        rank=-1,
+        jury=True,
         first_step=(74, 76),  # flipped after step 73 was applied; 74 unless sums cost too much, else the next digest
         ranks=4,
     ),
@@ -162,6 +179,8 @@ RANK_JOBS: tuple[Job, ...] = (
         "desync",
         "corrupted_gradient",
         where="4.weight",
+        rank=-1,
+        jury=True,
         first_step=(74, 76),
         ranks=2,
         script="bit_flip",
@@ -188,7 +207,7 @@ RANK_JOBS: tuple[Job, ...] = (
         "Two ranks, one of which reads packed data and keeps the other waiting.",
         "straggler",
         "slow_input_rank",
-        rank=1,
+        rank=-1,
         first_step=(0, 120),  # from the beginning; a busy machine hides it for a window or two
         ranks=2,
     ),
@@ -197,7 +216,7 @@ RANK_JOBS: tuple[Job, ...] = (
         "Two ranks, one of which still has a hook on its model that computes spectra.",
         "straggler",
         "slow_compute_rank",
-        rank=1,
+        rank=-1,
         first_step=(0, 120),
         ranks=2,
     ),
@@ -230,6 +249,8 @@ ENDING_JOBS: tuple[Job, ...] = (
         "hang",
         "collective_mismatch",
         line="dist.barrier()",
+        rank=0,
+        jury=True,
         first_step=(80, 80),
         ranks=2,
         fails=True,
@@ -241,6 +262,7 @@ ENDING_JOBS: tuple[Job, ...] = (
         "collective_mismatch",
         line="dist.barrier()",
         rank=0,
+        jury=True,
         first_step=(80, 80),
         ranks=4,
         script="hang_missing_collective",
@@ -261,7 +283,7 @@ ENDING_JOBS: tuple[Job, ...] = (
         "crash",
         "exception",
         line="raise ValueError",
-        rank=2,
+        rank=-1,
         first_step=(70, 70),
         ranks=4,
         fails=True,
@@ -295,15 +317,33 @@ SPEED_JOBS: tuple[Job, ...] = (
 MORE_JOBS = RANK_JOBS + ENDING_JOBS + SPEED_JOBS
 
 
+def on_ranks(ranks: int) -> list[Job]:
+    """Every job of several ranks, once, as so many play it."""
+    scripts: dict[str, Job] = {}
+    for job in (*JOBS, *MORE_JOBS):
+        if job.ranks:
+            scripts.setdefault(job.module, job.on(ranks))
+    return list(scripts.values())
+
+
 def main() -> None:
     """Print the table, as JSON with ``--json``; what is played only when asked for has ``more``."""
-    told = [(job, job in MORE_JOBS) for job in (*JOBS, *MORE_JOBS)]
-    if "--json" in sys.argv[1:]:
-        rows = [{**job._asdict(), "where": job.place(), "command": job.command(), "more": more} for job, more in told]
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--json", action="store_true")
+    arguments.add_argument("--ranks", type=int, default=0, help="the jobs of several ranks only, played by so many")
+    given = arguments.parse_args()
+    jobs = on_ranks(given.ranks) if given.ranks else [*JOBS, *MORE_JOBS]
+    more = {job.name for job in MORE_JOBS}
+    if given.json:
+        rows = [
+            {**job._asdict(), "where": job.place(), "rank": job.named(), "command": job.command()}
+            | {"more": job.name in more}
+            for job in jobs
+        ]
         print(json.dumps(rows))
         return
-    for job, more in told:
-        print(f"{job.name:22} {job.kind or '(silent)':20} {job.tells}{' (with --more)' if more else ''}")
+    for job in jobs:
+        print(f"{job.name:22} {job.kind or '(silent)':20} {job.tells}{' (with --more)' if job.name in more else ''}")
 
 
 if __name__ == "__main__":

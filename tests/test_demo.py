@@ -108,7 +108,7 @@ def test_a_failure_and_a_silence_beside_agent_and_dashboard(
     """
     (right,) = (job for job in known_jobs() if job.name == "nan_loss")
     wrong = Job("sham", "trains nothing", (sys.executable, "-c", "pass"), kind="explosion")
-    monkeypatch.setattr(commands_demo, "known_jobs", lambda: [right, wrong])
+    monkeypatch.setattr(commands_demo, "known_jobs", lambda _: [right, wrong])
     with socket.socket() as taken:
         with suppress(OSError):  # whoever else has it keeps it from us just as well
             taken.bind(("127.0.0.1", AGENT_PORT))
