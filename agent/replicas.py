@@ -16,8 +16,9 @@ from torchvitals.detectors.detector import Reading
 from torchvitals.signals.records import ALONE, Axis, Digest, Step, unpack_integers
 
 SUM, FOUND, SHARED, APART = "parameter_sum", "parameter_sum_found", "collectives", "trains_apart"
+IN_CODE = "averaging_in_code"
 WIRE, WRITTEN = "tripwire_norm", "weights_overwritten"
-SUMS = (SUM, FOUND, SHARED, APART, WIRE, WRITTEN)
+SUMS = (SUM, FOUND, SHARED, APART, IN_CODE, WIRE, WRITTEN)
 """What each step says of a rank's whole copy: one number each."""
 
 Held = tuple[tuple[str, ...], tuple[str, ...]]

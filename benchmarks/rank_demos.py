@@ -107,9 +107,7 @@ def table(lines: Iterable[Line]) -> str:
         named = [f"`{word}`" if word else "" for word in (each.cause, each.where)]
         numbers = ["" if value is None else str(value) for value in (each.rank, each.first_step, each.steps)]
         seconds = "" if each.seconds is None else f"{each.seconds:.1f}"
-        rows.append(
-            (f"`{each.job}`", str(each.ranks), each.told, *named, *numbers, seconds, each.wrong or "right")
-        )
+        rows.append((f"`{each.job}`", str(each.ranks), each.told, *named, *numbers, seconds, each.wrong or "right"))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 

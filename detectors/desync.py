@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.gatherings import APART, FOUND, SHARED, Gatherings, holders
+from torchvitals.detectors.gatherings import APART, FOUND, IN_CODE, SHARED, Gatherings, holders
 
 Digests = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -49,7 +49,17 @@ class Desync:
 
     kind: ClassVar[str] = "desync"
     axis: ClassVar[DetectorAxis] = "replica"
-    reads: ClassVar[tuple[str, ...]] = (SUM, DIGEST, "hyperparameter_digest", FOUND, SHARED, APART, WIRE, WRITTEN)
+    reads: ClassVar[tuple[str, ...]] = (
+        SUM,
+        DIGEST,
+        "hyperparameter_digest",
+        FOUND,
+        SHARED,
+        APART,
+        IN_CODE,
+        WIRE,
+        WRITTEN,
+    )
 
     def __init__(
         self,
@@ -104,8 +114,10 @@ class Desync:
         return found
 
     def conclude(self) -> list[Finding]:
-        """Ranks that never came together have had all the time there was."""
+        """Ranks that never came together have had all the time there was; those whose code says how have not."""
         if self._held_back is None or DIGEST in self.fired or self.gatherings.last is not None:
+            return []
+        if self.gatherings.planned:
             return []
         self.fired.add(DIGEST)
         return [self._finding(DIGEST, *self._held_back)]

@@ -7,6 +7,8 @@ from torchvitals.detectors.detector import Reading
 FOUND, SHARED, APART = "parameter_sum_found", "collectives", "trains_apart"
 """The weights as a step found them, where ranks share no gradients; what they issued to share theirs; and whether they
 meant not to share them with all (post-local SGD)."""
+IN_CODE, PLAIN, POSSIBLE = "averaging_in_code", 2, 1
+"""Whether the code of a job that shared nothing averages weights: plainly, possibly, or (0) not at all."""
 
 
 class Gatherings:
@@ -46,6 +48,8 @@ class Gatherings:
         self._parted: int | None = None
         """Since when they have trained apart by intent."""
         self._share_gradients = False
+        self.planned = False
+        """Whether the job's code averages weights, as can be read in it."""
 
     def take(self, reading: Reading) -> None:
         """What the ranks say of one step."""
@@ -54,7 +58,9 @@ class Gatherings:
             return
         self._began = reading.step if self._began is None else self._began
         speak = holders(reading, SHARED)
-        apart = APART in reading.values and bool(holders(reading, APART).any())
+        planned = IN_CODE in reading.values and _any(reading, IN_CODE, PLAIN)
+        self.planned |= planned
+        apart = planned or (APART in reading.values and bool(holders(reading, APART).any()))
         self._parted = reading.step if apart and self._parted is None else self._parted
         self._share_gradients |= not apart and bool((speak & (shared > 0)).any())
         found = reading.values.get(FOUND)
@@ -89,6 +95,10 @@ def holders(reading: Reading, name: str) -> NDArray[np.bool_]:
     """Who has sent which of the numbers of a signal, be it said of each of them or of whole ranks."""
     rows = reading.values[name]
     return np.broadcast_to(reading.present[name].reshape(len(rows), -1), rows.shape)
+
+
+def _any(reading: Reading, name: str, least: float) -> bool:
+    return bool((reading.values[name][holders(reading, name)] >= least).any())
 
 
 def _alike(numbers: NDArray[np.float64]) -> bool:

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.gatherings import APART, FOUND
+from torchvitals.detectors.gatherings import APART, FOUND, IN_CODE, PLAIN, POSSIBLE
 from torchvitals.detectors.scalars import grown, scalar
 
 Mask = NDArray[np.bool_]
@@ -21,7 +21,8 @@ class UnsyncedBackward:
     model per rank never has any. It is expected from the first step on where a wrapper that shares is around the
     model, of which ``no_sync_passes`` tells. But there ranks may train apart by intent and average their weights
     instead (LocalSGD in Accelerate is one loop under ``no_sync``): they have ``patience`` steps to come together,
-    after which what began with the first unshared step is told; once they have, ``desync`` alone watches them.
+    ``planned`` where the job's code plainly averages weights, and none where nothing in it could; after that what
+    began with the first unshared step is told; once they have met, ``desync`` alone watches them.
     Steps of which ``trains_apart`` tells that they are not shared by intent have that patience later as well.
     Accumulation under ``no_sync`` is well as long as each optimizer step has one synchronised backward.
     PyTorch itself says nothing (pytorch#104336: ``.cpu()`` and back drops the hooks of DDP silently).
@@ -39,19 +40,33 @@ class UnsyncedBackward:
     ...     for finding in detector.update(Reading.of(step, collectives=[0, 0], no_sync_passes=[0, 0])):
     ...         print("step", finding.first_step, "certain at", finding.step)
     step 0 certain at 99
+
+    The same where no line of the job's code could average weights:
+
+    >>> detector = UnsyncedBackward()
+    >>> for step in range(200):
+    ...     read = {"collectives": [0, 0], "no_sync_passes": [0, 0], "averaging_in_code": [0, 0]}
+    ...     for finding in detector.update(Reading.of(step, **read)):
+    ...         print("step", finding.first_step, "certain at", finding.step)
+    step 0 certain at 2
     """
 
     kind: ClassVar[str] = "unsynced_backward"
     axis: ClassVar[DetectorAxis] = "rank"
-    reads: ClassVar[tuple[str, ...]] = ("collectives", WRAPPED, APART, FOUND)
+    reads: ClassVar[tuple[str, ...]] = ("collectives", WRAPPED, APART, IN_CODE, FOUND)
 
     def __init__(
         self,
         *,
         established: int = 3,  # one logged all-reduce in an unshared job is not sharing; three steps in a row are
         patience: int = 100,  # steps: averaging is published with 4 to 64 in between, where a wrapper is used
+        planned: int = 512,  # DiLoCo was published with 500 between two averages
     ) -> None:
-        self.established, self.patience = established, patience
+        self.established, self.planned = established, planned
+        self.patience = [established, patience, planned]
+        """Steps, by what the code says of averaging."""
+        self._code = POSSIBLE
+        """The most that any rank's code says; where nobody says anything it is possible."""
         self.synced = np.zeros(0, dtype=np.int64)
         """Per rank, synchronised steps in a row; held once established."""
         self.fired = False
@@ -78,16 +93,17 @@ class UnsyncedBackward:
             return []
         self._await(reading, silent, present)
         ranks = len(counts)
-        at_once = silent & expected & ~scalar(reading, APART, ranks)[1]
-        # Steps that were only counted do not tell whether it is by intent.
-        if (at_once & (scalar(reading, WRAPPED, ranks)[1] | (not self._wrapped))).any():
+        at_once = silent & expected & ~scalar(reading, APART, ranks)[1] & (self._code < PLAIN)
+        # Steps that were only counted do not tell whether it is by intent, unless it cannot be.
+        certain = scalar(reading, WRAPPED, ranks)[1] | (not self._wrapped) | (self._code < POSSIBLE)
+        if (at_once & certain).any():
             self.fired = True
             return [self._finding(int(self._since[:ranks][at_once].min()), reading.step, at_once, present)]
-        return self._told(self.patience)
+        return self._told(self.patience[self._code])
 
     def conclude(self) -> list[Finding]:
         """Ranks that have never come together have had all the time there was."""
-        return [] if self.fired else self._told(self.established)
+        return [] if self.fired else self._told(self.planned if self._code == PLAIN else self.established)
 
     def status(self) -> Status:
         if len(self.synced) < 2:
@@ -109,6 +125,9 @@ class UnsyncedBackward:
         if np.count_nonzero(told) > 1:
             self._averaged |= bool((found[told] == found[told][0]).all())
         self._wrapped |= bool(scalar(reading, WRAPPED, ranks)[1].any())
+        code, said = scalar(reading, IN_CODE, ranks)
+        if said.any():
+            self._code = int(code[said].max())
         since = self._since[:ranks]
         since[silent & (since < 0)] = reading.step
         since[present & ~silent] = -1

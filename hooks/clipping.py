@@ -42,6 +42,8 @@ class Clipping:
         self._clips: deque[Clip] = deque(maxlen=KEPT)
         self._whole: dict[int, torch.Tensor] = {}
         """Optimizer → norm of its gradients before values were clipped, each by itself."""
+        self.count = 0
+        """Clippings so far."""
 
     def totalled(self, total: Any, gradients: Any, kind: Any) -> None:
         """The job computed ``total``, the norm of order ``kind`` over ``gradients``."""
@@ -58,6 +60,7 @@ class Clipping:
         marks = [(weakref.ref(gradient), gradient._version) for gradient in (gradients[0], gradients[-1])]
         clip = Clip(total.detach(), float(limit), frozenset(map(id, gradients)), marks)
         self._clips.append(clip)
+        self.count += 1
         return clip.limit
 
     def before_values(self, optimizer: int, parameters: Sequence[torch.Tensor]) -> None:

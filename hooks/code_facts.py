@@ -31,7 +31,7 @@ def describe_code() -> dict[str, Any]:
     script = _script()
     root = script.parent if script is not None else Path.cwd()
     files: dict[str, str] = {}
-    for path in _own_files(script):
+    for path in own_files():
         digest = _digest(path)
         if digest:
             files[_named(path, root)] = digest
@@ -49,7 +49,9 @@ def _script() -> Path | None:
     return path.resolve() if path is not None and path.is_file() else None
 
 
-def _own_files(script: Path | None) -> Iterator[Path]:
+def own_files() -> Iterator[Path]:
+    """The script and every module loaded from a file that belongs to no library."""
+    script = _script()
     if script is not None:
         yield script
     files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}

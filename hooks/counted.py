@@ -29,7 +29,8 @@ class CountedSteps:
     """
 
     __slots__ = (
-        "_issued", "_observer", "_pause", "_ranks", "_recorder", "backward_passes", "evaluated", "left", "loss", "norm",
+        "_clippings", "_issued", "_observer", "_pause", "_ranks", "_recorder", "backward_passes", "clips_rarely",
+        "evaluated", "left", "loss", "norm",
     )  # fmt: skip
 
     def __init__(self, observer: "Observer") -> None:
@@ -46,6 +47,10 @@ class CountedSteps:
         """Whether an evaluation lies between the last step and this one."""
         self._ranks = False
         """Whether other ranks hold the same weights: what they are compared by is read at each step."""
+        self._clippings = 0
+        """Clippings up to the last watched step."""
+        self.clips_rarely = False
+        """Whether that step was not clipped: one that is, as by a rank that logs, is looked at."""
         self._issued: int | None = None
         """Collectives when the first backward pass of the step in progress began."""
 
@@ -57,6 +62,7 @@ class CountedSteps:
         weights and share their gradients at every step.
         """
         observer, step = self._observer, self._recorder.step
+        self.clips_rarely, self._clippings = observer.clipping.count == self._clippings, observer.clipping.count
         several = sum(watch.optimizer() is not None for watch in observer.optimizers) > 1
         self._ranks = observer.digests.compared
         if COUNTED in self._recorder.fuse.blown:
@@ -108,7 +114,7 @@ class CountedSteps:
                 return False
             if not low < norm < high:
                 return False
-        if not self.loss < highest_loss:
+        if not self.loss < highest_loss or (self.clips_rarely and observer.clipping.count != self._clippings):
             return False
         if not watch.marks.as_kept() and (share := watch.marks.written()):
             observer.pending.logged["weights_overwritten"] = share

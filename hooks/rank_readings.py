@@ -4,9 +4,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torchvitals.hooks.averaging import Averaging
+from torchvitals.hooks.averaging_code import averaging_in_code
 from torchvitals.hooks.local_gradients import LocalGradient
 from torchvitals.hooks.weight_sums import WeightSums
-from torchvitals.hooks.wrapped import APART
+from torchvitals.hooks.wrapped import APART, IN_CODE
 
 if TYPE_CHECKING:
     from torchvitals.hooks.observer import Observer
@@ -53,7 +54,8 @@ class RankReadings:
     def counted(self, issued: int) -> Readings:
         """Of a step that was only counted, and before whose backward there were ``issued`` collectives."""
         shared = max(0, self._observer.collectives.total() - issued)
-        return {"collectives": float(shared), **self.after_step()}
+        code = {} if shared else {IN_CODE: float(averaging_in_code())}
+        return {"collectives": float(shared), **code, **self.after_step()}
 
 
 def _named(name: str, number: torch.Tensor | float | None) -> Readings:

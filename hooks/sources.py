@@ -84,13 +84,13 @@ def _tap_clipping(taps: Taps, observer: Observer, guard: Guard) -> None:
     module = sys.modules.get("torch.nn.utils.clip_grad")
 
     def totalled(result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if observer.counted.left:
+        if observer.counted.left and not observer.counted.clips_rarely:
             return
         tensors = args[0] if args else kwargs.get("tensors")
         observer.clipping.totalled(result, tensors, args[1] if len(args) > 1 else kwargs.get("norm_type", 2.0))
 
     def scaled(_result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if observer.counted.left:
+        if observer.counted.left and not observer.counted.clips_rarely:
             return
         limit = args[1] if len(args) > 1 else kwargs.get("max_norm")
         observer.losses.clipped(args[2] if len(args) > 2 else kwargs.get("total_norm"), limit)

@@ -2,7 +2,8 @@
 
 Ranks may train apart for some steps and average their weights then (LocalSGD, post-local SGD). Two things tell that
 from gradients that nobody shares by mistake: the one backward of a step runs under ``no_sync``, which accumulates
-nothing, or a communication hook shares them with a part of the wrapper's ranks only.
+nothing, in a job whose code could average weights at all (hooks/averaging_code.py), or a communication hook shares
+them with a part of the wrapper's ranks only.
 """
 
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import Module
+from torchvitals.hooks.averaging_code import NONE, averaging_in_code
 
 if TYPE_CHECKING:
     from torchvitals.hooks.observer import Observer
@@ -22,7 +24,7 @@ Scalars = dict[str, torch.Tensor | float]
 
 AVERAGERS = ("accelerate.local_sgd", "torchft.local_sgd")
 """Modules that only a job imports that averages its weights: how rarely is its own affair."""
-APART = "trains_apart"
+APART, IN_CODE = "trains_apart", "averaging_in_code"
 
 
 class Wrapped:
@@ -46,15 +48,16 @@ class Wrapped:
 
     def told(self, watch: "OptimizerWatch", pending: "Pending", scalars: Scalars) -> Scalars:
         """What to add to the ``scalars`` of the step that ``watch`` closes; of others' weights they say nothing."""
-        under = scalars.get("no_sync_passes")
+        under, shared = scalars.get("no_sync_passes"), scalars.get("collectives")
+        code: Scalars = {IN_CODE: float(averaging_in_code())} if shared == 0 else {}
         if under is None:
-            return {}
+            return code
         if not self._holds(watch):
             del scalars["no_sync_passes"]
             return {}
-        shared = scalars.get("collectives")
         if shared == 0:
-            return {APART: 1.0} if under == 1 == pending.backward_passes else {}
+            meant = under == 1 == pending.backward_passes and code[IN_CODE] != NONE
+            return code | ({APART: 1.0} if meant else {})
         with_all = self._issued() if shared and pending.with_all is not None else None
         return {APART: 1.0} if with_all is not None and with_all == pending.with_all else {}
 

@@ -97,6 +97,10 @@ SIGNALS: tuple[Signal, ...] = (
         "trains_apart", "1", "none", "step",
         "1 if gradients were by intent not shared with all ranks of the wrapper: post-local SGD.",
     ),
+    Signal(
+        "averaging_in_code", "1", "none", "step",
+        "Of a step that shared nothing: 2 if the job's own code averages weights between ranks, 1 if it may, 0 if not.",
+    ),
     Signal("no_sync_passes", "{pass}", "none", "step", "Backward passes under the wrapper's no_sync (DDP)."),
     Signal("optimizer_extra_parameters", "{parameter}", "none", "step", "Optimizer parameters no live model owns."),
     Signal(

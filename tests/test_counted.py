@@ -156,6 +156,27 @@ def test_a_jump_is_watched_in_the_step_it_happens(tmp_path: Path) -> None:
     assert series(tmp_path, "loss")[STEPS] > 100
 
 
+def test_a_clipping_now_and_then_is_watched_in_the_step_it_happens(tmp_path: Path) -> None:
+    """One that comes in every step needs no look of its own."""
+    watched = []
+    for name, first in (("rarely", STEPS), ("always", 0)):
+        torch.manual_seed(0)
+        model = Roots()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        with in_debt(attach(model, optimizer, directory=tmp_path / name)):
+            for step in range(STEPS + 1):
+                x = torch.randn(8, 6)
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(x), x[:, :3].argmax(1)).backward()
+                if step >= first:
+                    nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+                optimizer.step()
+        watched.append(watched_steps(tmp_path / name))
+
+    assert STEPS in series(tmp_path / "rarely", "gradient_norm_unclipped")
+    assert len(watched[1]) < len(watched[0]) + 5
+
+
 def test_each_step_tells_how_long_it_took_and_waited_but_for_those_after_an_evaluation(tmp_path: Path) -> None:
     model = Roots()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

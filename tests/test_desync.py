@@ -308,6 +308,29 @@ class TestUnsyncedBackward:
 
         assert (finding.first_step, finding.step) == (50, 50)
 
+    def test_where_no_code_could_average_weights_the_first_unshared_step_is_told(self):
+        later = feed(UnsyncedBackward(), self.wrapped(400, 50, no_sync_passes=1, averaging_in_code=0))
+        never = feed(UnsyncedBackward(), self.wrapped(400, averaging_in_code=0))
+        counted = [*self.wrapped(50, 50), Reading.of(50, collectives=[0, 0], averaging_in_code=[0, 0])]
+
+        assert [(finding.first_step, finding.step) for finding in later] == [(50, 50)]
+        assert [(finding.first_step, finding.step) for finding in never] == [(0, 2)]
+        assert [finding.step for finding in feed(UnsyncedBackward(), counted)] == [50]
+
+    @pytest.mark.parametrize("shared_until", [0, 50])
+    @pytest.mark.parametrize("told", [{"no_sync_passes": 1, "trains_apart": 1}, {}])
+    def test_where_code_averages_weights_it_is_awaited_for_as_long_as_anybody_does_so(self, shared_until, told):
+        meets = range(shared_until + 500, 2000, 500)
+        averaged = UnsyncedBackward()
+        found = feed(averaged, self.wrapped(2000, shared_until, averaged={*meets}, averaging_in_code=2, **told))
+        short = UnsyncedBackward()
+        cut_off = feed(short, self.wrapped(shared_until + 300, shared_until, averaging_in_code=2, **told))
+        (never,) = feed(UnsyncedBackward(), self.wrapped(2000, shared_until, averaging_in_code=2, **told))
+
+        assert found + averaged.conclude() == []
+        assert cut_off + short.conclude() == []
+        assert (never.first_step, never.step) == (shared_until, shared_until + 511)
+
 
 class TestDuplicateData:
     def fire(self, rows, every=5):
@@ -382,6 +405,29 @@ def test_ranks_that_never_come_together_are_told_when_the_run_ends_or_it_has_bee
     (finding,) = found_in(range(steps), lambda _step: False)
 
     assert (finding.step, finding.first_step, finding.evidence["agreed_at"]) == (told_at, 0, None)
+
+
+def planned(reading: Reading) -> Reading:
+    """In a job whose code averages weights, read where a step shares nothing."""
+    if not reading.values["collectives"].any():
+        reading.values["averaging_in_code"] = np.full((2, 1), 2.0)
+        reading.present["averaging_in_code"] = np.ones(2, dtype=bool)
+    return reading
+
+
+@pytest.mark.parametrize("shared_until", [0, 40])
+def test_ranks_whose_code_averages_weights_need_not_have_met_before_the_run_ends(shared_until: int) -> None:
+    detector = Desync()
+    equal = np.ones((2, 1))
+    for step in range(300):
+        reading = planned(reading_of_apart(step, together=False, shared=float(step < shared_until)))
+        if step < shared_until:
+            reading.values["parameter_sum"] = equal
+            if "parameter_digest" in reading.values:
+                reading.values["parameter_digest"] = np.ones((2, 2), dtype=np.int64)
+        assert detector.update(reading) == []
+
+    assert detector.conclude() == []
 
 
 def test_ranks_that_share_gradients_and_differ_are_told_at_once() -> None:

@@ -6,8 +6,18 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torchvitals.hooks import wrapped
+from torchvitals.hooks.averaging_code import NONE, PLAIN, POSSIBLE
 from torchvitals.hooks.pending import Pending
 from torchvitals.hooks.wrapped import AVERAGERS, Wrapped
+
+
+@pytest.fixture(autouse=True)
+def code(monkeypatch):
+    """What the job's code says of averaging: these tests' own code is nobody's job."""
+    said = [POSSIBLE]
+    monkeypatch.setattr(wrapped, "averaging_in_code", lambda: said[0])
+    return said
 
 
 class Sharing(nn.Module):
@@ -51,13 +61,13 @@ def of(
     wrapper = Sharing(net)
     wrapper.require_backward_grad_sync = not no_sync
     observer = SimpleNamespace(naming=SimpleNamespace(sharing=[wrapper]), collectives=Counters([*counts, None, None]))
-    wrapped, pending = Wrapped(observer), Pending()  # type: ignore[arg-type]
+    wrapper_watch, pending = Wrapped(observer), Pending()  # type: ignore[arg-type]
     for _ in range(passes):
         pending.backward_passes += 1
-        wrapped.backward_begins(pending)
+        wrapper_watch.backward_begins(pending)
     scalars: dict[str, torch.Tensor | float] = {**pending.scalars, "collectives": shared}
     watch = SimpleNamespace(index=0, parameters=list(trained.parameters()))
-    return scalars | wrapped.told(watch, pending, scalars)  # type: ignore[arg-type]
+    return scalars | wrapper_watch.told(watch, pending, scalars)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +88,15 @@ def test_what_is_apart_by_intent(step, under, apart):
     assert ("trains_apart" in found) is apart
 
 
+@pytest.mark.parametrize("said", [NONE, POSSIBLE, PLAIN])
+def test_a_backward_under_no_sync_is_meant_only_where_somebody_could_average_weights(code, said):
+    code[0] = said
+    found = told(shared=0.0, no_sync=True)
+
+    assert ("trains_apart" in found) is (said != NONE)
+    assert found["averaging_in_code"] == said
+
+
 def test_weights_that_the_wrapper_does_not_hold_are_not_its_business():
     found = of(nn.Linear(2, 2), nn.Linear(3, 3), shared=0.0, no_sync=True)
 
@@ -87,4 +106,4 @@ def test_weights_that_the_wrapper_does_not_hold_are_not_its_business():
 def test_a_job_that_averages_by_a_library_says_nothing_of_its_wrapper(monkeypatch):
     monkeypatch.setitem(sys.modules, AVERAGERS[0], ModuleType("local_sgd"))
 
-    assert told(shared=0.0, no_sync=True) == {"collectives": 0.0}
+    assert told(shared=0.0, no_sync=True) == {"collectives": 0.0, "averaging_in_code": POSSIBLE}

@@ -1,0 +1,110 @@
+"""Does the job's own code average weights between ranks? Then steps that share no gradients may be meant so.
+
+Read off the source, once, when a step has shared nothing: from outside, local SGD that begins and a `no_sync` that
+was left on look the same until the first average, which may be hundreds of steps away.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from torchvitals.hooks.code_facts import own_files
+from torchvitals.hooks.source import tree
+
+NONE, POSSIBLE, PLAIN = 0, 1, 2
+"""No line could do it; ranks exchange tensors, nobody knows of what; weights are averaged."""
+
+EXCHANGES = frozenset(
+    {
+        "all_reduce", "all_reduce_coalesced", "reduce_scatter", "reduce_scatter_tensor", "all_gather",
+        "all_gather_into_tensor", "all_gather_coalesced", "all_to_all", "all_to_all_single", "send", "recv",
+        "isend", "irecv", "batch_isend_irecv", "broadcast", "broadcast_coalesced", "allreduce", "allgather",
+    }
+)  # fmt: skip
+"""Functions that can bring one rank's weights to another; ``reduce`` and ``gather`` mean other things as a rule."""
+MEANS = frozenset({"all_reduce", "all_reduce_coalesced", "all_gather", "all_gather_into_tensor", "allreduce"})
+"""Those by which weights are averaged; a broadcast in a loop over them is how they are made equal at first."""
+NAMED = re.compile(
+    r"(param|weight|model)s?_?averag|averag(e|ing|er)s?_?(the_)?(param|weight|model)|local_?sgd|diloco|fed_?avg",
+    re.IGNORECASE,
+)
+"""What such code calls itself; ``AverageMeter`` and ``AveragedModel`` (a mean over time) do not."""
+LIBRARIES = re.compile(r"(^|[._])(local_?sgd|diloco|hivemind)", re.IGNORECASE)
+
+
+@lru_cache(maxsize=1)
+def averaging_in_code() -> int:
+    """What this job's own code says, looked up once: 10 ms, and as much for each thousand lines with such words."""
+    if any(LIBRARIES.search(name) for name in list(sys.modules) if not name.startswith("torch.")):
+        return PLAIN
+    files = list(own_files())
+    return averaging_in(files) if files else POSSIBLE  # a notebook's code is in no file
+
+
+def averaging_in(files: Iterable[Path]) -> int:
+    """The same of some ``files``; where one cannot be read it is possible."""
+    found = NONE
+    for file in files:
+        try:
+            text = file.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            found = POSSIBLE
+            continue
+        if not (NAMED.search(text) or any(word in text for word in EXCHANGES)):
+            continue
+        module = tree(str(file))
+        if module is None:
+            found = POSSIBLE
+            continue
+        said = averaging_of(module)
+        if said == PLAIN:
+            return PLAIN
+        found = max(found, said)
+    return found
+
+
+def averaging_of(module: ast.AST) -> int:
+    """The same of one syntax tree.
+
+    >>> averaging_of(ast.parse("for p in model.parameters(): dist.all_reduce(p.data)"))
+    2
+    >>> averaging_of(ast.parse("for p in model.parameters(): dist.all_reduce(p.grad)"))
+    1
+    >>> averaging_of(ast.parse("meter = AverageMeter('loss')"))
+    0
+    """
+    found = NONE
+    for node in ast.walk(module):
+        if any(NAMED.search(name) for name in _names(node)):
+            return PLAIN
+        if isinstance(node, ast.For) and _exchanges_each(node):
+            return PLAIN
+        if isinstance(node, ast.Call) and _called(node) in EXCHANGES:
+            found = POSSIBLE
+    return found
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    for field in ("id", "attr", "name"):
+        name = getattr(node, field, None)
+        if isinstance(name, str):
+            yield name
+
+
+def _called(call: ast.Call) -> str:
+    return getattr(call.func, "attr", getattr(call.func, "id", ""))
+
+
+def _exchanges_each(loop: ast.For) -> bool:
+    """Whether what the loop runs over is averaged one by one, and is no gradient."""
+    over = {name.id for name in ast.walk(loop.target) if isinstance(name, ast.Name)}
+    calls = (node for node in ast.walk(loop) if isinstance(node, ast.Call) and _called(node) in MEANS)
+    for argument in (argument for call in calls for argument in call.args):
+        parts = list(ast.walk(argument))
+        names = {part.id for part in parts if isinstance(part, ast.Name)}
+        if names & over and not any(isinstance(part, ast.Attribute) and part.attr == "grad" for part in parts):
+            return True
+    return False
