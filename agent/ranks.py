@@ -43,6 +43,16 @@ def first_difference(case: Case, signal: str) -> Difference | None:
     return None
 
 
+def same_gradients_at(case: Case, finding: Finding) -> bool:
+    """Whether ranks that parted are known to have applied gradients of the same norm in the step in which they did."""
+    equal, step = last_equal(finding), finding.first_step
+    if equal is None or equal != step - 1:
+        return False
+    told = [case.history.series("gradient_norm", rank) for rank in case.history.ranks("gradient_norm")]
+    values = [float(series.values[series.steps == step][0]) for series in told if (series.steps == step).any()]
+    return len(values) > 1 and _alike(values)
+
+
 def _alike(values: list[float]) -> bool:
     first = values[0]
     return all(

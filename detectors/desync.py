@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.gatherings import APART, FOUND, IN_CODE, SHARED, Gatherings, holders
+from torchvitals.signals.word_sums import apart
 
 Digests = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -66,13 +67,17 @@ class Desync:
         *,
         jury: int = 3,  # with two ranks there is no majority
         listed: int = 20,  # tensors in the evidence: enough to see a pattern, little enough to read
+        small: int = 3,  # tensors before the one that differs that may be too small to have a word in the sums
     ) -> None:
         self.jury = jury
+        self.small = small
         self.listed = listed
         self.agreed: dict[str, int] = {}
         """Per signal the last step at which all compared ranks were equal."""
         self.parted: int | None = None
         """Since when the sums differ; ``None`` while they agree."""
+        self._sums: tuple[NDArray[np.float64], Mask] | None = None
+        """What the ranks summed when they parted."""
         self._hint: tuple[int, str] | None = None
         """Where between two sums they parted, and what tells it."""
         self._same_wire = False
@@ -100,6 +105,7 @@ class Desync:
             differs = _differing(rows, held) & (number >= 2)
             if name == SUM:
                 self._date(reading.step, parted=bool(differs.any()))
+                self._sums = None if self.parted is None else self._sums or (rows, held)
                 continue
             self.compared = max(self.compared, int(number.max()))
             if not differs.any():
@@ -190,6 +196,7 @@ class Desync:
             "tensors_compared": int((held.sum(axis=0) >= 2).sum()),
             "ranks_compared": len(ranks),
             "minority": None if odd is None else ranks[odd].tolist(),
+            "extent": self._extent(ranks, odd, tensors) if is_parameter else "",
         }
         if odd is None:
             evidence["why_no_rank"] = (
@@ -207,6 +214,19 @@ class Desync:
             rank=int(ranks[odd[0]]) if odd is not None and len(odd) == 1 else None,
             evidence=evidence,
         )
+
+    def _extent(self, ranks: NDArray[np.int64], odd: NDArray[np.int64] | None, tensors: NDArray[np.int64]) -> str:
+        """How much of the one tensor that differs does, told by the sums of two ranks: see signals/word_sums.py."""
+        if self._sums is None or len(tensors) != 1:
+            return ""
+        rows, held = self._sums
+        if rows.shape[1] != 1 or not held[ranks, 0].all():
+            return ""
+        apart_from = ranks[odd[0]] if odd is not None and len(odd) else ranks[-1]
+        others = [float(number) for number in rows[ranks, 0] if number != rows[apart_from, 0]]
+        last = int(tensors[0]) + 1
+        places = range(max(0, last - 1 - self.small), last)
+        return apart(others[0], float(rows[apart_from, 0]), places) if others else ""
 
     def _minority(self, rows: Digests) -> NDArray[np.int64] | None:
         """Positions of the rows that disagree with more than half of all, or ``None`` where there is no such half."""

@@ -46,7 +46,7 @@ class Hang:
     def __init__(
         self,
         *,
-        least: float = 3.8,  # seconds; the beat that shows a stop comes up to one later: told within five
+        least: float = 3.4,  # seconds; beats show a stop up to one late, then come each half: told within five
         factor: float = 4.7,  # of the usual step; NVRx has 5 times, of which the beats take their share
         seen: float = 1.5,  # of the longest stop in this phase so far: an epoch's first batch comes again
         busy: float = 600.0,  # seconds; a checkpoint or a compilation of ten minutes is still one

@@ -32,6 +32,14 @@ NAMED = re.compile(
     re.IGNORECASE,
 )
 """What such code calls itself; ``AverageMeter`` and ``AveragedModel`` (a mean over time) do not."""
+MEASURED = re.compile(
+    r"loss|acc|correct|metric|score|count|total|num|seen|samples|tokens|stop|done|flag|mean|perplex|time|seconds|seed",
+    re.IGNORECASE,
+)
+"""Names of what is reduced to be shown, not to be trained with."""
+TRAINED = re.compile(r"param|weight|state|flat|model|net\b|vector|buffer|module|\bw\b|\bp\b", re.IGNORECASE)
+WHOLE = re.compile(r"parameters|state_dict|to_vector|flatten_dense", re.IGNORECASE)
+"""How a tensor of all weights is made, whatever it is called."""
 LIBRARIES = re.compile(r"(^|[._])(local_?sgd|diloco|hivemind)", re.IGNORECASE)
 
 
@@ -82,9 +90,43 @@ def averaging_of(module: ast.AST) -> int:
             return PLAIN
         if isinstance(node, ast.For) and _exchanges_each(node):
             return PLAIN
-        if isinstance(node, ast.Call) and _called(node) in EXCHANGES:
+        if isinstance(node, ast.Call) and _called(node) in EXCHANGES and not _measured(node, module):
             found = POSSIBLE
     return found
+
+
+def _measured(call: ast.Call, module: ast.AST) -> bool:
+    """Whether all that is exchanged is a measurement by its name, or by what it was made of."""
+    given = [_words(argument) for argument in call.args if not _is_option(argument)]
+    return bool(given) and all(_is_measurement(words, module) for words in given)
+
+
+def _is_measurement(words: set[str], module: ast.AST) -> bool:
+    made_of = _made_of(words, module)
+    further = _made_of(made_of, module)
+    return (_tells(words) or _tells(made_of)) and not any(map(WHOLE.search, words | made_of | further))
+
+
+def _is_option(argument: ast.expr) -> bool:
+    """Whether this is a rank, a group or a ``ReduceOp``, and no tensor."""
+    return isinstance(argument, ast.Constant) or any("ReduceOp" in word for word in _words(argument))
+
+
+def _tells(words: set[str]) -> bool:
+    return any(map(MEASURED.search, words)) and not any(map(TRAINED.search, words))
+
+
+def _words(node: ast.AST) -> set[str]:
+    return {name for part in ast.walk(node) for name in _names(part)}
+
+
+def _made_of(names: set[str], module: ast.AST) -> set[str]:
+    """The words of all that is assigned to ``names`` anywhere."""
+    words: set[str] = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id in names for to in node.targets):
+            words |= _words(node.value)
+    return words
 
 
 def _names(node: ast.AST) -> Iterator[str]:

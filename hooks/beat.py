@@ -84,6 +84,8 @@ class Heartbeat:
         collectives: the counters of the process groups. Their newest collectives are asked for once per stall,
             in a thread of its own.
         interval: seconds between beats.
+        haste: the same from the second beat on that shows a standstill, so that one is told within five seconds,
+        hasty: and up to so many seconds of it.
         workers: the stacks of loader workers, asked for with the collectives.
         guard: puts a fuse around the reading of stacks: a beat must go on whatever is found in them.
         patience: standing still for less long than this many seconds is nobody's business: a checkpoint, a flush.
@@ -103,6 +105,8 @@ class Heartbeat:
         workers: WorkerStacks | None = None,
         guard: Guard = lambda _name, function: function,
         interval: float = 1.0,
+        haste: float = 0.5,
+        hasty: float = 10.0,
         patience: float = 2.8,
         factor: float = 4.0,
         shy: float = 10.0,
@@ -116,7 +120,7 @@ class Heartbeat:
         self.workers = workers or WorkerStacks()
         self._show = guard("stacks", self._write_stacks)
         self._effort = Effort()
-        self._interval = interval
+        self._interval, self._haste, self._hasty = interval, haste, hasty
         self._patience = patience
         self._factor = factor
         self._shy = shy
@@ -161,8 +165,13 @@ class Heartbeat:
 
     def _run(self) -> None:
         stop = self._stop
-        while not stop.wait(self._interval):
+        while not stop.wait(self.pause()):
             self.beat()
+
+    def pause(self) -> float:
+        """Seconds until the next beat."""
+        still = self._monotonic() - self._moved
+        return min(self._haste, self._interval) if 2 * self._interval <= still < self._hasty else self._interval
 
     def beat(self) -> None:
         """Write one beat, and stacks when the job has stood still for too long."""

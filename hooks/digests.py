@@ -20,14 +20,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torchvitals.signals.word_sums import fold, odd_weights
 
 BLOCK = 1023
 LARGE_WORDS = 8 * BLOCK
 """From here on a tensor is summed in place (about 10 µs of calls); smaller ones are gathered and summed together."""
 BATCH_BYTES = 2 * 8 * BLOCK
 """How much of a batch is digested: its first and last 8 kB, since every step pays for it."""
-FOLDED_BITS = 52
-"""A float64 holds integers of up to 53 bits exactly."""
 
 _MASK_32, _MASK_35 = (1 << 32) - 1, (1 << 35) - 1
 _MULTIPLIER = -0x61C8_8646_80B5_83EB  # 2**64 / golden ratio, odd, as a signed word
@@ -241,25 +240,7 @@ def _block_lengths(words: int) -> list[int]:
     return lengths
 
 
-def odd_weights(count: int) -> NDArray[np.int64]:
-    """``count`` odd weights: splitmix64 of the block index (Steele et al., OOPSLA 2014)."""
-    state = (np.arange(1, count + 1, dtype=np.uint64)) * np.uint64(0x9E37_79B9_7F4A_7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58_476D_1CE4_E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D0_49BB_1331_11EB)
-    return ((state ^ (state >> np.uint64(31))) | np.uint64(1)).view(np.int64)
-
-
 _BATCH_WEIGHTS = odd_weights(BATCH_BYTES // 8 + 1)
-
-
-def fold(value: int) -> float:
-    """An int64 digest in 52 bits, as a float64 that holds it exactly; never negative.
-
-    >>> fold(-1).is_integer() and 0 <= fold(-1) < 2**52
-    True
-    """
-    value &= (1 << 64) - 1
-    return float((value ^ (value >> FOLDED_BITS)) & ((1 << FOLDED_BITS) - 1))
 
 
 @torch.no_grad()

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from torchvitals.hooks.digests import fold, odd_weights
 from torchvitals.hooks.norms import _foreach_norm, local
+from torchvitals.signals.word_sums import fold, odd_weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

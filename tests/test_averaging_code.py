@@ -15,13 +15,17 @@ PLAINLY = [
 ]
 PERHAPS = [
     "for p in net.parameters():\n    dist.all_reduce(p.grad)",
-    "dist.all_reduce(loss)",
+    "dist.all_reduce(x)",
+    "total = parameters_to_vector(net.parameters())\nx = total * 2\ndist.all_reduce(x)",
     "for p in net.parameters():\n    dist.broadcast(p.data, 0)",
     "flat = parameters_to_vector(net.parameters())\ndist.all_reduce(flat)",
     "dist.all_reduce(",  # not Python: who knows
 ]
 NOT_AT_ALL = [
     "meter = AverageMeter('loss')\nema = AveragedModel(net)\nloss.backward()",
+    "dist.all_reduce(loss, op=dist.ReduceOp.SUM)",
+    "shown = loss.detach().clone()\ndist.all_reduce(shown, dist.ReduceOp.AVG)",
+    "stats = torch.tensor([total_loss, correct])\ndist.all_reduce(stats)",
     "total = functools.reduce(add, sizes)\npicked = logits.gather(1, index)",
     "average_loss = total / steps\nmodel_scores = [1]\naverage = sum(model_scores)",
 ]

@@ -46,6 +46,22 @@ class Time:
         return self.now
 
 
+def test_a_standstill_is_beaten_faster_for_a_while():
+    job, time = Job(), Time()
+    heart = Heartbeat(job, collectives=Counters(), clock=time, monotonic=time)
+    pauses = []
+    for _ in range(16):
+        heart.beat()
+        pauses.append(heart.pause())
+        time.now += pauses[-1]
+
+    assert pauses == [1.0, 1.0, *[0.5] * 14]
+    time.now += 5.0
+    heart.beat()
+
+    assert heart.pause() == 1.0
+
+
 @pytest.fixture
 def still():
     job, time = Job(), Time()

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.ranks import last_equal, onset_text, parameter_desync, sharing
+from torchvitals.agent.ranks import last_equal, onset_text, parameter_desync, same_gradients_at, sharing
 from torchvitals.agent.step_evidence import came_once
 
 
@@ -35,6 +35,8 @@ class CorruptedGradient:
         if minority and len(minority) == 1:
             compared_ranks = finding.evidence.get("ranks_compared")
             clues.append(Clue(1.0, f"rank {minority[0]} alone differs, {compared_ranks} were compared"))
+        extent = str(finding.evidence.get("extent", ""))
+        clues += _extent(extent, written=same_gradients_at(case, finding))
         agreed = finding.evidence.get("agreed_until")
         if agreed is not None:
             found = sharing(case, int(agreed) + 1, finding.step)
@@ -52,11 +54,29 @@ class CorruptedGradient:
                 f"Since {onset_text(finding)} {differing} of {compared} parameter tensors differ bitwise between "
                 f"ranks, `{where}` first, while gradients are shared and everything else stays equal."
             ),
-            remedy=(
-                f"Look for code that writes to `{where}` on some ranks only. If there is none, check the memory of "
-                f"{who}'s device (ECC counters, a replay of the step): a flipped bit looks like this."
-            ),
+            remedy=_remedy(extent, where, who),
         )
+
+
+def _extent(extent: str, *, written: bool) -> list[Clue]:
+    """What the sums of the words tell of how much differs; ``written``: the gradients applied were the same."""
+    if extent == "bit":
+        return [Clue(1.5, "what differs when they part is one bit of one number")]
+    if extent == "element":
+        return [Clue(0.5, "what differs when they part is one number, by more than a bit")]
+    if extent == "more" and written:
+        return [Clue(-3.0, "many numbers of it differ, and the gradients applied were the same: somebody wrote to it")]
+    return [Clue(-0.5, "many numbers of it differ, as no flipped bit leaves them")] if extent == "more" else []
+
+
+def _remedy(extent: str, where: str, who: str) -> str:
+    memory = f"check the memory of {who}'s device (ECC counters, a replay of the step)"
+    code = f"ook for code that writes to `{where}`, or to its gradient, on some ranks only"
+    if extent == "bit":
+        return f"C{memory[1:]}: one flipped bit looks like this. If it is well, l{code}."
+    if extent == "more":
+        return f"L{code}; a flipped bit would have changed one number. If there is none, {memory}."
+    return f"L{code}. If there is none, {memory}: a flipped bit looks like this."
 
 
 def _of_nonfinite(case: Case) -> Opinion | None:

@@ -11,6 +11,7 @@ from torchvitals.agent.ranks import (
     onset_text,
     parameter_desync,
     ranks_text,
+    same_gradients_at,
     senders,
     sharing,
 )
@@ -48,6 +49,9 @@ class RankLocalUpdate:
             clues.append(Clue(3.0, f"{written.told()}, which no other rank's are"))
             what, remedy, first = "an update beside the optimizer's", _WRITES, written.step
             rank = written.ranks[0] if len(written.ranks) == 1 else rank
+        elif finding.evidence.get("extent") == "more" and same_gradients_at(case, finding):
+            clues.append(Clue(4.0, f"many numbers of `{finding.name}` alone differ, and the gradients applied do not"))
+            what, remedy = "an update beside the optimizer's", _WRITES
         elif alone:
             clues.append(Clue(3.0, f"only {ranks_text(clipping)} clips gradients, first at step {clipped_at}"))
             what, remedy = "clipped gradients", _CLIP
