@@ -127,7 +127,8 @@ class UnsyncedBackward:
         self._wrapped |= bool(scalar(reading, WRAPPED, ranks)[1].any())
         code, said = scalar(reading, IN_CODE, ranks)
         if said.any():
-            self._code = int(code[said].max())
+            possible = bool((code[said] >= POSSIBLE).any())
+            self._code = PLAIN if (code[said] >= PLAIN).any() else POSSIBLE if possible else 0
         since = self._since[:ranks]
         since[silent & (since < 0)] = reading.step
         since[present & ~silent] = -1
