@@ -62,7 +62,8 @@ def own_files() -> Iterator[Path]:
 
 
 def _is_own(file: str) -> bool:
-    return file.endswith(".py") and not file.startswith((*_LIBRARIES, _OURS, "<"))
+    """Whether it is a file of the job; ``torch.ops`` and its like claim a bare name that is no file."""
+    return Path(file).is_absolute() and file.endswith(".py") and not file.startswith((*_LIBRARIES, _OURS, "<"))
 
 
 def _named(path: Path, root: Path) -> str:
