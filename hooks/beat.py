@@ -73,7 +73,7 @@ def _endless(frames: Mapping[int, FrameType]) -> str:
     """Where the main thread is in a loop without a way out; asleep it may be the keeper of other threads."""
     main = threading.main_thread()
     alone = all(thread is main or thread.name.startswith(OUR_THREADS) for thread in threading.enumerate())
-    return endless_loop(frames.get(main.ident or 0), sleeping=alone)
+    return endless_loop(frames.get(main.ident or 0), alone=alone)
 
 
 class Heartbeat:

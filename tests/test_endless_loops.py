@@ -1,12 +1,16 @@
 """A loop without a way out is told within seconds; whatever may still end is not called endless."""
 
+import ctypes
 import itertools
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 from torchvitals.agent.causes.stuck_code import StuckCode
 from torchvitals.detectors.hang import Hang
 from torchvitals.hooks.endless_loops import endless_loop
@@ -29,7 +33,7 @@ def seen() -> Iterator[Told]:
 
     def look(frame, event, _arg):
         if event == "line" and frame.f_code.co_name.startswith("loop_"):
-            found.append((bool(endless_loop(frame)), bool(endless_loop(frame, sleeping=False))))
+            found.append((bool(endless_loop(frame)), bool(endless_loop(frame, alone=False))))
             if len(found) > 12:
                 raise Over
         return look
@@ -64,6 +68,37 @@ def loop_within_a_loop():
             number += 1  # noqa: PLW2901 (to have something to do)
 
 
+class Server:
+    ready = False
+
+    def __init__(self):
+        self.served, self.events = 0, []
+
+    @property
+    def over(self):
+        return False
+
+
+def loop_on_a_flag():
+    ready = False
+    while not ready:
+        pass
+
+
+def loop_that_sleeps_on_a_flag():
+    server, known = Server(), sys.modules
+    while server.served < 3 and not server.events and known is not None:
+        time.sleep(0)
+
+
+def loop_on_a_length():
+    events = []
+    while len(events) == 0:
+        pass
+
+
+FROZEN = (loop_on_a_flag, loop_that_sleeps_on_a_flag, loop_on_a_length)
+"""They end only if somebody else says so."""
 ENDLESS = (loop_that_does_nothing, loop_that_counts, loop_that_sleeps, loop_within_a_loop)
 
 
@@ -106,6 +141,34 @@ def loop_that_yields():
         yield 1
 
 
+def loop_on_a_property():
+    server = Server()
+    while not server.over:
+        pass
+
+
+def loop_on_an_attribute_of_the_class():
+    server = Server()
+    while not server.ready:
+        pass
+
+
+def loop_on_a_tensor():
+    flag = torch.zeros(1)
+    while flag == 0:
+        time.sleep(0)
+
+
+def loop_that_catches():
+    ready = False
+    try:
+        while not ready:
+            time.sleep(0)
+    except KeyboardInterrupt:
+        return
+
+
+OPEN = (loop_on_a_property, loop_on_an_attribute_of_the_class, loop_on_a_tensor, loop_that_catches)
 FINITE = (
     loop_with_a_break, loop_over_numbers, loop_with_a_condition, loop_that_calls, loop_that_reads_until_the_end,
     lambda: [None for _ in zip(range(50), loop_that_yields(), strict=False)],
@@ -124,6 +187,58 @@ def test_a_loop_that_nothing_can_leave_is_known(loop: Callable[[], object], seen
     play(loop)
 
     assert seen[4:] == [(True, loop is not loop_that_sleeps)] * len(seen[4:])
+
+
+def sampled(loop: Callable[[], object]) -> Told:
+    """What is said of a loop that another thread runs, as the beat sees it: tracing would write to its variables."""
+    found: Told = []
+    thread = threading.Thread(target=play, args=(loop,))
+    thread.start()
+    assert thread.ident is not None
+    while len(found) < 20:
+        frame = sys._current_frames()[thread.ident]
+        if frame.f_code is loop.__code__ and frame.f_lineno > loop.__code__.co_firstlineno + 1:
+            found.append((bool(endless_loop(frame)), bool(endless_loop(frame, alone=False))))
+        del frame
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Over))
+    thread.join()
+    return found
+
+
+@pytest.fixture
+def no_handlers() -> Iterator[None]:
+    """The test runner has a handler of its own, by which it ends what takes too long."""
+    own = {number: handler for number in signal.valid_signals() if callable(handler := signal.getsignal(number))}
+    own.pop(signal.SIGINT, None)
+    for number in own:
+        signal.signal(number, signal.SIG_IGN)
+    yield
+    for number, handler in own.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("no_handlers")
+@pytest.mark.parametrize("loop", FROZEN)
+def test_a_loop_on_what_nobody_can_change_is_known_where_there_is_no_other_thread(
+    loop: Callable[[], object],
+) -> None:
+    assert (True, False) in sampled(loop)
+
+
+@pytest.mark.usefixtures("no_handlers")
+@pytest.mark.parametrize("loop", OPEN)
+def test_a_loop_on_what_somebody_may_change_is_none(loop: Callable[[], object]) -> None:
+    assert set(sampled(loop)) == {(False, False)}
+
+
+def test_a_signal_handler_of_the_job_may_change_what_a_loop_waits_for() -> None:
+    before = signal.signal(signal.SIGUSR2, lambda *_: None)
+    try:
+        found = sampled(loop_on_a_flag)
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+    assert set(found) == {(False, False)}
 
 
 @pytest.mark.parametrize("loop", FINITE)
