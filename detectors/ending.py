@@ -108,6 +108,8 @@ def same_exception(first: Ending, other: Ending) -> bool:
     """Whether both raised the same in the same place: an error in the code, of which no rank is guilty."""
     if first.exception is None or other.exception is None:
         return False
+    if first.victim != other.victim:  # it only met the end of the other's connection, in the same call
+        return False
     one, two = first.exception, other.exception
     return (one.details.get("type"), one.step, place_of(first)) == (two.details.get("type"), two.step, place_of(other))
 

@@ -21,6 +21,7 @@ class LocalGradient:
 
     Args:
         guard: puts a fuse, by its name, around what runs inside the job's backward.
+        whole_of: what this rank computes the gradient of, of a parameter of which it holds a shard.
 
     >>> local = LocalGradient()
     >>> weight = torch.nn.Parameter(torch.ones(2))
@@ -30,7 +31,12 @@ class LocalGradient:
     (tensor([0., 0.]), tensor(inf), None)
     """
 
-    def __init__(self, guard: Callable[[str, Any], Any] = lambda _name, function: function) -> None:
+    def __init__(
+        self,
+        guard: Callable[[str, Any], Any] = lambda _name, function: function,
+        whole_of: Callable[[torch.Tensor], torch.Tensor | None] = lambda _shard: None,
+    ) -> None:
+        self._whole_of = whole_of
         self._note = guard("local gradient", self._read)
         self._wire: weakref.ref[torch.Tensor] | None = None
         self._hook: Any = None
@@ -43,14 +49,17 @@ class LocalGradient:
         return None if shared is not None and on_host(shared) and math.isfinite(shared) else found
 
     def follow(self, wire: torch.Tensor | None) -> None:
-        """From now on look at ``wire``, and at no other; a shard is what ranks have shared already."""
+        """From now on look at ``wire``, and at no other; of a shard at what it is a shard of."""
         if self._wire is not None and self._wire() is wire:
             return
         self.remove()
-        if wire is None or type(wire.data) is not torch.Tensor or not (wire.is_leaf and wire.requires_grad):
+        if wire is None:
+            return
+        leaf = wire if type(wire.data) is torch.Tensor else self._whole_of(wire)
+        if leaf is None or type(leaf.data) is not torch.Tensor or not (leaf.is_leaf and leaf.requires_grad):
             return
         self._wire = weakref.ref(wire)
-        self._hook = wire.register_post_accumulate_grad_hook(self._note)  # type: ignore[no-untyped-call]
+        self._hook = leaf.register_post_accumulate_grad_hook(self._note)  # type: ignore[no-untyped-call]
 
     def take(self) -> torch.Tensor | None:
         """The sum since it was taken last, not finite where the gradient was not; ``None`` if there was no backward."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch.nn import Module
-from torchvitals.hooks import discovery
+from torchvitals.hooks import discovery, shards
 from torchvitals.hooks.facts import describe_model
 from torchvitals.hooks.recorder import Recorder
 
@@ -44,6 +44,11 @@ class Naming:
     def in_model_order(self, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """``parameters`` from the input on: groups sort them by decay, the model by where they sit."""
         return sorted(parameters, key=lambda p: self._order.get(id(p), len(self._order)))
+
+    def whole_of(self, parameter: torch.Tensor) -> torch.Tensor | None:
+        """What this rank alone computes the gradient of, where ``parameter`` is only its shard."""
+        modules = (module for model in self.models for module in model.inner.modules())
+        return shards.whole_of(parameter, modules) if self.sharded else None
 
     def prefix_of(self, module: Module) -> str:
         """Path of ``module`` in the model that owns it, with a dot, or empty for a model itself."""

@@ -30,7 +30,7 @@ class RankReadings:
         self._averaging = Averaging()
         self.shared = 0.0
         """Collectives issued from the backward of the last watched step on; 0 where ranks share no gradients."""
-        self.local = LocalGradient(guard)
+        self.local = LocalGradient(guard, observer.naming.whole_of)
         sums = WeightSums()
         self._sum = guard("sums", lambda: sums.of(watch.parameters, watch.step))
         self._sum_found = guard("sums", lambda: sums.now(watch.parameters))

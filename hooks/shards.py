@@ -5,13 +5,29 @@ hybrid sharding, parameters left out of it) counts once between them.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torchvitals.hooks.norms import combined, local
+
+
+def whole_of(parameter: Tensor, modules: Iterable[Any]) -> Tensor | None:
+    """The leaf in which autograd adds up this rank's own gradient of a ``parameter`` that FSDP2 shards.
+
+    It is filled, and freed again, in each backward; there is none before the first forward, nor under another
+    wrapper. The names are private to torch; without one of them it is not found.
+    """
+    for module in modules:
+        state = module._get_fsdp_state() if hasattr(module, "_get_fsdp_state") else None
+        group = getattr(state, "_fsdp_param_group", None)
+        for held in getattr(group, "fsdp_params", ()):
+            if getattr(held, "sharded_param", None) is parameter:
+                whole = getattr(held, "_unsharded_param", None)
+                return whole if isinstance(whole, Tensor) else None
+    return None
 
 
 def shard_norm(parameters: Sequence[Tensor], sharing: Sequence[object] = ()) -> Tensor | None:

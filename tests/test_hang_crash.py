@@ -363,6 +363,13 @@ class TestCrash:
         assert finding.rank == 1
         assert finding.evidence["victims"] == [0]
 
+    def test_a_victim_in_the_same_call_has_not_raised_the_same(self):
+        run = Run().tell(0, exception(10.0, kind="RuntimeError", message="invalid tensor size"), leave(10.0, 1))
+        run.tell(1, exception(10.0, kind="RuntimeError", message=CLOSED), leave(10.1, 1))
+        (finding,) = run.finish()
+
+        assert (finding.rank, finding.evidence["victims"]) == (0, [1])
+
     def test_the_rank_that_was_killed_is_the_root_of_its_peers_exception(self):
         run = Run().tell(0, exception(10.0, kind="RuntimeError", message=CLOSED), leave(10.0, 1))
         run.tell(0, Beat(15.0, 15.0, 7, "idle")).tell(-1, command(16.0, code=1, oom_kills=1))

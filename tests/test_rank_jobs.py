@@ -226,6 +226,7 @@ def test_shards_are_compared_with_their_replicas(tmp_path: Path) -> None:
 
 
 FAILING_PROCESSOR = """
+    from torch.distributed.fsdp import fully_shard
     class Fails(torch.autograd.Function):
         @staticmethod
         def forward(ctx, value):
@@ -248,7 +249,7 @@ FAILING_PROCESSOR = """
             return self.second(hidden)
 
     net = Net()
-    model = nn.parallel.DistributedDataParallel(net)
+    model = WRAPPED
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     generator = torch.Generator().manual_seed(rank)
     for step in range(30):
@@ -260,9 +261,10 @@ FAILING_PROCESSOR = """
 """
 
 
-def test_the_rank_that_made_a_gradient_bad_is_named_though_all_ranks_get_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrapped", ["nn.parallel.DistributedDataParallel(net)", "fully_shard(net)"])
+def test_the_rank_that_made_a_gradient_bad_is_named_though_all_ranks_get_it(tmp_path: Path, wrapped: str) -> None:
     """Every loss is finite, every rank's shared gradients are not, and run again the step is well."""
-    run(tmp_path, FAILING_PROCESSOR, 2)
+    run(tmp_path, FAILING_PROCESSOR.replace("WRAPPED", wrapped), 2)
     (incident,) = report(tmp_path).incidents
 
     assert (incident.kind, incident.cause, incident.rank) == ("nonfinite", "corrupted_gradient", 1)
