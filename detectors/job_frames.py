@@ -10,6 +10,7 @@ COLLECTIVE = (
     "/distributed/nn/functional.py",
     "/nn/parallel/distributed.py",
 )
+MESSAGES = frozenset({"recv", "send", "recv_object_list", "send_object_list"})
 SAVING = ("/torch/serialization.py", "/torch/distributed/checkpoint/", "/safetensors/")
 COMPILING = ("/torch/_dynamo/", "/torch/_inductor/", "/torch/_functorch/", "/triton/")
 
@@ -58,6 +59,17 @@ def main_thread(threads: dict[str, list[str]]) -> list[str]:
 def waits_in_collective(frames: Sequence[str]) -> bool:
     """Whether the innermost frames are those of a collective."""
     return any(mark in frame for frame in frames[-3:] for mark in COLLECTIVE)
+
+
+def message_call(frames: Sequence[str]) -> str:
+    """``recv`` or ``send`` where a rank stands in such a call: it needs the other half from one rank, and no group.
+
+    >>> message_call(["/job/pipe.py:9 stage", "/lib/torch/distributed/distributed_c10d.py:2799 recv"])
+    'recv'
+    """
+    called = (frame.rpartition(" ")[2] for frame in reversed(frames[-3:]) if "distributed_c10d.py" in frame)
+    name = next((name for name in called if name in MESSAGES), "")
+    return name.partition("_")[0]
 
 
 def compiles(frames: Sequence[str]) -> bool:

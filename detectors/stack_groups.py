@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from torchvitals.detectors.job_frames import innermost_own, own_function, waits_in_collective
+from torchvitals.detectors.job_frames import innermost_own, message_call, own_function, waits_in_collective
 from torchvitals.detectors.pulse import AT_REST, Pulse
 
 SHOWN_FRAMES = 12
@@ -27,7 +27,9 @@ def doing(pulse: Pulse) -> Doing:
     """What a rank that still beats is doing, from its stack and the newest collective it has not finished."""
     where = innermost_own(pulse.stacks)
     if waits_in_collective(pulse.stacks) or pulse.beat.phase == "backward":
-        operation = current_collective(pulse.collectives) or f"a collective of its {pulse.beat.phase}"
+        message = message_call(pulse.stacks)
+        waiting = f"{message}, a message between two ranks," if message else f"a collective of its {pulse.beat.phase}"
+        operation = current_collective(pulse.collectives) or waiting
         return Doing("waits in", "wait in", operation, where, waits=True)
     if worker := next((frames for frames in pulse.workers.values() if innermost_own(frames)), None):
         place = innermost_own(worker)

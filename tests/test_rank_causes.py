@@ -237,6 +237,52 @@ def test_a_hang_of_different_collectives():
     assert "Collective 9 is gloo:all_reduce of [[1]] on rank 0" in opinion.explanation
 
 
+C10D = "/lib/python3/site-packages/torch/distributed/distributed_c10d.py:2799"
+BACKWARD = ["/job/train.py:80 main", "/lib/python3/site-packages/torch/autograd/graph.py:979 _engine_run_backward"]
+
+
+def standing(**ranks):
+    """Ranks that wait, each with its frames; the call of ``distributed_c10d.py`` is the innermost where there is one."""
+    stacks = {rank: frames for rank, frames in enumerate(ranks.values())}
+    groups = [
+        {"ranks": [rank], "waits": True, "frames": frames, "where": f"train.py:{frames[0].split(':')[1].split()[0]}"}
+        for rank, frames in stacks.items()
+    ]
+    phases = dict.fromkeys(stacks, "idle")
+    return {"phases": phases, "issued": dict.fromkeys(stacks, 9), "groups": groups, "stacks": stacks}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "cause", "rank"),
+    [
+        (["/job/train.py:23 give", f"{C10D} recv"], BACKWARD, "collective_mismatch", 0),
+        (["/job/train.py:23 give", f"{C10D} send"], BACKWARD, "collective_mismatch", 0),
+        (
+            ["/job/train.py:23 give", f"{C10D} recv"],
+            ["/job/train.py:9 give", f"{C10D} recv"],
+            "collective_mismatch",
+            None,
+        ),
+        (["/job/train.py:23 give", f"{C10D} recv"], ["/job/train.py:9 give", f"{C10D} send"], "unknown", None),
+    ],
+)
+def test_a_message_that_nobody_answers(first, second, cause, rank):
+    found, _, opinion = best(case(hang(**standing(first=first, second=second))))
+
+    assert (found, opinion.rank) == (cause, rank)
+
+
+def test_of_two_that_wait_apart_the_line_is_the_one_on_which_the_code_calls_a_collective():
+    def entry(operation, size):
+        return [{"group": "0", "sequence": 9, "operation": operation, "sizes": [[size]], "dtypes": ["Float"]}]
+
+    evidence = standing(first=BACKWARD, second=["/job/train.py:25 evaluate", f"{C10D} broadcast"])
+    evidence["collectives"] = {0: entry("gloo:all_reduce", 1348), 1: entry("gloo:broadcast", 3)}
+    _, _, opinion = best(case(hang(**evidence)))
+
+    assert (opinion.where, opinion.rank) == ("train.py:25", None)
+
+
 def test_a_hang_behind_a_rank_that_has_ended():
     evidence = {"phases": {0: "backward"}, "issued": {0: 9}, "ended": [1], "collectives": {}}
     cause, _, opinion = best(case(hang(**evidence)))

@@ -8,6 +8,7 @@ from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.exit_codes import ended
 from torchvitals.agent.ranks import ranks_text
 from torchvitals.detectors.detector import Finding
+from torchvitals.detectors.job_frames import innermost_own, message_call
 
 SIGABRT = 6
 REMEDY = (
@@ -43,6 +44,8 @@ def _of_hang(finding: Finding) -> Opinion | None:
     issued = {int(rank): int(count) for rank, count in dict(evidence.get("issued", {})).items()}
     clash = _clash(dict(evidence.get("collectives", {})))
     behind = sorted(rank for rank, count in issued.items() if count < max(issued.values()))
+    if not (clash.text or behind):
+        clash = _unanswered(evidence)
     gone, absent = list(evidence.get("ended", ())), list(evidence.get("absent", ()))
     if not (clash.text or behind or gone or absent):
         return None
@@ -76,7 +79,7 @@ def _of_hang(finding: Finding) -> Opinion | None:
             "same one."
         ),
         remedy=REMEDY,
-        where=_place_of(guilty, evidence),
+        where=_place_of(guilty, evidence) or _called_at(evidence),
         rank=guilty[0] if len(guilty) == 1 else None,
     )
 
@@ -85,6 +88,13 @@ def _place_of(ranks: Sequence[int], evidence: Mapping[str, Any]) -> str:
     """Where the guilty stand; empty when nobody is."""
     groups = evidence.get("groups", ())
     return next((str(group["where"]) for group in groups if set(ranks) & set(group["ranks"])), "")
+
+
+def _called_at(evidence: Mapping[str, Any]) -> str:
+    """Where the code itself calls a collective, if the others are in one of the wrapper's: the odd one of the two."""
+    groups = evidence.get("groups", ())
+    called = [group for group in groups if any("distributed_c10d.py" in frame for frame in group["frames"])]
+    return str(called[0]["where"]) if len(called) == 1 < len(groups) else ""
 
 
 def _of_crash(case: Case, finding: Finding) -> Opinion | None:
@@ -208,6 +218,22 @@ def _clash(collectives: Mapping[Any, Sequence[Mapping[str, Any]]]) -> _Clash:
             one, two = _said(shapes[first], types=kinds), _said(shapes[other], types=kinds)
             return _Clash(f"collective {number} is {one} on rank {first} and {two} on rank {other}", _alone(shapes))
     return _Clash()
+
+
+def _unanswered(evidence: dict[str, Any]) -> _Clash:
+    """Ranks that stand in ``recv`` while all others wait for a group, or are in ``recv`` as well; so with ``send``."""
+    stacks = {int(rank): list(frames) for rank, frames in dict(evidence.get("stacks", {})).items()}
+    calls = {rank: message_call(frames) for rank, frames in stacks.items()}
+    alone = sorted(rank for rank, call in calls.items() if call)
+    everybody = {int(rank) for rank in dict(evidence.get("phases", {}))}
+    if not alone or len({calls[rank] for rank in alone}) > 1 or everybody - _waiting(evidence) or len(everybody) < 2:
+        return _Clash()
+    call, answer = (calls[alone[0]], "sends") if calls[alone[0]] == "recv" else (calls[alone[0]], "receives")
+    places = {place for rank in alone if (place := innermost_own(stacks[rank]))}
+    where = f" at {', '.join(sorted(places))}" if places else ""
+    verb = "waits" if len(alone) == 1 else "wait"
+    text = f"{ranks_text(alone)} {verb} in {call}{where}, and no rank {answer}"
+    return _Clash(text, tuple(alone) if len(alone) < len(everybody) else ())
 
 
 def _alone(shapes: Mapping[int, tuple[Any, ...]]) -> tuple[int, ...]:
