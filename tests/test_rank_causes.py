@@ -242,8 +242,8 @@ BACKWARD = ["/job/train.py:80 main", "/lib/python3/site-packages/torch/autograd/
 
 
 def standing(**ranks):
-    """Ranks that wait, each with its frames; the call of ``distributed_c10d.py`` is the innermost where there is one."""
-    stacks = {rank: frames for rank, frames in enumerate(ranks.values())}
+    """Ranks that wait, each with its frames."""
+    stacks = dict(enumerate(ranks.values()))
     groups = [
         {"ranks": [rank], "waits": True, "frames": frames, "where": f"train.py:{frames[0].split(':')[1].split()[0]}"}
         for rank, frames in stacks.items()
