@@ -32,10 +32,12 @@ class Troupe:
         directory: where the runs are recorded.
         cores: so many processes that train may run at once; a job of more ranks runs alone.
         say: takes a line for the person who waits.
+        seconds: after so many a job is ended that should have ended by itself.
 
     """
 
-    def __init__(self, directory: Path, cores: int, say: Callable[[str], None]) -> None:
+    def __init__(self, directory: Path, cores: int, say: Callable[[str], None], seconds: float = JOB_SECONDS) -> None:
+        self._seconds = seconds
         self._directory = directory
         self._cores = cores
         self._say = say
@@ -78,11 +80,11 @@ class Troupe:
 
     def _failure(self, job: Job, process: "subprocess.Popen[bytes]", seconds: float) -> str | None:
         """Why the job could not play its part, empty when it did; ``None`` while it plays."""
-        if process.poll() is None and seconds <= (job.patience or JOB_SECONDS):
+        if process.poll() is None and seconds <= (job.patience or self._seconds):
             return None
         if process.poll() is None:
             end(process)
-            return "" if job.patience else f"took more than {JOB_SECONDS:.0f} s"
+            return "" if job.patience else f"took more than {self._seconds:.0f} s"
         if job.patience:
             return f"it ended by itself with exit code {process.returncode}"
         if job.fails and not process.returncode:

@@ -26,6 +26,8 @@ from torchvitals.signals.reader import RunReader
 from torchvitals.signals.records import LAUNCHER_RANK, Step
 
 CRASHES, HANGS = "crash", "hang"
+SECONDS = 1200.0
+"""Two thousand steps on four ranks take minutes where they share two cores."""
 READ_SECONDS = 1.5
 """The agent looks twice a second at a job that has ended, and a few records may lie between."""
 
@@ -61,7 +63,7 @@ def chosen(ranks: int, only: str, healthy_steps: int) -> Iterator[Job]:
 
 def played(job: Job, stage: Stage, directory: Path) -> Line:
     """Run one job and ask the agent what it knows."""
-    (ended,) = Troupe(directory, len(os.sched_getaffinity(0)), print).perform([job])
+    (ended,) = Troupe(directory, len(os.sched_getaffinity(0)), print, seconds=SECONDS).perform([job])
     if ended.failure:
         return Line(job.name, job.ranks, "", "", "", None, None, None, None, None, ended.failure)
     return line(ended, stage, directory)
