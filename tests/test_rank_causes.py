@@ -1,5 +1,6 @@
 """Of the causes that explain ranks, the right one wins by its evidence."""
 
+import msgspec
 import pytest
 from torchvitals.agent.case import Case
 from torchvitals.agent.causes.collective_mismatch import CollectiveMismatch
@@ -417,3 +418,18 @@ def test_a_network_that_became_slow_is_nobody_s_lateness():
 )
 def test_what_is_spent_before_the_last_rank_comes_is_not(added, word):
     assert best(slowed(0.15, **added))[0] == word
+
+
+@pytest.mark.parametrize(("step", "rank", "cause"), [(60, 1, "exception"), (60, 0, "unknown"), (300, 1, "unknown")])
+def test_whoever_waits_for_a_thread_that_died_waits_for_its_exception(step, rank, cause):
+    """Of a rank that stands still, and not long before: what a thread had made ready is used up soon."""
+    frames = ["/job/train.py:21 batches", "/lib/python3/queue.py:171 get"]
+    evidence = standing(first=BACKWARD, second=frames)
+    evidence["groups"][1] |= {"waits": False, "doing": "is in batches, train.py:21"}
+    said = {"type": "RuntimeError", "message": "decoder gave up", "frames": ["/job/train.py:17 run"], "thread": "T-1"}
+    of = case(msgspec.structs.replace(hang(**evidence), step=step))
+    of.events.append((rank, Event(10.0, 56, "exception", said)))
+    found, _, opinion = best(of)
+
+    assert found == cause
+    assert cause == "unknown" or (opinion.rank, opinion.where) == (1, "train.py:17")

@@ -7,6 +7,9 @@ from torchvitals.agent.exit_codes import FATAL, ended, signal_name
 from torchvitals.agent.ranks import ranks_text
 from torchvitals.detectors.job_frames import innermost_own
 
+RECENT = 100
+"""Steps: what a thread had made ready is used up by then."""
+
 
 class UncaughtException:
     """An uncaught exception, in whatever thread, a fatal signal from native code, or an exit code that code chose."""
@@ -58,14 +61,21 @@ class UncaughtException:
 def _dead_thread(case: Case) -> Opinion | None:
     """The process hangs, and one of its threads, which may be what it waits for, had died."""
     hang = next(iter(case.of_kind("hang")), None)
-    dead = [(rank, event) for rank, event in case.events_of("exception") if "thread" in event.details]
-    if hang is None or not dead or (hang.rank is not None and dead[0][0] != hang.rank):
+    if hang is None:
+        return None
+    standing = {rank for group in hang.evidence.get("groups", ()) if not group["waits"] for rank in group["ranks"]}
+    dead = [
+        (rank, event)
+        for rank, event in case.events_of("exception")
+        if "thread" in event.details and rank in standing and hang.step - event.step <= RECENT
+    ]
+    if not dead:
         return None
     rank, event = dead[0]
     frames = [str(frame) for frame in event.details.get("frames", ())]
     kind, name, place = event.details.get("type"), event.details.get("thread"), innermost_own(frames)
-    if not place or all(group["waits"] for group in hang.evidence.get("groups", ())):
-        return None  # a collective waits for other ranks, not for threads
+    if not place:
+        return None
     at = f" in {place}"
     return Opinion(
         clues=[
