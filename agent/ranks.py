@@ -38,7 +38,7 @@ def first_difference(case: Case, signal: str) -> Difference | None:
             by_step.setdefault(step, {})[rank] = value
     for step in sorted(by_step):
         values = by_step[step]
-        if len(values) > 1 and not _alike(list(values.values())):
+        if len(values) > 1 and not alike(list(values.values())):
             return Difference(step, values)
     return None
 
@@ -50,10 +50,11 @@ def same_gradients_at(case: Case, finding: Finding) -> bool:
         return False
     told = [case.history.series("gradient_norm", rank) for rank in case.history.ranks("gradient_norm")]
     values = [float(series.values[series.steps == step][0]) for series in told if (series.steps == step).any()]
-    return len(values) > 1 and _alike(values)
+    return len(values) > 1 and alike(values)
 
 
-def _alike(values: list[float]) -> bool:
+def alike(values: list[float]) -> bool:
+    """Whether numbers of several ranks are one, NaN among them."""
     first = values[0]
     return all(
         (math.isnan(first) and math.isnan(value)) or first == value or abs(first - value) <= SAME * abs(first)

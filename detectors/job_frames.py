@@ -11,8 +11,16 @@ COLLECTIVE = (
     "/nn/parallel/distributed.py",
 )
 MESSAGES = frozenset({"recv", "send", "recv_object_list", "send_object_list"})
+CALLED = ("/distributed_c10d.py", "/c10d_logger.py", "/torch/utils/_contextlib.py")
+"""Where frames lie between the job's own line and a collective that it calls."""
 SAVING = ("/torch/serialization.py", "/torch/distributed/checkpoint/", "/safetensors/")
 COMPILING = ("/torch/_dynamo/", "/torch/_inductor/", "/torch/_functorch/", "/triton/")
+PASSING = ("/_dynamo/eval_frame.py", "/_dynamo/external_utils.py", "/_aot_autograd/runtime_wrappers.py")
+"""Files of theirs through which compiled code runs, and code that must not be compiled, such as FSDP2's."""
+
+
+def _foreign(frame: str) -> bool:
+    return any(mark in frame for mark in FOREIGN)
 
 
 def innermost_own(frames: Sequence[str]) -> str:
@@ -61,6 +69,17 @@ def waits_in_collective(frames: Sequence[str]) -> bool:
     return any(mark in frame for frame in frames[-3:] for mark in COLLECTIVE)
 
 
+def calls_collective(frames: Sequence[str]) -> bool:
+    """Whether the job's own code itself has called the collective it waits in; a wrapper's forward has not.
+
+    >>> calls_collective(["/job/train.py:9 main", "/lib/python3/torch/distributed/distributed_c10d.py:3252 all_reduce"])
+    True
+    """
+    called = [frame for frame in frames[-4:] if "distributed_c10d.py" in frame]
+    inner = frames[next((i + 1 for i in reversed(range(len(frames))) if not _foreign(frames[i])), 0) :]
+    return bool(called) and all(any(mark in frame for mark in CALLED) for frame in inner)
+
+
 def message_call(frames: Sequence[str]) -> str:
     """``recv`` or ``send`` where a rank stands in such a call: it needs the other half from one rank, and no group.
 
@@ -73,5 +92,11 @@ def message_call(frames: Sequence[str]) -> str:
 
 
 def compiles(frames: Sequence[str]) -> bool:
-    """Whether a compiler is at work."""
-    return any(mark in frame for frame in frames for mark in COMPILING)
+    """Whether a compiler is at work.
+
+    >>> compiles(["/torch/_dynamo/convert_frame.py:9 _compile"]), compiles(["/torch/_dynamo/eval_frame.py:1271 _fn"])
+    (True, False)
+    """
+    return any(
+        mark in frame for frame in frames for mark in COMPILING if not any(passing in frame for passing in PASSING)
+    )

@@ -157,6 +157,18 @@ def test_clipping_on_one_rank_names_rank_and_step():
     assert (cause, opinion.rank, opinion.first_step) == ("rank_local_update", 0, 53)
 
 
+def test_a_rank_that_clips_what_all_clip_harder_is_the_one_that_did():
+    """As under a trainer that asks for the norm of each step by clipping to infinity."""
+    shared = [0.9] * 100
+    norms = [[*shared[:53], 0.01, *shared[54:]], shared]
+    cause, _, opinion = best(
+        case(desync(), collectives=SHARED, gradient_norm=norms, gradient_norm_unclipped=[shared, shared])
+    )
+
+    assert (cause, opinion.rank, opinion.first_step) == ("rank_local_update", 0, 53)
+    assert "clipped" in opinion.title
+
+
 def test_a_learning_rate_of_one_rank():
     rates = [[1e-3] * 100, [1e-3] * 57 + [2e-3] * 43]
     norms = [[0.5] * 100] * 2

@@ -8,7 +8,7 @@ from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.exit_codes import ended
 from torchvitals.agent.ranks import ranks_text
 from torchvitals.detectors.detector import Finding
-from torchvitals.detectors.job_frames import innermost_own, message_call
+from torchvitals.detectors.job_frames import calls_collective, innermost_own, message_call
 
 SIGABRT = 6
 REMEDY = (
@@ -93,7 +93,7 @@ def _place_of(ranks: Sequence[int], evidence: Mapping[str, Any]) -> str:
 def _called_at(evidence: Mapping[str, Any]) -> str:
     """Where the code itself calls a collective, if the others are in one of the wrapper's: the odd one of the two."""
     groups = evidence.get("groups", ())
-    called = [group for group in groups if any("distributed_c10d.py" in frame for frame in group["frames"])]
+    called = [group for group in groups if calls_collective(group["frames"])]
     return str(called[0]["where"]) if len(called) == 1 < len(groups) else ""
 
 

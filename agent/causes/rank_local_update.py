@@ -5,7 +5,9 @@ from typing import ClassVar, NamedTuple
 
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.ranks import (
+    SAME,
     Difference,
+    alike,
     first_difference,
     last_equal,
     onset_text,
@@ -52,6 +54,10 @@ class RankLocalUpdate:
         elif finding.evidence.get("extent") == "more" and same_gradients_at(case, finding):
             clues.append(Clue(4.0, f"many numbers of `{finding.name}` alone differ, and the gradients applied do not"))
             what, remedy = "an update beside the optimizer's", _WRITES
+        elif norm is not None and (cut := _clipped(case, norm)):
+            clues.append(Clue(3.0, f"only {ranks_text(cut)} clipped at step {norm.step} what was shared by all"))
+            what, remedy = "clipped gradients", _CLIP
+            rank = cut[0] if len(cut) == 1 else rank
         elif alone:
             clues.append(Clue(3.0, f"only {ranks_text(clipping)} clips gradients, first at step {clipped_at}"))
             what, remedy = "clipped gradients", _CLIP
@@ -106,6 +112,16 @@ def _written(case: Case, finding: Finding) -> _Written | None:
     if not found or len(found) == case.world_size:
         return None
     return _Written(min(found.values()), sorted(found))
+
+
+def _clipped(case: Case, norm: Difference) -> list[int]:
+    """The ranks that clipped the gradients of a step in which they had the same norm before, if not all did."""
+    told = {rank: case.history.series("gradient_norm_unclipped", rank).at(norm.step) for rank in norm.values}
+    before = {rank: value for rank, value in told.items() if value is not None}
+    if len(before) < len(norm.values) or not alike(list(before.values())):
+        return []
+    cut = [rank for rank, value in sorted(norm.values.items()) if value < (1 - SAME) * before[rank]]
+    return cut if len(cut) < len(before) else []
 
 
 def _of_nonfinite(case: Case) -> Opinion | None:
