@@ -113,6 +113,8 @@ class Explosion:
         height = size.heights[LOSS] - reference
         if said.negative is not None:
             self.signs = True
+            unscaled = said.negative & ~self.negative & (self.past.known < self.unscaled)
+            self.spike[unscaled] = -1.0, np.inf  # what stood out so far was measured on a scale that there is not
             self.negative |= said.negative
         if self.signs:
             with np.errstate(invalid="ignore"):  # what is infinite and not to be judged

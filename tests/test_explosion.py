@@ -148,3 +148,11 @@ def test_an_agent_that_meets_its_first_rewards_does_not_explode():
 def test_a_task_that_begins_after_losses_of_exactly_zero_has_nothing_to_be_measured_by() -> None:
     assert watch([0.0] * 8 + falling(60)) == []
     assert [f.first_step for f in watch([0.0] * 8 + falling(60) + [90.0, 3e3, 1e5, 1e7])] == [68]
+
+
+def test_an_agent_that_meets_its_first_rewards_has_no_scale_yet() -> None:
+    random = np.random.default_rng(0)
+    rewards = [float(x) for x in random.exponential(12.0, 60)]
+    losses = [0.08, 0.04, 7.3, 3.0, 0.01, -0.007, 13.0, 0.02, -0.01, -0.002, *rewards]
+
+    assert watch(losses, [abs(loss) ** 0.5 for loss in losses]) == []

@@ -11,6 +11,8 @@ DEEP = 10
 SPREAD = 1e3
 STILL = 0.02
 """An update of a layer relative to its weights that cannot have made a loss grow ``GROWN`` times."""
+SMALL = 0.05
+"""One that would hardly have: blow-ups have 0.1 and more, a step that follows growing gradients 0.03."""
 GROWN = 30.0
 RISING = 8
 """Steps over which a loss must have gone on growing: one batch that is out of line is not what this is about."""
@@ -73,7 +75,7 @@ def _of_inputs(case: Case, raw: float) -> Opinion:
 def _of_targets(case: Case) -> Opinion | None:
     """The loss grows by orders of magnitude, and the weights, the rate and the inputs stay where they were."""
     opening, moved = case.opening, largest_move(case)
-    if opening.kind not in ("explosion", "divergence") or moved is None or not moved < STILL:
+    if opening.kind not in ("explosion", "divergence") or moved is None or not moved < SMALL:
         return None
     loss, step = scalars(case, "loss"), opening.first_step
     before, since = np.abs(loss.before(step, 200)), np.abs(loss.values[loss.steps >= step])
@@ -85,7 +87,10 @@ def _of_targets(case: Case) -> Opinion | None:
         return None
     return Opinion(
         clues=[
-            Clue(3.5, f"the loss grew {grown:.3g}-fold while no layer moved by more than {moved:.2g} of its weights"),
+            Clue(
+                3.5 if moved < STILL else 2.5,
+                f"the loss grew {grown:.3g}-fold while no layer moved by more than {moved:.2g} of its weights",
+            ),
             Clue(1.0, "the inputs are as large as ever: what the answers are compared with has grown"),
         ],
         title=f"What the loss compares with grows without bound from step {step}"[:79],
