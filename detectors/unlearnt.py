@@ -15,7 +15,8 @@ SAME = 0.25
 class Unlearnt:
     """Three keys. It *knew*: the mean of ``side`` losses was at most ``learnt`` of ln C, what a guess among C classes
     costs. It lost that *at once*: the next ``side`` losses are ``back`` at ln C or above. And it *stays* so: none of
-    ``patience`` medians of ``block`` losses is below, and the last ones do not fall.
+    ``patience`` medians of ``block`` losses is below, nor of as many as it took to learn the first time ``again`` times
+    over, and the last ones do not fall.
 
     What is shown to the net changed at that step: labels that no longer belong to their inputs, inputs without
     content. A new task is above chance only for a moment, since it is learnt; a game between two nets comes to its
@@ -44,11 +45,12 @@ class Unlearnt:
         side: int = 4,  # losses before and after: one bad batch is none of this
         block: int = 16,
         patience: int = 6,  # medians: a new task of the same net was below chance again after 20 steps
+        again: float = 2.0,
         falling: float = 0.97,  # of the median before the last two; noise of medians of 16 losses is 1 to 2 %
         ranks: int = 8,
     ) -> None:
         self.learnt, self.back, self.side = learnt, back, side
-        self.block, self.patience, self.falling, self.ranks = block, patience, falling, ranks
+        self.block, self.patience, self.again, self.falling, self.ranks = block, patience, again, falling, ranks
         self._chance: dict[int, tuple[float, float]] = {}
         """Rank → ln C, and the first loss, until the first step has confirmed that it is all there is."""
         self._followed: dict[int, _Course] = {}
@@ -87,8 +89,11 @@ class Unlearnt:
     def _follow(self, rank: int, course: "_Course", chance: float, step: int, loss: float) -> list[Finding]:
         if course.onset is None:
             course.recent.append((step, loss))
+            course.seen += 1
             values = [value for _, value in course.recent]
             if len(values) == 2 * self.side:
+                if not course.took and sum(values) < len(values) * self.back * chance:
+                    course.took = course.seen
                 before, after = sum(values[: self.side]) / self.side, min(values[self.side :])
                 if before <= self.learnt * chance and after >= self.back * chance:
                     course.onset, course.before = course.recent[self.side][0], before
@@ -102,8 +107,9 @@ class Unlearnt:
         if course.medians[-1] < self.back * chance:
             course.forget()
             return []
+        patience = max(self.patience, self.again * course.took / self.block)
         falls = course.medians[-1] < self.falling * course.medians[-min(3, len(course.medians))]
-        return [] if len(course.medians) < self.patience or falls else [self._finding(rank, course, chance, step)]
+        return [] if len(course.medians) < patience or falls else [self._finding(rank, course, chance, step)]
 
     def _finding(self, rank: int, course: "_Course", chance: float, step: int) -> Finding:
         self._told = True
@@ -126,6 +132,8 @@ class _Course:
 
     def __init__(self, kept: int) -> None:
         self.recent: deque[tuple[int, float]] = deque(maxlen=kept)
+        self.seen = self.took = 0
+        """Losses so far, and those after which it had learnt something."""
         self.onset: int | None = None
         self.before = 0.0
         self.losses: list[float] = []

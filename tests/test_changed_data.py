@@ -104,6 +104,13 @@ def test_a_loss_at_chance_is_told_once():
     assert (finding.first_step, finding.step) == (200, 295)
 
 
+def test_who_learns_slowly_has_the_time_that_it_took_at_first():
+    slow = [2.3 if step < 400 else 0.6 for step in range(600)]
+
+    assert follow(slow + [2.4] * 300 + [0.6] * 100) == []
+    assert [finding.step for finding in follow(slow + [2.4] * 1000)] == [1415]
+
+
 @pytest.mark.parametrize(
     "losses",
     [
