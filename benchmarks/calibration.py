@@ -4,9 +4,8 @@ Every calibrated detector looks at streams in which nothing happens (`null_strea
 off so that the significance key alone decides, and with allowances over two decades. Alarms that the same noise
 sets off within ``APART`` tests count once. With the effect key on, as detectors ship, there are fewer or none.
 
-The runs of a kind, and the rates asked of them, are looked at together: each is one subject of one detector, with a
-tail and an allowance of its own, and what a detector says of it is what it would say alone
-(`tests/test_calibration.py`).
+The runs of a kind are looked at together: each is one subject of one detector, and each rate asked of it has a tail and
+an allowance of its own; what is said of it is what the detector would say alone (`tests/test_calibration.py`).
 """
 
 import argparse
@@ -27,10 +26,11 @@ from null_streams import NULLS, processes
 from torchvitals.detectors.allowance import MONTH, Allowance, Tail
 from torchvitals.detectors.detector import Finding, Reading
 from torchvitals.detectors.drift import Drift
-from torchvitals.detectors.slowdown import Slowdown
+from torchvitals.detectors.slowdown import Rows, Slowdown
 from torchvitals.detectors.two_sample import Contrast
 
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 APART = 12
 """Tests between alarms that count as two."""
 EXPECTED = (1.0, 10.0, 100.0)
@@ -40,57 +40,63 @@ SURE = 0.95
 
 
 class Runs(Protocol):
-    """A detector without its effect key whose subjects are runs of their own."""
+    """A detector without its effect key whose subjects are runs of their own, each judged at all rates."""
+
+    above: Mask
+    """Which runs (first axis) alarm at which rates, by the newest reading."""
 
     def update(self, reading: Reading) -> list[Finding]: ...
-
-    def rearm(self) -> None:
-        """Let it tell the same symptom again: here each telling counts."""
-        ...
 
 
 class Slowdowns(Slowdown):
     """Runs of one rank each."""
 
-    def __init__(self, rates: Sequence[float]) -> None:
+    def __init__(self, runs: int, rates: Sequence[float]) -> None:
         super().__init__(factor=1.0, spread=0.0, least_seconds=0.0, lasting_seconds=0.0)
-        self.tails = [Tail(Allowance(rate)) for rate in rates]
-        self.scores = [-np.inf] * len(rates)
+        self.tails = [[Tail(Allowance(rate)) for rate in rates] for _ in range(runs)]
+        self.scores = [-np.inf] * runs
+        self.above = np.zeros((runs, len(rates)), dtype=bool)
+        self.unlikely = np.zeros_like(self.above)
+        """At which rates the slow blocks in progress are more than chance."""
 
-    def rearm(self) -> None:
-        self._alarmed[:] = False
+    def update(self, reading: Reading) -> list[Finding]:
+        self.above[:] = False
+        return super().update(reading)
+
+    def _judge(self, step: int, ranks: Rows, turn: slice) -> list[Finding]:
+        findings = super()._judge(step, ranks, turn)
+        self.above[ranks] = self.unlikely[ranks] & (self._slow[ranks] >= self.blocks)[:, None]
+        return findings
 
     def _surprising(self, rank: int) -> bool:
-        limit = self.tails[rank].limit()
         score = -float(np.log(np.clip(self._chance(rank), 1e-300, 1.0)))
         self.scores[rank] = max(self.scores[rank], score)
-        return score > limit
+        self.unlikely[rank] = [score > tail.limit() for tail in self.tails[rank]]
+        return False  # it may tell the same symptom again: here each telling counts
 
     def _note(self, time: float) -> None:
-        for rank, tail in enumerate(self.tails):
-            tail.note(self.scores[rank], time)
+        for rank, tails in enumerate(self.tails):
+            for tail in tails:
+                tail.note(self.scores[rank], time)
             self.scores[rank] = -np.inf
 
 
 class Drifts(Drift):
     """Services with one feature each."""
 
-    def __init__(self, rates: Sequence[float]) -> None:
+    def __init__(self, runs: int, rates: Sequence[float]) -> None:
         super().__init__(floor=0.0, scale_floor=0.0, missing_floor=0.0, zero_floor=0.0, gradual_factor=1.0)
-        self.tails = [Tail(Allowance(rate)) for rate in rates]
-
-    def rearm(self) -> None:
-        self._alarmed[:] = False
+        self.tails = [[Tail(Allowance(rate)) for rate in rates] for _ in range(runs)]
+        self.above = np.zeros((runs, len(rates)), dtype=bool)
 
     def _confirmed(self, contrasts: list[Contrast], time: float) -> list[Contrast]:
-        moved = [contrast.moved.copy() for contrast in contrasts]
-        for place, tail in enumerate(self.tails):
-            self.tail = tail
-            one = slice(place, place + 1)
+        for run, tails in enumerate(self.tails):
+            one = slice(run, run + 1)
             alone = [Contrast(*(array[:, one] for array in each)) for each in contrasts]
-            for array, judged in zip(moved, super()._confirmed(alone, time), strict=True):
-                array[:, one] = judged.moved
-        return [c._replace(moved=array) for c, array in zip(contrasts, moved, strict=True)]
+            for rate, tail in enumerate(tails):
+                self.tail = tail
+                self.above[run, rate] = any(each.moved.any() for each in super()._confirmed(alone, time))
+        return [each._replace(moved=np.zeros_like(each.moved)) for each in contrasts]  # see Slowdowns
 
 
 def step(_place: int, x: Floats, _rng: np.random.Generator) -> dict[str, Floats]:
@@ -108,7 +114,7 @@ def block(_place: int, x: Floats, rng: np.random.Generator) -> dict[str, Floats]
 class Subject(NamedTuple):
     """A detector, and what it reads of processes."""
 
-    make: Callable[[Sequence[float]], Runs]
+    make: Callable[[int, Sequence[float]], Runs]
     values: Callable[[int, Floats, np.random.Generator], dict[str, Floats]]
     seconds: float
     """From one reading to the next."""
@@ -124,27 +130,24 @@ SUBJECTS = {
 }
 
 
-def readings(subject: Subject, kind: str, seed: int, *, runs: int, rates: int) -> Iterator[Reading]:
-    """``runs`` streams of one kind, each of them once for each rate: run 0 at all rates, run 1 at all rates, ..."""
+def readings(subject: Subject, kind: str, seed: int, *, runs: int) -> Iterator[Reading]:
+    """``runs`` streams of one kind."""
     rng = np.random.default_rng(seed + 1000)
-    present = np.ones(runs * rates, dtype=bool)
+    present = np.ones(runs, dtype=bool)
     for place, x in enumerate(processes(kind, subject.readings, (runs,), seed)):
-        values = {name: array.repeat(rates) for name, array in subject.values(place, x, rng).items()}
+        values = subject.values(place, x, rng)
         yield Reading(place, subject.seconds * place, values, dict.fromkeys(values, present), masked=True)
 
 
-def alarms(subject: Subject, stream: Iterator[Reading], rates: Sequence[float]) -> NDArray[np.int64]:
-    """False alarms of each subject of the stream, of which each may raise ``rates`` in a month."""
-    detector = subject.make(rates)
-    counts, last = np.zeros(len(rates), dtype=np.int64), np.full(len(rates), -APART * subject.test)
+def alarms(subject: Subject, stream: Iterator[Reading], runs: int, rates: Sequence[float]) -> NDArray[np.int64]:
+    """False alarms of each run (first axis) where so many are allowed in a month."""
+    detector = subject.make(runs, rates)
+    shape = (runs, len(rates))
+    counts, last = np.zeros(shape, dtype=np.int64), np.full(shape, -APART * subject.test)
     for place, reading in enumerate(stream):
-        found = detector.update(reading)
-        if not found:
-            continue
-        detector.rearm()
-        rows = np.array([finding.subject for finding in found])
-        counts[rows] += place - last[rows] >= APART * subject.test
-        last[rows] = place
+        detector.update(reading)
+        counts += detector.above & (place - last >= APART * subject.test)
+        last[detector.above] = place
     return counts
 
 
@@ -153,10 +156,10 @@ def measured(name: str, kind: str, seed: int, *, runs: int) -> list[dict[str, An
     subject = SUBJECTS[name]
     months = subject.readings * subject.seconds / MONTH
     rates = [expected / months for expected in EXPECTED]
-    counts = alarms(subject, readings(subject, kind, seed, runs=runs, rates=len(rates)), rates * runs)
+    counts = alarms(subject, readings(subject, kind, seed, runs=runs), runs, rates)
     return [
         {"detector": name, "stream": kind, "per_month": rate, "asked": expected * runs, "observed": each.tolist()}
-        for rate, expected, each in zip(rates, EXPECTED, counts.reshape(runs, len(rates)).T, strict=True)
+        for rate, expected, each in zip(rates, EXPECTED, counts.T, strict=True)
     ]
 
 

@@ -5,12 +5,16 @@ an honest threshold. The far tail of telemetry is not the far tail of a textbook
 in clusters: noise that is high now is high a moment later. Both are measured on the run itself, in :class:`Tail`.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import msgspec
 import numpy as np
+from torchvitals.detectors.block_statistics import Floats
 
+Root = TypeVar("Root", float, Floats)
 MONTH = 30 * 86400.0
+LEAST_SPREAD = 1e-12
+"""Variance of levels; below, they are all the same."""
 UNTIMED = 1.0
 """Seconds from one test to the next where nobody told the time."""
 
@@ -48,12 +52,27 @@ class Tail:
     remembers, and only the largest score of each is kept, so that a cluster counts once. Above the ``kept``-th largest
     of n such maxima the excess is exponential, and the chance that the next one lies ``y`` mean excesses above it is
     ``kept / n * (1 + y / m) ** -m`` with ``m = kept - 1``, the uncertainty of the mean included (the predictive
-    distribution: Davison & Smith 1990, J. R. Stat. Soc. B 52). While fewer maxima are known, ``first`` is asked.
+    distribution: Davison & Smith 1990, J. R. Stat. Soc. B 52).
+
+    Where stretches remember as well, a maximum is no news as far as those before tell it: what counts is by how much
+    its root lies above ``memory`` times their level. Without that, each small step of a level to where it had never
+    been was an alarm: 3.9 times as many as asked where it wanders for 10,000 tests, and 0.9 times with it. Roots,
+    since -ln p grows as the square of a distance. While fewer maxima are known, ``first`` is asked.
 
     The newest stretches are held back: a fault that builds up must not raise the bar for itself. For the same reason a
     score above the threshold counts as what scores above it are expected to be, one mean excess more, however large it
     is: cut off at the threshold itself they would make the tail look shorter than it is, and false alarms 1.4 times as
     frequent as allowed.
+
+    Args:
+        allowance: how often to be wrong.
+        stretch: tests in a stretch.
+        kept: largest maxima that make the tail. With 16 the extrapolation begins further in, and the past is known
+            later: noise in bursts, whose tail is no exponential, made 2.3 times as many false alarms as asked, with 8
+            1.9 times.
+        held: newest stretches that do not count yet.
+        slowness: stretches over which the level of maxima is taken. With 1, where it wanders, 3.1 times as many false
+            alarms as were asked came at ten in 10,000 tests, with 3 twice as many, with 8 1.8 times.
 
     >>> tail, rng = Tail(Allowance(per_month=30.0), stretch=1, held=0), np.random.default_rng(0)
     >>> scores = rng.exponential(3.0, 40_000)  # p is wrong: its logarithm falls off at a third of the rate
@@ -63,14 +82,25 @@ class Tail:
     True
     """
 
-    def __init__(self, allowance: Allowance, *, stretch: int = 16, kept: int = 16, held: int = 2) -> None:
+    def __init__(
+        self, allowance: Allowance, *, stretch: int = 16, kept: int = 8, held: int = 2, slowness: float = 8.0
+    ) -> None:
         self.allowance = allowance
-        self.stretch, self.kept, self.held = stretch, kept, held
+        self.stretch, self.kept, self.held, self.slowness = stretch, kept, held, slowness
         self.tests = 0
         self.maxima = 0
         """Stretches that ended and are no longer held back."""
-        self._largest = np.full(kept, -np.inf)
-        self._waiting: list[float] = []
+        self.memory = 0.0
+        """How far maxima follow the level before, beyond one standard error of not at all: 0 to 1."""
+        self._level = np.nan
+        """Of the roots of maxima that are no longer held back, of those stretches in which any test had a score."""
+        self._sums = np.zeros(6)
+        """Over such stretches: their number, roots, levels before, products, squares of both."""
+        self._pairs = np.tile([-np.inf, 0.0], (kept, 1))
+        """Roots that were most above what was expected, and the level before each."""
+        self._news = np.full(kept, -np.inf)
+        """By how much they were, squared, the least first."""
+        self._waiting: list[tuple[float, float]] = []
         self._highest = -np.inf
         self._began = self._ended = 0.0
 
@@ -84,10 +114,10 @@ class Tail:
         self._highest = max(self._highest, score)
         if self.tests % self.stretch:
             return
-        self._waiting.append(self._highest)
+        self._waiting.append((self._highest, self._level))
         self._highest = -np.inf
         if len(self._waiting) > self.held:
-            self._settle(self._waiting.pop(0))
+            self._settle(*self._waiting.pop(0))
 
     def seconds(self) -> float:
         """From one test to the next."""
@@ -105,23 +135,51 @@ class Tail:
     @property
     def known(self) -> bool:
         """Whether the past decides."""
-        return bool(np.isfinite(self._largest[0]))
+        return bool(np.isfinite(self._news[0]))
 
     def limit(self) -> float:
         """The threshold that is in force."""
         if not self.known:
             return self.first()
-        excess, m = self.excess(), self.kept - 1
+        m = self.kept - 1
         allowed = min(self.chance() * self.stretch, 0.5)
         beyond = m * ((self.kept / (self.maxima * allowed)) ** (1 / m) - 1)
-        return float(self._largest[0] + excess * beyond)
+        return _squared(_root(float(self._news[0] + self.excess() * beyond)) + self.memory * self._level)
 
     def excess(self) -> float:
         """Mean excess of the largest scores over the least of them; 1 of an honest -ln p, while they are not known."""
-        return float((self._largest[1:] - self._largest[0]).mean()) if self.known else 1.0
+        return float((self._news[1:] - self._news[0]).mean()) if self.known else 1.0
 
-    def _settle(self, score: float) -> None:
+    def _settle(self, score: float, before: float) -> None:
         self.maxima += 1
-        if score > self._largest[0]:
-            self._largest[0] = score
-            self._largest.sort()
+        if score == -np.inf:
+            return
+        root = _root(score)
+        fresh = max(root, 0.0)
+        self._level = fresh if np.isnan(self._level) else self._level + (fresh - self._level) / self.slowness
+        if np.isnan(before):  # nothing was known: it is as expected
+            before = self._level
+        else:
+            self._sums += (1.0, root, before, root * before, root * root, before * before)
+            self.memory = self._correlation()
+        pairs = np.append(self._pairs, [[root, before]], axis=0)
+        news = _squared(pairs[:, 0] - self.memory * pairs[:, 1])
+        order = np.argsort(news, kind="stable")[1:]
+        self._pairs, self._news = pairs[order], news[order]
+
+    def _correlation(self) -> float:
+        """Slope of roots over the levels before, less its standard error where there is none."""
+        count, root, before, product, squares, levels = self._sums
+        variance, spread = squares / count - (root / count) ** 2, levels / count - (before / count) ** 2
+        if not (variance > 0 and spread > LEAST_SPREAD):
+            return 0.0
+        slope = (product / count - root * before / count**2) / spread
+        return float(np.clip(slope - (variance / spread / count) ** 0.5, 0.0, 1.0))
+
+
+def _root(score: float) -> float:
+    return float(np.sign(score) * np.sqrt(abs(score)))
+
+
+def _squared(root: Root) -> Root:
+    return root * abs(root)

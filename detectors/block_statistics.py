@@ -71,6 +71,27 @@ def memory_from_lag(r: Floats, count: NDArray[np.int64]) -> Floats:
     return (1 + r) / (1 - r)
 
 
+def summed_memory(series: Floats, lags: int) -> float:
+    """The same of a whole series, and at least the sum of its autocorrelations up to ``lags``.
+
+    Where noise lies on a slow level the first of them says little of the others: of half AR(1) with 0.9 and half white
+    noise it makes 2.6 blocks of 10. The k-th sum is too low by 2 k / n of itself, as the series is about its own mean.
+
+    >>> slow = np.sin(np.arange(48.0) / 4) + np.resize([1.5, -1.0, -0.5], 48)
+    >>> summed_memory(slow, 1) < 2, summed_memory(slow, 8) > 3
+    (True, True)
+    """
+    n = len(series)
+    centred = series - series.mean()
+    squares = float(centred @ centred)
+    longest = float(memory(series[None], np.ones((1, n), dtype=bool))[0])
+    total = 1.0
+    for lag in range(1, min(lags, n // 3) + 1 if squares > 0 else 0):
+        total += 2 * float(centred[lag:] @ centred[:-lag]) / squares * n / (n - lag)
+        longest = max(longest, min(total / max(1 - 2 * lag / n, 0.2), n))
+    return longest
+
+
 def past_contrasts(values: Floats, length: int, before: int) -> tuple[float, float]:
     """Standard deviation of mean(``length`` blocks) - mean(the ``before`` blocks before them), and its degrees.
 

@@ -12,6 +12,10 @@ FORGETFUL = 2.0
 """Blocks that one independent block is worth, up to which a short past may be trusted as well."""
 ROWS_KNOW = 8.0
 """Degrees of freedom are this many times the blocks' when the rows explain the noise; a block has 16 rows or more."""
+SHORT = 4
+"""Blocks of a window, up to which the first autocorrelation tells enough of the memory; in longer ones what hides under
+the noise adds up, and the autocorrelations of half a window are looked at. Where a stream was half AR(1) with 0.9, half
+white, 44 past and 16 recent blocks made p < 0.0001 in 1.1 % of pasts without, and in 0.3 % with them."""
 
 
 def surprise(past: Floats, recent: Floats, *, near: int, sampling: float = 0.0, sampling_excess: float = 1.5) -> float:
@@ -38,7 +42,7 @@ def surprise(past: Floats, recent: Floats, *, near: int, sampling: float = 0.0, 
     near = min(near, len(past))
     distance = abs(float(after.mean() - before[-near:].mean()))
     noise = max(float(before.var(ddof=1)), sampling)
-    tau = float(blocks.memory(before[None], np.ones((1, len(before)), dtype=bool))[0])
+    tau = blocks.summed_memory(before, length // 2 if length > SHORT else 1)
     independent = len(before) / tau
     forgetful = independent >= ENOUGH or tau <= FORGETFUL
     if not forgetful and len(before) >= near + (1 + LEAST_INDEPENDENT) * length:

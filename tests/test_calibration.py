@@ -25,11 +25,12 @@ def plain(name: str, row: int) -> Any:
     return Drift(floor=0.0, scale_floor=0.0, missing_floor=0.0, zero_floor=0.0, gradual_factor=1.0)
 
 
-def steps(detector: Any, stream: list[Reading]) -> list[tuple[int, int | None]]:
-    """Who was told of, and when."""
-    told = []
+def steps(detector: Any, stream: list[Reading]) -> set[int]:
+    """When it told."""
+    told = set()
     for reading in stream:
-        told += [(finding.step, finding.subject) for finding in detector.update(reading)]
+        if detector.update(reading):
+            told.add(reading.step)
         detector._alarmed[:] = False
     return told
 
@@ -37,14 +38,18 @@ def steps(detector: Any, stream: list[Reading]) -> list[tuple[int, int | None]]:
 @pytest.mark.parametrize(("name", "kind", "length"), [("slowdown", "ar 0.9", 8_000), ("drift", "bursts", 300)])
 def test_runs_that_are_looked_at_together_are_judged_as_if_alone(name: str, kind: str, length: int) -> None:
     subject = calibration.SUBJECTS[name]
-    stream = list(islice(calibration.readings(subject, kind, 7, runs=RUNS, rates=len(RATES)), length))
-    together = set(steps(subject.make(RATES * RUNS), stream))
-    alone: set[tuple[int, int | None]] = set()
-    for row in range(RUNS * len(RATES)):
-        detector = plain(name, row)
-        detector.allow(Allowance(RATES[row % len(RATES)]))
-        mine = [Reading.of(r.step, r.time, **{n: v[row] for n, v in r.values.items()}) for r in stream]
-        alone |= {(step, row) for step, _ in steps(detector, mine)}
+    stream = list(islice(calibration.readings(subject, kind, 7, runs=RUNS), length))
+    detector = subject.make(RUNS, RATES)
+    together, alone = set(), set()
+    for reading in stream:
+        detector.update(reading)
+        together |= {(reading.step, int(run), int(rate)) for run, rate in zip(*detector.above.nonzero(), strict=True)}
+    for run in range(RUNS):
+        mine = [Reading.of(r.step, r.time, **{n: v[run] for n, v in r.values.items()}) for r in stream]
+        for rate, per_month in enumerate(RATES):
+            single = plain(name, run)
+            single.allow(Allowance(per_month))
+            alone |= {(step, run, rate) for step in steps(single, mine)}
 
     assert len(together) > 20
     assert together == alone

@@ -53,7 +53,7 @@ def test_environment_and_default_reach_the_agent() -> None:
 
 def test_a_score_above_the_threshold_counts_as_what_such_scores_are_expected_to_be() -> None:
     tail = Tail(Allowance(), stretch=1, kept=4, held=0)
-    for second, score in enumerate((1.0, 2.0, 3.0, 4.0)):
+    for second, score in enumerate((4.0, 1.0, 3.0, 2.0)):
         tail.note(score, float(second))
     before = tail.limit()
     assert tail.excess() == 2.0  # of 2, 3 and 4 over 1
@@ -83,14 +83,38 @@ def test_the_threshold_follows_from_the_tail_of_the_past() -> None:
 
 
 def test_a_fault_that_builds_up_does_not_raise_the_bar_for_itself() -> None:
-    tail = Tail(Allowance(), stretch=4, kept=4, held=2)
+    rng, tail = np.random.default_rng(0), Tail(Allowance(), stretch=4, kept=4, held=2)
     for second in range(64):
-        tail.note(1.0 + 0.01 * (second % 7), float(second))
+        tail.note(1.0 + rng.exponential(), float(second))
     calm = tail.limit()
-    for second in range(64, 72):
+    for second in range(64, 75):  # two stretches and a half
         tail.note(50.0, float(second))
 
-    assert tail.limit() == pytest.approx(calm, rel=0.02)
+    assert calm < 250
+    assert 0.9 * calm < tail.limit() <= calm  # it falls as the past grows
+
+
+def test_a_level_that_wanders_to_where_it_never_was_is_no_alarm_and_a_leap_is() -> None:
+    rng, tail = np.random.default_rng(0), Tail(Allowance(per_month=2592.0))  # ten are allowed in 10,000 seconds
+    level, above, highest = 0.0, 0, 0.0
+    for second in range(10_000):
+        level += 0.01 * rng.normal()
+        score = (level + 0.3 * rng.normal()) ** 2  # as -ln p of a mean that wanders, in some unit
+        above += score > tail.limit()
+        highest = max(highest, score)
+        tail.note(score, float(second))
+
+    assert tail.memory > 0.8
+    assert above <= 20
+    assert tail.limit() < 3 * highest
+
+
+def test_maxima_that_forget_are_taken_as_they_are() -> None:
+    rng, tail = np.random.default_rng(0), Tail(Allowance())
+    for second in range(10_000):
+        tail.note(rng.exponential(), float(second))
+
+    assert tail.memory < 0.05
 
 
 def slow(detector: Slowdown, sigma: float, factor: float, seed: int = 0) -> int:
