@@ -90,12 +90,13 @@ class Drifts(Drift):
         self.above = np.zeros((runs, len(rates)), dtype=bool)
 
     def _confirmed(self, contrasts: list[Contrast], time: float) -> list[Contrast]:
-        for run, tails in enumerate(self.tails):
-            one = slice(run, run + 1)
-            alone = [Contrast(*(array[:, one] for array in each)) for each in contrasts]
-            for rate, tail in enumerate(tails):
-                self.tail = tail
-                self.above[run, rate] = any(each.moved.any() for each in super()._confirmed(alone, time))
+        likeliest = np.min([np.where(each.moved, each.p, 1.0) for each in contrasts], axis=(0, 1))
+        self.above[:] = False
+        for run, p in enumerate(likeliest.tolist()):
+            score = -float(np.log(max(p, 1e-300))) if p < 1 else -np.inf
+            for rate, tail in enumerate(self.tails[run]):
+                self.above[run, rate] = p < 1 and score > tail.limit()
+                tail.note(score, time)
         return [each._replace(moved=np.zeros_like(each.moved)) for each in contrasts]  # see Slowdowns
 
 

@@ -106,7 +106,8 @@ class Tail:
 
     def note(self, score: float, time: float) -> None:
         """Take the largest score of one test over all subjects; -inf where the effect asked for was not there."""
-        score = min(score, self.limit() + self.excess())
+        if score > self._highest:
+            score = min(score, self.limit() + self.excess())
         if not self.tests:
             self._began = time
         self.tests += 1

@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 from torchvitals.agent import config
 from torchvitals.agent.config import ConfigError
 from torchvitals.agent.engine import Engine
@@ -16,6 +17,7 @@ from torchvitals.detectors.allowance import Allowance, Calibrated, Tail
 from torchvitals.detectors.class_order import SHARE, ClassOrder
 from torchvitals.detectors.detector import Reading
 from torchvitals.detectors.slowdown import Slowdown
+from torchvitals.detectors.surprise import surprise
 from torchvitals.signals.reader import Entry, RunReader
 from torchvitals.signals.records import LAUNCHER_RANK, Event, Hello
 
@@ -115,6 +117,17 @@ def test_maxima_that_forget_are_taken_as_they_are() -> None:
         tail.note(rng.exponential(), float(second))
 
     assert tail.memory < 0.05
+
+
+def test_a_slow_level_under_noise_is_no_surprise_in_long_windows_and_a_jump_is() -> None:
+    rng = np.random.default_rng(0)
+    level = lfilter([0.19**0.5], [1, -0.9], rng.normal(size=(400, 160)), axis=1)[:, 100:]
+    series = level + rng.normal(size=level.shape)
+    wrong = sum(surprise(x[:44], x[44:], near=16, sampling=1.0) < 1e-3 for x in series)
+    right = sum(surprise(x[:44], x[44:] + 8.0, near=16, sampling=1.0) < 1e-3 for x in series)
+
+    assert wrong <= 8  # 0.4 asked for; 15 by the first autocorrelation alone
+    assert right > 240
 
 
 def slow(detector: Slowdown, sigma: float, factor: float, seed: int = 0) -> int:
