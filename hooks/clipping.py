@@ -68,10 +68,14 @@ class Clipping:
         if optimizer not in self._whole and (norm := global_norm(gradients(parameters))) is not None:
             self._whole[optimizer] = norm
 
-    def forget(self) -> None:
-        """The gradients are changing: what was clipped is not what will be applied."""
+    def unscaled(self, optimizer: int, parameters: Sequence[torch.Tensor], scale: torch.Tensor) -> None:
+        """The loss scale was taken off the gradients of ``parameters``: what was clipped is not what will be applied.
+
+        That does not raise the version of the gradients it changes.
+        """
+        if (clip := self._of(parameters)) is not None:
+            self._whole[optimizer] = clip.total / scale.to(clip.total.device)
         self._clips.clear()
-        self._whole.clear()
 
     def told(self, optimizer: int, parameters: Sequence[torch.Tensor]) -> dict[str, torch.Tensor | float]:
         """The signals that clipping gives of the gradients of ``parameters``, which ``optimizer`` is about to apply."""

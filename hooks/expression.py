@@ -97,7 +97,7 @@ class LossExpression:
             birth = _birth(maker or node, {}, tensor)
             kind = kind_of(tensor)
             # finite plus finite is never NaN: the side without gradient, a target or a weight, was not finite
-            if maker is None or (kind is not None and kind.nan):
+            if maker is None or (kind is not None and kind.nan) or _no_overflow(word(maker), tensor):
                 birth.source = "batch"
             return birth
         return _birth(maker, _saved(maker)[0], tensor)
@@ -182,6 +182,13 @@ def _worked_out(node: Any, saved: Saved) -> list[torch.Tensor]:
             return [again(saved)]
     except (KeyError, RuntimeError):  # an input was not saved: autograd did not need it
         return []
+
+
+def _no_overflow(operation: str, result: torch.Tensor) -> bool:
+    """Whether an infinite sum cannot be one of finite numbers: the finite ones beside it are far from the largest."""
+    finite = result[result.isfinite()]
+    small = finite.numel() and float(finite.abs().max()) < torch.finfo(result.dtype).max ** 0.5
+    return operation != "mul" and bool(small)
 
 
 def _maker(node: Any, name: str) -> Any:

@@ -90,6 +90,12 @@ class Losses:
         if known is not None:
             self._recorder.learn(clips=known)
 
+    def unscaled(self, scaler: Any, optimizer: Optimizer) -> None:
+        """The loss scaler took its scale off the gradients that ``optimizer`` holds."""
+        watch, scale = self._observer.watch_optimizer(optimizer), getattr(scaler, "_scale", None)
+        if isinstance(scale, torch.Tensor):
+            self._observer.clipping.unscaled(watch.index, watch.parameters, scale)
+
     def values_clipped(self, limit: Any) -> None:
         """The job is about to clip each value of its gradients to ``limit``: what is left is read in any case."""
         if isinstance(limit, int | float):

@@ -71,8 +71,8 @@ def _tap_scaler(taps: Taps, observer: Observer, guard: Guard) -> None:
     def stepped(_result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         observer.losses.scaler_stepped(args[1] if len(args) > 1 else kwargs["optimizer"])
 
-    def unscaled(_result: Any, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
-        observer.clipping.forget()  # unscaling does not raise the version of the gradients it changes
+    def unscaled(_result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        observer.losses.unscaled(args[0], args[1] if len(args) > 1 else kwargs["optimizer"])
 
     taps.wrap(scaler_class, "scale", None, guard("scaler", scaled))
     taps.wrap(scaler_class, "unscale_", None, guard("scaler", unscaled))

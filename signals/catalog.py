@@ -39,7 +39,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("gradient_norm_unclipped", "1", "none", "step", "The same before clipping; present when the job clips."),
     Signal(
         "gradient_norm_unclamped", "1", "none", "sampled",
-        "The same before `clip_grad_value_` cut off each value by itself.",
+        "The same before `clip_grad_value_`, or before clipping gradients that still carried the loss scale.",
     ),
     Signal("gradient_norm_shard", "1", "none", "step", "2-norm of this rank's part of the gradients (FSDP2)."),
     Signal("gradient_norm_unclipped_shard", "1", "none", "step", "The same before clipping, where torch keeps it."),

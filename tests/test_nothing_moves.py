@@ -158,3 +158,22 @@ def test_a_loss_made_of_a_number_is_told_with_its_line(tmp_path):
 
     assert (incident.kind, incident.cause, incident.first_step) == ("stuck_parameters", "frozen_parameters", 0)
     assert "test_nothing_moves.py:" in incident.where
+
+
+def test_clipping_before_the_loss_scale_is_taken_off_is_told_as_such(tmp_path):
+    model, optimizer, _ = job(lambda weights: torch.optim.SGD(weights, lr=0.1))
+    scaler = torch.amp.GradScaler("cpu", init_scale=65536.0)
+    with attach(model, optimizer, directory=tmp_path, overhead=1.0):
+        for _ in range(STEPS):
+            inputs = torch.randn(32, 12)
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(inputs), inputs[:, :3].argmax(1))
+            scaler.scale(loss).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            scaler.step(optimizer)
+            scaler.update()
+    (run,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    (incident,) = diagnose_directory(run).incidents
+
+    assert (incident.cause, incident.where) == ("excessive_clipping", "optimizer")
+    assert "unscale_" in incident.remedy

@@ -274,6 +274,19 @@ def test_a_nan_target_is_a_bad_batch():
     assert not origin["batch_finite"]
 
 
+@pytest.mark.parametrize(("value", "source"), [(float("inf"), "batch"), (3e38, "aten.sub")])
+def test_an_infinite_target_is_told_from_a_difference_that_overflows(value, source):
+    model = Body(nn.Tanh())
+    replay = watched(model)
+    target = torch.full((6, 1), value if source != "batch" else 1.0)
+    target[3] = value
+    answers = model(torch.randn(6, 4)) * (1.0 if source == "batch" else -1e38)
+    answers = answers if source == "batch" else answers - 2e38 * torch.ones(6, 1)
+    origin = replay.loss_origin(((answers - target) ** 2).mean())
+    assert origin["operation"] == source
+    assert source != "batch" or (origin["batch_rows"], origin["outside"]) == ([3], True)
+
+
 def test_a_nan_target_under_a_handwritten_loss():
     model = Body(nn.Tanh())
     replay = watched(model)

@@ -5,6 +5,11 @@ from typing import Any, ClassVar
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.nothing_moves import CLIPPED, standstill, throttled, unclipped
+from torchvitals.agent.step_evidence import scalars
+from torchvitals.detectors.detector import Finding
+
+EXACT = 0.02
+"""By which the usual norm may miss the limit: below it nothing is clipped."""
 
 
 class ExcessiveClipping:
@@ -16,6 +21,9 @@ class ExcessiveClipping:
 
     def weigh(self, case: Case) -> Opinion | None:
         still = standstill(case)
+        unlearnt = still or next(iter(case.of_kind("plateau")), None)
+        if unlearnt is not None and (scale := _still_scaled(case)):
+            return _clipped_too_soon(case, unlearnt, scale)
         times = float(still.evidence.get("clipped", 1.0)) if still else 1.0
         if still is None:
             return _hardly_learns(case)
@@ -68,6 +76,34 @@ def _hardly_learns(case: Case) -> Opinion | None:
         remedy=f"Clip at about {before * 2:.1g}, where spikes are, or raise the rate by what clipping takes away.",
         where="optimizer",
         first_step=plateau.first_step,
+    )
+
+
+def _still_scaled(case: Case) -> float:
+    """The loss scale, where what is applied is the limit divided by it in the usual step: else 0."""
+    limit, scales, norms = case.facts.get("clips"), scalars(case, "loss_scale"), scalars(case, "gradient_norm")
+    if not isinstance(limit, int | float) or not limit > 0 or not len(norms.values) or not len(scales.values):
+        return 0.0
+    scale = float(np.median(scales.values))
+    return scale if scale > 1 and abs(float(np.median(norms.values)) * scale / limit - 1) <= EXACT else 0.0
+
+
+def _clipped_too_soon(case: Case, found: Finding, scale: float) -> Opinion:
+    """Gradients are clipped before the loss scale is taken off them."""
+    limit = float(case.facts["clips"])
+    return Opinion(
+        clues=[
+            Clue(5.0, f"in the usual step what is applied is {limit:.3g} / {scale:.3g}: the limit over the loss scale")
+        ],
+        title=f"Gradients are clipped while they are scaled by {scale:.3g}"[:79],
+        explanation=(
+            f"Gradients are clipped to {limit:.3g} while they still carry the loss scale of {scale:.3g}, so that "
+            f"{limit / scale:.2g} is left when it is taken off: nothing has been learnt in "
+            f"{found.step - found.first_step} steps."
+        ),
+        remedy="Call `scaler.unscale_(optimizer)` before clipping.",
+        where="optimizer",
+        first_step=found.first_step,
     )
 
 
