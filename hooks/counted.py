@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import Optimizer
+from torchvitals.hooks.hyperparameters import learning_rate
 from torchvitals.hooks.losses import single
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ class CountedSteps:
     """
 
     __slots__ = (
-        "_clippings", "_issued", "_observer", "_pause", "_ranks", "_recorder", "backward_passes", "clips_rarely",
-        "evaluated", "left", "loss", "norm",
+        "_clippings", "_issued", "_observer", "_pause", "_ranks", "_rates", "_recorder", "backward_passes",
+        "clips_rarely", "evaluated", "left", "loss", "norm",
     )  # fmt: skip
 
     def __init__(self, observer: "Observer") -> None:
@@ -51,6 +52,8 @@ class CountedSteps:
         """Clippings up to the last watched step."""
         self.clips_rarely = False
         """Whether that step was not clipped: one that is, as by a rank that logs, is looked at."""
+        self._rates: dict[int, Any] = {}
+        """Optimizer → the learning rate of its first group, as it was last seen here; a schedule sets a new number."""
         self._issued: int | None = None
         """Collectives when the first backward pass of the step in progress began."""
 
@@ -116,6 +119,10 @@ class CountedSteps:
                 return False
         if not self.loss < highest_loss or (self.clips_rarely and observer.clipping.count != self._clippings):
             return False
+        rate = optimizer.param_groups[0].get("lr")
+        if rate is not self._rates.get(watch.index) and rate.__class__ is float:
+            self._rates[watch.index] = rate
+            observer.pending.logged["learning_rate"] = learning_rate(optimizer)
         if not watch.marks.as_kept() and (share := watch.marks.written()):
             observer.pending.logged["weights_overwritten"] = share
         watch.counting = True

@@ -305,3 +305,18 @@ def test_with_a_closure_the_origin_is_looked_for_before_the_update(
     assert origin.step == 40
     assert origin.details["phase"] == "backward"
     assert "BadBackward.broken" in origin.details["code"]
+
+
+def test_a_learning_rate_that_changes_is_known_to_the_step(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Roots()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with in_debt(attach(model, optimizer, directory=tmp_path)):
+        for step in range(STEPS):
+            optimizer.param_groups[0]["lr"] = 0.02 if step >= 77 else 0.01
+            train(model, optimizer, 1)
+    rates, counted = series(tmp_path, "learning_rate"), set(range(STEPS)) - set(watched_steps(tmp_path))
+
+    assert 77 in counted
+    assert rates[77] == 0.02
+    assert {rate for step, rate in rates.items() if step < 77} == {0.01}
