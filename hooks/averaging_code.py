@@ -9,9 +9,10 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
-from torchvitals.hooks.code_facts import own_files
+from torchvitals.hooks.code_facts import MOST_FILES, own_files
 from torchvitals.hooks.source import tree
 
 NONE, POSSIBLE, PLAIN = 0, 1, 2
@@ -48,8 +49,9 @@ def averaging_in_code() -> int:
     """What this job's own code says, looked up once: 10 ms, and as much for each thousand lines with such words."""
     if any(LIBRARIES.search(name) for name in list(sys.modules) if not name.startswith("torch.")):
         return PLAIN
-    files = list(own_files())
-    return averaging_in(files) if files else POSSIBLE  # a notebook's code is in no file
+    files = list(islice(own_files(), MOST_FILES + 1))
+    whole = 0 < len(files) <= MOST_FILES  # a notebook's code is in no file
+    return max(averaging_in(files), NONE if whole else POSSIBLE)
 
 
 def averaging_in(files: Iterable[Path]) -> int:

@@ -93,7 +93,7 @@ def tree(file: str) -> ast.Module | None:
     """The syntax tree of ``file``; ``None`` if it is not Python that can be read."""
     try:
         return ast.parse("".join(linecache.getlines(file)))
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError):
         return None
 
 

@@ -25,13 +25,20 @@ torch.set_num_threads(1)
 dist.init_process_group("gloo")
 rank = dist.get_rank()
 torch.manual_seed(rank)
-model = DistributedDataParallel(torch.nn.Linear(8, 2))
+if sys.argv[1] == "shards":
+    from torch.distributed.fsdp import fully_shard
+    torch.manual_seed(0)
+    model = fully_shard(torch.nn.Linear(8, 2))
+else:
+    model = DistributedDataParallel(torch.nn.Linear(8, 2))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 lock = threading.Lock()
 lock.acquire()
 
 def end(step):
-    if step == 40 and rank == 1:
+    if step == 40 and rank == 1 and sys.argv[1] == "shards":
+        dist.all_reduce(torch.ones(1))  # ALONE
+    elif step == 40 and rank == 1:
         if sys.argv[1] == "lock":
             lock.acquire()  # FAULT
         os.kill(os.getpid(), signal.SIGKILL)
@@ -98,6 +105,17 @@ def test_a_rank_in_a_deadlock_is_told_while_its_peer_waits_for_it(job, tmp_path)
     waiting, guilty = sorted(incident.stacks, key=lambda group: not group["waits"])
     assert (waiting["ranks"], guilty["ranks"]) == ([0], [1])
     assert json.dumps(incident.stacks)
+
+
+def test_a_collective_of_its_own_is_told_where_a_wrapper_shards(job, tmp_path):
+    """FSDP2 leaves frames of a compiler on the stack, where nothing is compiled."""
+    process = job("shards")
+    (incident,) = eventually(lambda: incidents(tmp_path / "runs"), PATIENCE, (tmp_path / "output").read_text())
+    line = next(n for n, text in enumerate(SCRIPT.splitlines(), 1) if "# ALONE" in text)
+
+    assert process.poll() is None, "it still stands"
+    assert (incident.kind, incident.cause) == ("hang", "collective_mismatch")
+    assert (incident.where, incident.first_step) == (f"job.py:{line}", 40)
 
 
 def test_a_killed_rank_is_the_one_crash_with_its_signal(job, tmp_path):
