@@ -43,6 +43,11 @@ def first_difference(case: Case, signal: str) -> Difference | None:
     return None
 
 
+def settings_desync(case: Case) -> Finding | None:
+    """The finding that the optimizers of the ranks are set differently."""
+    return next((f for f in parameter_desync(case) if f.evidence.get("what") == "hyper-parameters"), None)
+
+
 def same_gradients_at(case: Case, finding: Finding) -> bool:
     """Whether ranks that parted are known to have applied gradients of the same norm in the step in which they did."""
     equal, step = last_equal(finding), finding.first_step

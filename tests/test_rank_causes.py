@@ -228,6 +228,15 @@ def test_a_weight_that_is_not_finite_on_one_rank_alone_was_written_there(other, 
     assert not other or (opinion.rank, opinion.where) == (1, "2.weight")
 
 
+def test_optimizers_that_are_set_differently_need_not_have_begun_apart():
+    norms = [[0.5] * 100] * 2
+    settings = desync(step=1, agreed=None, differing=1, compared=11, what="hyper-parameters")
+    cause, _, opinion = best(case(desync(step=0, agreed=None), settings, collectives=SHARED, gradient_norm=norms))
+
+    assert cause == "rank_local_update"
+    assert "settings" in opinion.title
+
+
 def test_replicas_that_never_agreed_were_loaded_apart():
     norms = [[0.5] * 100] * 2
     found = best(case(desync(step=0, agreed=None), collectives=SHARED, gradient_norm=norms))

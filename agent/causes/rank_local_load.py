@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.ranks import first_difference, parameter_desync, ranks_text, sharing
+from torchvitals.agent.ranks import first_difference, parameter_desync, ranks_text, settings_desync, sharing
 
 
 class RankLocalLoad:
@@ -32,6 +32,9 @@ class RankLocalLoad:
             clues.append(
                 Clue(weight, f"{found.steps - found.unshared} of {found.steps} steps until then shared gradients")
             )
+        settings = settings_desync(case)
+        if settings is not None and settings.first_step <= finding.step + 1:
+            clues.append(Clue(-3.0, "the optimizers are set differently, which is enough to part"))
         norm = first_difference(case, "gradient_norm")
         if norm is not None:
             clues.append(Clue(-1.0, f"the applied gradients differ as well, from step {norm.step} on ({norm.told()})"))

@@ -15,6 +15,7 @@ from torchvitals.agent.ranks import (
     ranks_text,
     same_gradients_at,
     senders,
+    settings_desync,
     sharing,
 )
 from torchvitals.detectors.detector import Finding
@@ -42,8 +43,10 @@ class RankLocalUpdate:
         what, remedy, rank, first = "another update", _BRANCH, finding.rank, norm.step if norm else None
         if norm is not None:
             clues.append(Clue(2.0, f"the gradients applied at step {norm.step} have other norms ({norm.told()})"))
-        if finding.evidence.get("what") == "hyper-parameters":
-            clues.append(Clue(3.0, f"the optimizers' hyper-parameters differ from step {finding.first_step} on"))
+        settings = settings_desync(case)
+        if settings is not None and settings.first_step <= finding.step + 1:
+            clues.append(Clue(3.0, f"the optimizers' hyper-parameters differ from step {settings.first_step} on"))
+            what, remedy = "other optimizer settings", _SETTINGS
         if rate is not None:
             clues.append(Clue(4.0, f"learning rate or loss scale differ at step {rate.step} ({rate.told()})"))
             what, remedy, first = "another learning rate or loss scale", _RATE, rate.step
@@ -81,6 +84,7 @@ _WRITES = (
     "Look for code on that rank that writes to parameters outside the optimizer (decay or clipping of weights by hand, "
     "`.data`, an in-place operation under `no_grad`), and run it on all ranks, or not at all."
 )
+_SETTINGS = "Give the optimizer of every rank the same settings: no number of it may depend on the rank."
 _BRANCH = "Look for code between `backward()` and `step()` that only some ranks run, and run it on all of them."
 _RATE = "Step the scheduler and update the scaler on every rank, from numbers all ranks share, not from a local loss."
 _CLIP = (

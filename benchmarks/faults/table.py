@@ -89,6 +89,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("input_lost", ("mlp", "lstm"), "missing_feature", where=",3]", onset=600, before=70, after=70),
     Fault("ranks", ("mlp", "gru"), "rank_local_update", ranks=2, argument="clipped", after=110, rank=0),
     Fault("ranks", ("mlp", "transformer"), "rank_local_update", ranks=2, argument="rate", onset=120, after=110),
+    Fault("ranks", ("mlp", "gru"), "rank_local_update", ranks=2, argument="decay", after=8),
     Fault("ranks", ("mlp", "transformer"), "no_sync_left_on", ranks=2, argument="unshared", onset=120, after=110),
     Fault("ranks", ("mlp", "gru"), "unsynced_forward", ranks=2, argument="raw_module", onset=120, after=110),
     Fault("ranks", ("mlp", "gru"), "unsynced_forward", ranks=2, argument="cast", onset=120, after=110),
