@@ -20,7 +20,7 @@ class Unlearnt:
 
     What is shown to the net changed at that step: labels that no longer belong to their inputs, inputs without
     content. A new task is above chance only for a moment, since it is learnt; a game between two nets comes to its
-    balance step by step.
+    balance step by step. Where another optimizer steps, it is for another net, or several play, and nothing is said.
 
     The hooks have read C off the first graph of the loss. Of many ranks, which all see the same, the first ``ranks``
     that say so are followed.
@@ -73,7 +73,10 @@ class Unlearnt:
             if not abs(loss - known[1]) <= SAME * known[1]:
                 del self._chance[hello.rank]
                 return []
-            course = self._followed[hello.rank] = _Course(2 * self.side)
+            course = self._followed[hello.rank] = _Course(2 * self.side, record.optimizer)
+        elif record.optimizer != course.optimizer:
+            del self._chance[hello.rank]
+            return []
         return self._follow(hello.rank, course, known[0], record.step, float(loss))
 
     def finish(self, gone: Sequence[Hello]) -> list[Finding]:
@@ -130,7 +133,8 @@ class Unlearnt:
 class _Course:
     """The newest losses of one rank; and from the step at which it was back at chance on, their medians."""
 
-    def __init__(self, kept: int) -> None:
+    def __init__(self, kept: int, optimizer: int) -> None:
+        self.optimizer = optimizer
         self.recent: deque[tuple[int, float]] = deque(maxlen=kept)
         self.seen = self.took = 0
         """Losses so far, and those after which it had learnt something."""

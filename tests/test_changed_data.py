@@ -127,5 +127,13 @@ def test_what_is_learnt_again_or_was_never_known_is_none(losses):
     assert follow(losses) == []
 
 
+def test_another_net_that_learns_slowly_is_no_fault():
+    detector, hello = Unlearnt(), Hello(run="r", rank=0, world_size=1, pid=7)
+    detector.observe(hello, Event(9.5, 0, "first_loss", {"classes": 10, "chance": 2.3026, "loss": LEARNT[0]}))
+    for step, loss in enumerate(LEARNT + [2.4] * 300):
+        record = Step(step, 10.0, {"loss": loss}, optimizer=int(step >= len(LEARNT)), leads=True)
+        assert detector.observe(hello, record) == []
+
+
 def test_a_loss_that_is_made_of_more_has_no_chance():
     assert follow(LEARNT + [2.5] * 300, first=1.2) == []
