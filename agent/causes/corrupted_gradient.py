@@ -66,7 +66,7 @@ def _extent(extent: str, *, written: bool) -> list[Clue]:
         return [Clue(0.5, "what differs when they part is one number, by more than a bit")]
     if extent == "more" and written:
         return [Clue(-3.0, "many numbers of it differ, and the gradients applied were the same: somebody wrote to it")]
-    return [Clue(-0.5, "many numbers of it differ, as no flipped bit leaves them")] if extent == "more" else []
+    return []
 
 
 def _remedy(extent: str, where: str, who: str) -> str:
