@@ -117,13 +117,15 @@ def follows(cause: Finding, effect: Finding) -> bool:
     signal, relation = cause.evidence.get("signal"), cause.evidence.get("relation")
     if signal in ("gradients_reset", "turned_loss") or relation in ("endless_momentum", "invalid_targets"):
         return effect.kind in _NUMBERS_BROKEN and effect.first_step >= cause.first_step
+    if signal == "chance" and effect.kind != "plateau":  # the loss alone: whatever else is found says more
+        return False
     if effect.kind not in LEADS_TO.get(cause.kind, frozenset()):
         return False
     if effect.kind == "crash" and not _crash_fits(cause, effect):
         return False
     if effect.kind == "plateau":  # dated to the first loss, whatever has happened since
         return cause.first_step <= effect.step
-    mutual = cause.kind in LEADS_TO.get(effect.kind, frozenset())
+    mutual = cause.kind in LEADS_TO.get(effect.kind, frozenset()) and effect.evidence.get("signal") != "chance"
     if effect.first_step < cause.first_step - (0 if mutual else EARLY_STEPS):
         return False
     if cause.kind in LASTING or effect.first_step <= cause.step + soon(cause.step):

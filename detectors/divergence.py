@@ -69,6 +69,9 @@ class Divergence:
         self.held_rate = np.zeros(0)
         """That of the last of them: a jump may be in its last steps, and is not learnt with before the next is good."""
         self.newest_rate = np.zeros(0)
+        """Largest of the block in progress."""
+        self.rate_now = np.zeros(0)
+        """As last told: a step that is only counted tells it when it changes."""
         self.limit = np.zeros(0)
         """Above it a block is bad."""
         self.bad = np.zeros(0, dtype=np.int64)
@@ -89,8 +92,9 @@ class Divergence:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
         loss, _, use, negative = losses(reading, subjects)
-        rate, _ = scalar(reading, "learning_rate", subjects)
+        rate, told = scalar(reading, "learning_rate", subjects)
         rate = np.abs(rate)
+        np.copyto(self.rate_now, rate, where=told)
         changed = rate > self.newest_rate
         if negative is not None:
             changed |= negative > self.negative
@@ -159,7 +163,7 @@ class Divergence:
         stays = rests | (middle > self.improving * self.entry[rows])
         certain = (self.bad[rows] >= self.patience) & stays
         self.fired[rows[certain]] = True
-        self.newest_rate[rows] = 0.0
+        self.newest_rate[rows] = self.rate_now[rows]
         self._limit(rows)
         return [
             self._finding(int(row), step, float(value), float(level))
@@ -186,6 +190,7 @@ class Divergence:
         self.start, self.best = grown(self.start, subjects, np.nan), grown(self.best, subjects, np.inf)
         self.good, self.highest = grown(self.good, subjects), grown(self.highest, subjects)
         self.rate, self.newest_rate = grown(self.rate, subjects), grown(self.newest_rate, subjects)
+        self.rate_now = grown(self.rate_now, subjects)
         self.held_rate, self.low = grown(self.held_rate, subjects), grown(self.low, subjects)
         self.resting = grown(self.resting, subjects)
         self.entry, self.negative = grown(self.entry, subjects), grown(self.negative, subjects)

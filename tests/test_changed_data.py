@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvitals.agent.kinds import follows
 from torchvitals.agent.offline import diagnose_directory
+from torchvitals.detectors.detector import Finding
 from torchvitals.detectors.unlearnt import Unlearnt
 from torchvitals.hooks import attach
 from torchvitals.signals.records import Event, Hello, Step
@@ -137,3 +139,14 @@ def test_another_net_that_learns_slowly_is_no_fault():
 
 def test_a_loss_that_is_made_of_more_has_no_chance():
     assert follow(LEARNT + [2.5] * 300, first=1.2) == []
+
+
+def test_what_else_is_found_is_never_a_consequence_of_a_loss_at_chance():
+    lost = Finding(kind="divergence", severity="error", first_step=200, step=300, value=2.3, threshold=2.1,
+                   evidence={"signal": "chance"})  # fmt: skip
+    dead = Finding(kind="dead_relu", severity="error", first_step=206, step=220, value=1.0, threshold=0.9)
+    flat = Finding(kind="plateau", severity="error", first_step=0, step=520, value=2.3, threshold=2.3)
+
+    assert follows(dead, lost)
+    assert not follows(lost, dead)
+    assert follows(lost, flat)

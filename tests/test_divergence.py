@@ -37,6 +37,15 @@ def test_an_overshoot_that_comes_to_rest_far_up_is_no_new_start() -> None:
     assert watch([*overshoot, *[2.25 * 0.997**step for step in range(250)]], rates) == []
 
 
+def test_a_rate_that_is_told_when_it_changes_holds_until_then() -> None:
+    detector, found = Divergence(), []
+    for step, loss in enumerate([*LEARNING, *[2.3] * 100]):
+        rate = {"learning_rate": 3.0 if step else 0.1} if step in (0, 160) else {}
+        found += detector.update(Reading.of(step, loss=loss, **rate))
+
+    assert [f.first_step for f in found] == [160]
+
+
 def test_a_new_task_is_learnt_again() -> None:
     assert watch([*LEARNING, *[8.0 * 0.98**step for step in range(160)]]) == []
 
