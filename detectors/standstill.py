@@ -8,6 +8,9 @@ from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Statu
 from torchvitals.detectors.ring import Ring
 from torchvitals.detectors.scalars import grown, losses, scalar, subjects_of
 
+TOGETHER = 64
+"""Ranks whose windows end at the same step; those of the next as many end one step later, to spread the work."""
+
 
 class Standstill:
     """The loss is where it began after hundreds of steps, and all steps seen were next to nothing, though there is a
@@ -62,6 +65,8 @@ class Standstill:
         self.adaptive, self.plain, self.swamped = adaptive, plain, swamped
         self.epsilon, self.audible, self.rising = epsilon, audible, rising
         self.ring = Ring(window, np.float64)
+        self.delay = np.zeros(0, dtype=np.int64)
+        """Losses by which its windows end later than those of the first ranks."""
         self.early = np.zeros((2, 0))
         """Median of the first window of losses, and the learning rate at its end."""
         self.rate = np.zeros(0)
@@ -88,7 +93,8 @@ class Standstill:
         self._measure(reading, subjects)
         self.first[use & (self.ring.count == 0)] = reading.step
         self.ring.add(loss, use)
-        ended = np.flatnonzero(use & (self.ring.count % self.window == 0) & ~self.over)
+        age = self.ring.count - self.delay
+        ended = np.flatnonzero(use & (age > 0) & (age % self.window == 0) & ~self.over)
         if not len(ended):
             return []
         middle = np.median(self.ring.values[:, ended], axis=0)
@@ -158,6 +164,7 @@ class Standstill:
         if subjects <= len(self.over):
             return
         self.ring.grow(subjects)
+        self.delay = np.arange(subjects) // TOGETHER % self.window
         self.early = grown(self.early.T, subjects, np.nan).T.copy()
         self.share = grown(self.share.T, subjects).T.copy()
         self.least_epsilon = grown(self.least_epsilon, subjects, np.nan)
