@@ -103,6 +103,9 @@ def _of_nothing(case: Case) -> list[Clue]:
 def _of_targets(case: Case) -> list[Clue]:
     """The loss leapt in one step, which no ordinary step before can have done, and the input is as large as ever."""
     losses, onset = scalars(case, "loss"), case.opening.first_step
+    dead = case.of_kind("dead_relu", "saturation")
+    if case.opening.kind not in BadBatch.explains or any(finding.first_step <= onset for finding in dead):
+        return []  # units that were silent before any step was made on this batch: the model is not what it was
     at, before = losses.at(onset), losses.before(onset, LOOK_BACK)
     before = before[np.isfinite(before)]
     if at is None or len(before) < ENOUGH or not np.isfinite(at) or not at >= LEAP * np.abs(before).max() > 0:
@@ -114,7 +117,8 @@ def _of_targets(case: Case) -> list[Clue]:
     if not steady or moved or size is None or _of_size(case):
         return []
     told = f"the loss went from {np.abs(before).max():.3g} to {at:.3g} at once, after an ordinary gradient and rate"
-    return [Clue(3.5, f"{told}, and the input is as large as ever ({size:.3g}): the target is what is left")]
+    weight = 2.0 if dead else 3.5
+    return [Clue(weight, f"{told}, and the input is as large as ever ({size:.3g}): the target is what is left")]
 
 
 def _of_course(case: Case) -> list[Clue]:
