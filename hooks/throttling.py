@@ -48,8 +48,10 @@ def _counters(cpus: Path) -> list[Path]:
     found: dict[str, Path] = {}
     for number in allowed:
         counter = cpus / f"cpu{number}" / "thermal_throttle" / "package_throttle_total_time_ms"
-        if not counter.is_file():
-            break  # where one has none, none has
+        try:
+            counter.read_text()
+        except OSError:
+            break  # where one has none, or may not be read, none has
         try:
             package = (cpus / f"cpu{number}" / "topology" / "physical_package_id").read_text()
         except OSError:
