@@ -68,6 +68,10 @@ class Clipping:
         if optimizer not in self._whole and (norm := global_norm(gradients(parameters))) is not None:
             self._whole[optimizer] = norm
 
+    def changes(self) -> None:
+        """A backward pass begins: what was clipped before it and never applied, as a skipped step's, is of no step."""
+        self._whole.clear()
+
     def unscaled(self, optimizer: int, parameters: Sequence[torch.Tensor], scale: torch.Tensor) -> None:
         """The loss scale was taken off the gradients of ``parameters``: what was clipped is not what will be applied.
 

@@ -38,6 +38,7 @@ class Losses:
         pending = observer.pending
         self._recorder.phase = "backward"
         pending.backward_passes += 1
+        observer.clipping.changes()
         if pending.collectives is None:
             pending.collectives = observer.collectives.total_or_none()
         observer.wrapped.backward_begins(pending)

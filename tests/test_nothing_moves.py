@@ -9,6 +9,7 @@ from torchvitals.detectors.detector import Reading
 from torchvitals.detectors.standstill import Standstill
 from torchvitals.detectors.vanishing_weights import VanishingWeights
 from torchvitals.hooks import attach
+from torchvitals.hooks.clipping import Clipping
 
 STEPS = 400
 
@@ -177,3 +178,14 @@ def test_clipping_before_the_loss_scale_is_taken_off_is_told_as_such(tmp_path):
 
     assert (incident.cause, incident.where) == ("excessive_clipping", "optimizer")
     assert "unscale_" in incident.remedy
+
+
+def test_what_was_clipped_for_a_step_that_was_never_made_is_of_no_step():
+    clipping, weight = Clipping(), nn.Parameter(torch.ones(3))
+    weight.grad = torch.full((3,), 9.0)
+    clipping.before_values(0, [weight])
+    clipping.changes()
+    weight.grad = torch.full((3,), 2.0)
+    clipping.before_values(0, [weight])
+
+    assert float(clipping.told(0, [weight])["gradient_norm_unclamped"]) == pytest.approx(12**0.5)
