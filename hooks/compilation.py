@@ -36,7 +36,7 @@ STEPS = "no step was seen, and something is compiled: a step inside compiled cod
 
 def eager_only(fuse: Fuse, action: Callable[..., object], counts: Callable[[Optimizer], bool]) -> Callable[..., None]:
     """A hook of an optimizer: ``action``, unless ``counts`` is enough; as dynamo sees it, nothing."""
-    hook = fuse.hook(COUNTED, compiling, counts, action)
+    hook = fuse.hook(COUNTED, counts, action)
     OURS.append(hook.__code__)
     return hook
 

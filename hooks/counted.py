@@ -8,16 +8,23 @@ What is done here is done in caches that the job has filled with its own: a func
 two then, and so there are few.
 """
 
+import math
+import time
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.optim import Optimizer
+from torchvitals.hooks.graph_task import pass_counter
 from torchvitals.hooks.hyperparameters import learning_rate
 from torchvitals.hooks.losses import single
 
 if TYPE_CHECKING:
     from torchvitals.hooks.observer import Observer
+    from torchvitals.hooks.optimizers import OptimizerWatch
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 _norm = torch.linalg.vector_norm
 COUNTED = "counted"
 """The probe's name. Where it fails every step is a watched one from then on."""
@@ -30,13 +37,14 @@ class CountedSteps:
     """
 
     __slots__ = (
-        "_clippings", "_issued", "_observer", "_pause", "_ranks", "_rates", "_recorder", "backward_passes",
-        "clips_rarely", "evaluated", "left", "loss", "norm",
+        "_clippings", "_issued", "_observer", "_pass", "_pause", "_ranks", "_recorder", "_stepping",
+        "backward_passes", "clips_rarely", "evaluated", "left", "loss", "norm",
     )  # fmt: skip
 
     def __init__(self, observer: "Observer") -> None:
         self._observer = observer
         self._recorder = observer.recorder
+        self._pass = pass_counter()
         self._pause = observer.recorder.fuse.guard("validation", observer.evaluated)
         self.left = 0
         self.backward_passes = 0
@@ -52,8 +60,8 @@ class CountedSteps:
         """Clippings up to the last watched step."""
         self.clips_rarely = False
         """Whether that step was not clipped: one that is, as by a rank that logs, is looked at."""
-        self._rates: dict[int, Any] = {}
-        """Optimizer → the learning rate of its first group, as it was last seen here; a schedule sets a new number."""
+        self._stepping: OptimizerWatch | None = None
+        """Whose step was counted last, or is being."""
         self._issued: int | None = None
         """Collectives when the first backward pass of the step in progress began."""
 
@@ -79,19 +87,28 @@ class CountedSteps:
         if self._ranks and self.left:
             observer.leading.ranks.local.remove()
 
-    def backward(self, root: Any) -> bool:
-        """``backward`` was called on ``root``; ``False`` when its loss is not finite, or cannot be read."""
-        loss = root if isinstance(root, torch.Tensor) else single(root)
-        if loss is None or not loss.is_cpu or loss.numel() != 1:
+    def backward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """``torch.autograd.backward`` was called; whether to count that was enough.
+
+        ``False`` also when its loss is not finite, or cannot be read: the step is a watched one then.
+        """
+        if not self.left or self._pass() != -1:  # reentrant checkpointing runs one for each of its segments
             return False
-        value = loss.item()
+        root = args[0] if args else kwargs.get("tensors")
+        loss = root if isinstance(root, torch.Tensor) else single(root)
+        value = loss.item() if loss is not None and loss.is_cpu and loss.numel() == 1 else math.nan
         if value - value != 0.0:
+            self.watch_again()
             return False
         self.loss += value
         self.backward_passes += 1
-        self._recorder.phase = "backward"
+        recorder = self._recorder
+        recorder.phase = "backward"
+        recorder.activity += 1
         if self._ranks and self._issued is None:
             self._issued = self._observer.collectives.total_or_none()
+        for watched in self._observer.roots:
+            watched.followed()
         return True
 
     def before_step(self, optimizer: Optimizer) -> bool:
@@ -101,10 +118,11 @@ class CountedSteps:
         """
         if not self.left:
             return False
-        observer = self._observer
-        watch = observer.watches.get(id(optimizer))
+        observer, watch = self._observer, self._stepping
         if watch is None or watch.optimizer() is not optimizer:
-            return False
+            self._stepping = watch = observer.watches.get(id(optimizer))
+            if watch is None or watch.optimizer() is not optimizer:
+                return False
         self.evaluated = observer.evaluations.forwards > 0
         if self.evaluated:
             self._pause()
@@ -120,8 +138,8 @@ class CountedSteps:
         if not self.loss < highest_loss or (self.clips_rarely and observer.clipping.count != self._clippings):
             return False
         rate = optimizer.param_groups[0].get("lr")
-        if rate is not self._rates.get(watch.index) and rate.__class__ is float:
-            self._rates[watch.index] = rate
+        if rate is not watch.rate and rate.__class__ is float:
+            watch.rate = rate
             observer.pending.logged["learning_rate"] = learning_rate(optimizer)
         if not watch.marks.as_kept() and (share := watch.marks.written()):
             observer.pending.logged["weights_overwritten"] = share
@@ -130,27 +148,33 @@ class CountedSteps:
 
     def after_step(self, optimizer: Optimizer) -> bool:
         """It has stepped; whether that step was a counted one, whose numbers wait for the next record, or beat."""
-        observer, recorder = self._observer, self._recorder
-        watch = observer.watches.get(id(optimizer))
-        if watch is None or not watch.counting:
+        observer, recorder, watch = self._observer, self._recorder, self._stepping
+        if watch is None or not watch.counting or watch.optimizer() is not optimizer:
             return False
-        logged, observer.pending.logged = observer.pending.logged, {}
+        logged: Mapping[str, Any] = _NOTHING
+        if observer.pending.logged:
+            logged, observer.pending.logged = observer.pending.logged, {}
         if self._issued is not None:
             told = watch.ranks.counted(self._issued)
             if not told["collectives"]:
                 self.left = 1  # a watched step tells whether that is by intent
-            logged |= told
-        loss = self.loss if self.backward_passes else None
+            logged = {**logged, **told}
         watch.marks.keep_again()
-        step, since = watch.step, watch.ended
-        watch.counted()
-        seconds = None if self.evaluated else watch.ended - since
+        now = time.perf_counter()
+        seconds = None if self.evaluated else now - watch.ended
         waited, recorder.spent["data"] = recorder.spent["data"], 0.0
-        leads = watch.leads
-        recorder.kept.append((step, recorder.clock(), loss, self.norm, seconds, waited, logged, watch.index, leads))
-        self._clear()
+        loss, leads = self.loss if self.backward_passes else None, observer.lead.watch is watch
+        recorder.kept.append(
+            (watch.step, recorder.clock(), loss, self.norm, seconds, waited, logged, watch.index, leads)
+        )
+        watch.counting = False
+        watch.ended = now
+        watch.calls += 1
+        watch.step += 1
+        watch.steps_counted += 1
+        self.backward_passes, self.loss, self.norm, self._issued = 0, 0.0, None, None
         for root in observer.roots:
-            root.replay.forget()
+            root.glimpse.call = None
         recorder.phase = "idle"
         if leads:
             recorder.step = watch.step
@@ -167,7 +191,4 @@ class CountedSteps:
         if self.backward_passes:
             pending.losses.append(torch.tensor(self.loss))
         pending.collectives = self._issued
-        self._clear()
-
-    def _clear(self) -> None:
         self.backward_passes, self.loss, self.norm, self._issued = 0, 0.0, None, None

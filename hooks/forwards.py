@@ -35,6 +35,7 @@ class RootWatch:
         self.module = weakref.ref(module)
         self.prefix = prefix
         self.replay = Replay(module)
+        self.glimpse = self.replay.glimpse
         self.training_calls = 0
         self.awaiting_backward = False
         """A training forward whose loss nobody has called backward on yet."""
@@ -54,8 +55,7 @@ class RootWatch:
         self._evaluates = guard("relations", observer.relations.enter)
         self._arm_activations = guard("activations", self._install)
         self._send_activations = guard("activations", self._send)
-        self.entered_counted = guard(COUNTED, self._enter_counted)
-        self.left_counted = guard(COUNTED, self._leave_counted)
+        self._carry = guard(COUNTED, states)
         self._give_up = guard("abandoned", observer.origins.of_abandoned)
         self._remember = guard("replay", self.replay.remember)
         self._remember_output = guard("replay", self.replay.remember_output)
@@ -105,8 +105,9 @@ class RootWatch:
     def entered(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward begins. A root that calls itself counts once."""
         began = time.perf_counter()
+        self.is_counted = False
         self._training = module.training and torch.is_grad_enabled()
-        self._recorder.phase = "forward" if self._training else "eval"
+        self._recorder.enter("forward" if self._training else "eval")
         if self._training:
             self._before(module, args, kwargs)
         else:
@@ -127,24 +128,39 @@ class RootWatch:
         self._recorder.phase = "idle"
         self._recorder.cost += time.perf_counter() - now
 
-    def _enter_counted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Forward of a step that is only counted begins."""
+    def enter_counted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Forward of a step that is only counted begins. Nothing here can fail, and so there is no fuse."""
         self.is_counted = True
-        self._recorder.phase = "forward"
+        recorder = self._recorder
+        recorder.phase = "forward"
+        recorder.activity += 1
         if self.awaiting_backward:
             self._expect_backward()
         else:
             self.forwards += 1
             self.awaiting_backward = True
-        self.replay.glimpse.see(args, kwargs)
+        glimpse = self.glimpse
+        glimpse.call = args, kwargs, torch.default_generator.get_state() if glimpse.draws else None
+        glimpse.output = None
 
-    def _leave_counted(self, output: Any) -> None:
+    def leave_counted(self, output: Any) -> None:
         """It has ended."""
         self.is_counted = False
         self._recorder.phase = "idle"
-        self.replay.glimpse.see_output(output)
-        if self._carried or not isinstance(output, torch.Tensor):
-            self._carried = states(output)
+        if isinstance(output, torch.Tensor):
+            glimpse = self.glimpse
+            glimpse.output = weakref.ref(output)
+            glimpse.next_node = glimpse.number()
+            if self._carried:
+                self._carried = {}
+        else:
+            self._carried = self._carry(output) or {}
+
+    def followed(self) -> None:
+        """A backward pass begins: of this forward, as is usual."""
+        self.backward_follows = self.awaiting_backward and self.forwards == 1
+        self.awaiting_backward = False
+        self.forwards = 0
 
     # -- parts ------------------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
+from torchvitals.hooks import tracing
+
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
@@ -45,16 +47,16 @@ class Fuse:
         return guarded
 
     def hook(
-        self, probe: str, unless: Callable[[], bool], enough: Callable[[Any], bool], action: Callable[..., object]
+        self, probe: str, enough: Callable[[Any], bool], action: Callable[..., object]
     ) -> Callable[[Any, tuple[Any, ...], dict[str, Any]], None]:
-        """A hook of an optimizer: nothing where ``unless``, else ``action`` where ``enough`` (the probe) was not.
+        """A hook of an optimizer: ``action``, where ``enough`` (the probe) was not; as dynamo sees it, nothing.
 
         ``action`` is guarded already. All in one function: a call more costs a microsecond in every step.
         """
         blown = self.blown
 
         def outside(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if unless():
+            if tracing.dynamo_traces() or tracing.callback():
                 return
             if probe not in blown:
                 try:

@@ -1,11 +1,13 @@
 """A forward remembered at a fraction of the usual price, for steps that are only counted."""
 
-import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torchvitals.hooks.calls import Call, Surroundings
-from torchvitals.hooks.graph_task import next_sequence_number
+from torchvitals.hooks.graph_task import node_counter
+
+if TYPE_CHECKING:
+    import weakref
 
 
 class Glimpse:
@@ -15,11 +17,16 @@ class Glimpse:
     for a module whose watched forwards have drawn random numbers: to read both takes longer than all the rest.
     """
 
-    __slots__ = ("_call", "_output", "_surroundings", "draws")
+    __slots__ = ("_surroundings", "call", "draws", "next_node", "number", "output")
 
     def __init__(self) -> None:
-        self._call: tuple[tuple[Any, ...], dict[str, Any], torch.Tensor | None] | None = None
-        self._output: tuple[weakref.ref[torch.Tensor], int] | None = None
+        self.call: tuple[tuple[Any, ...], dict[str, Any], torch.Tensor | None] | None = None
+        """Its arguments, and the state of the generator before it."""
+        self.output: weakref.ref[torch.Tensor] | None = None
+        """What it returned, if that is one tensor."""
+        self.next_node = 0
+        """The number of the autograd node that was to be made next."""
+        self.number = node_counter()
         self._surroundings: Surroundings | None = None
         self.draws = False
         """Whether a watched forward has drawn random numbers."""
@@ -30,23 +37,9 @@ class Glimpse:
         if not self.draws:
             self.draws = not torch.equal(surroundings.generator, torch.default_generator.get_state())
 
-    def see(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """The module is about to be called."""
-        self._call = args, kwargs, torch.default_generator.get_state() if self.draws else None
-        self._output = None
-
-    def see_output(self, output: Any) -> None:
-        """It has returned ``output``."""
-        if isinstance(output, torch.Tensor):
-            self._output = weakref.ref(output), next_sequence_number() - 1
-
-    def forget(self) -> None:
-        """Let go of the inputs."""
-        self._call = None
-
     def take(self, probe: torch.Tensor, largest_gradient: int) -> Call | None:
         """The forward as a call that can be run again, once; arguments as for :class:`Call`."""
-        seen, self._call = self._call, None
+        seen, self.call = self.call, None
         if seen is None or self._surroundings is None:
             return None
         args, kwargs, generator = seen
@@ -54,6 +47,8 @@ class Glimpse:
         if generator is not None:
             surroundings = surroundings._replace(generator=generator)
         call = Call(probe, args, kwargs, largest_gradient, surroundings)
-        reference, sequence = self._output or (None, -1)
-        call.returned_before(reference() if reference is not None else None, sequence)
+        if self.output is not None:
+            call.returned_before(self.output(), self.next_node - 1)
+        else:
+            call.returned_before(None, -1)
         return call

@@ -1,5 +1,6 @@
 """Is a backward pass running? Then a forward is one of activation checkpointing, and a backward is inside another."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,8 +14,12 @@ def inside_backward() -> bool:
     Private: ``torch._C._current_graph_task_id``. Without it, whether any thread is in ``backward``, which is the
     same for all jobs but those that train in several threads at once.
     """
-    task: Any = getattr(torch._C, "_current_graph_task_id", None)
-    return bool(task() != -1) if task is not None else _running > 0
+    return pass_counter()() != -1
+
+
+def pass_counter() -> Callable[[], int]:
+    """What tells the number of the backward pass this code was called by, -1 outside of any."""
+    return getattr(torch._C, "_current_graph_task_id", None) or (lambda: _running - 1)
 
 
 def entered() -> None:
@@ -43,5 +48,9 @@ def next_sequence_number() -> int:
 
     Private: ``torch.autograd._get_sequence_nr``. Without it the lines that made a node are not known.
     """
-    number: Any = getattr(torch.autograd, "_get_sequence_nr", None)
-    return int(number()) if number is not None else 0
+    return node_counter()()
+
+
+def node_counter() -> Callable[[], int]:
+    """What tells the number of the next node."""
+    return getattr(torch.autograd, "_get_sequence_nr", None) or int

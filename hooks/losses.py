@@ -23,20 +23,12 @@ class Losses:
         self._began = 0.0
         self._calls_before = 0
 
-    def counted(self, root: Any) -> bool:
-        """``backward`` was called in a step that is only counted; ``False`` when it is to be watched after all."""
-        if not self._observer.counted.backward(root):
-            self._observer.counted.watch_again()
-            return False
-        self._followed()
-        return True
-
     def backward_begins(self, root: Any) -> None:
         """``backward`` was called on ``root``; nothing has been freed yet."""
         began = time.perf_counter()
         observer = self._observer
         pending = observer.pending
-        self._recorder.phase = "backward"
+        self._recorder.enter("backward")
         pending.backward_passes += 1
         observer.clipping.changes()
         if pending.collectives is None:
@@ -45,7 +37,8 @@ class Losses:
         for watch in observer.optimizers:
             if pending.resets.get(watch.index) is not True:
                 pending.resets[watch.index] = gradients.cleared(watch.tripwire)
-        self._followed()
+        for watched in observer.roots:
+            watched.followed()
         loss = single(root)
         if loss is not None:
             self._take(loss)
@@ -58,12 +51,6 @@ class Losses:
         for watch in self._observer.optimizers:
             watch.backward_ended()
         self._recorder.phase = "idle"
-
-    def _followed(self) -> None:
-        for watched in self._observer.roots:
-            watched.backward_follows = watched.awaiting_backward and watched.forwards == 1
-            watched.awaiting_backward = False
-            watched.forwards = 0
 
     def scaled(self, unscaled: Any, scaled: Any) -> None:
         """The loss scaler multiplied ``unscaled``: remember which root belongs to which loss."""

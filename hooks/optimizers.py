@@ -58,6 +58,7 @@ class OptimizerWatch:
         self._suspicious = False
         self.bounds = self._suspicion.bounds()
         """Of the trip-wire norm and the loss, within which a step may be only counted."""
+        self.rate: float | None = None  # of the first group, in the last counted step: a schedule sets a new number
         self.wire: torch.Tensor | None = None
         """The parameter whose gradient is read in counted steps; ``None`` where reading it costs more."""
         self.counting = False
@@ -95,7 +96,7 @@ class OptimizerWatch:
         """Pre-hook: everything that is about to be applied, unless a closure is still to compute it."""
         self.calls += 1
         self._began = time.perf_counter()
-        self._recorder.phase = "optimizer"
+        self._recorder.enter("optimizer")
         self._scalars = {}
         self._check_parameters(optimizer)
         self._relations_before(self)
@@ -133,14 +134,6 @@ class OptimizerWatch:
         norm = gradients.global_norm(gradients.gradients(self.tripwire))
         if norm is not None and gradients.on_host(norm) and not math.isfinite(float(norm)):
             self._observer.origins.of_gradients(self)
-
-    def counted(self) -> None:
-        """Post-hook of a step that was only counted."""
-        self.counting = False
-        self.calls += 1
-        self.step += 1
-        self.steps_counted += 1
-        self.ended = time.perf_counter()
 
     def attempted(self, optimizer: Optimizer, *, skipped: bool) -> None:
         """Nothing was applied: the loss scaler found an overflow and ``skipped`` it, or the job gave up its loss."""

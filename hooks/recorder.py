@@ -57,7 +57,8 @@ class Recorder:
         """Phases entered so far: what a beat says of a job whose step does not move."""
         self.busy = False
         """Whether work of our own is under way, seconds on a busy machine, in which the job does not stand still."""
-        self._phase = "init"
+        self.phase = "init"
+        """What the job is doing, one of ``PHASES``."""
         self.cost = 0.0
         """Seconds spent in our own code since the last step was closed."""
         self.spent = dict.fromkeys(PHASES, 0.0)
@@ -73,14 +74,9 @@ class Recorder:
         self.role = role
         self._pid = os.getpid()
 
-    @property
-    def phase(self) -> str:
-        """What the job is doing, one of ``PHASES``."""
-        return self._phase
-
-    @phase.setter
-    def phase(self, phase: str) -> None:
-        self._phase = phase
+    def enter(self, phase: str) -> None:
+        """The job begins to do something else."""
+        self.phase = phase
         self.activity += 1
 
     def write(self, record: Record) -> bool:

@@ -110,7 +110,7 @@ class Replay:
 
     def forget(self) -> None:
         """Let go of all inputs and gradients."""
-        self.glimpse.forget()
+        self.glimpse.call = None
         self._calls.clear()
 
     # -- when something is not finite -------------------------------------------------------------

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import Module
-from torchvitals.hooks.tracing import compiling, unreal
+from torchvitals.hooks import tracing
+from torchvitals.hooks.tracing import unreal
 
 if TYPE_CHECKING:
     from torchvitals.hooks.forwards import RootWatch
@@ -41,13 +42,13 @@ class EnterHook(RootHook):
     __slots__ = ()
 
     def __call__(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if compiling():
+        if tracing.dynamo_traces() or tracing.callback():
             return
         watch = self._watch()
         if watch is None:
             return
         if watch.counted.left and module.training and torch.is_grad_enabled():
-            watch.entered_counted(args, kwargs)
+            watch.enter_counted(args, kwargs)
         elif not unreal():
             watch.entered(module, args, kwargs)
 
@@ -58,12 +59,12 @@ class LeaveHook(RootHook):
     __slots__ = ()
 
     def __call__(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if compiling():
+        if tracing.dynamo_traces():
             return
         watch = self._watch()
         if watch is None:
             return
         if watch.is_counted:
-            watch.left_counted(output)
+            watch.leave_counted(output)
         elif not unreal():
             watch.left(module, args, kwargs, output)

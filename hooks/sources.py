@@ -48,13 +48,9 @@ def _tap_backward(taps: Taps, observer: Observer, guard: Guard) -> None:
             look_at_gradients()
             ended_by_hand()
 
-    def counted(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        if not observer.counted.left or inside_backward():
-            return False
-        return observer.losses.counted(args[0] if args else kwargs.get("tensors"))
-
+    counted = guard("loss", observer.counted.backward)
     # Tensor.backward looks this up at every call, and so do Lightning, Accelerate and the scalers.
-    taps.wrap(torch.autograd, "backward", guard("loss", begins), guard("loss", ended), guard("loss", counted))
+    taps.wrap(torch.autograd, "backward", guard("loss", begins), guard("loss", ended), counted)
 
 
 def _tap_scaler(taps: Taps, observer: Observer, guard: Guard) -> None:
@@ -117,7 +113,7 @@ def _tap_loader(taps: Taps, observer: Observer, guard: Guard) -> None:
     def waits(args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         nonlocal began
         began = time.perf_counter()
-        observer.recorder.phase = "data" if getattr(args[0], "_num_yielded", 1) else "load"  # the first of an epoch
+        observer.recorder.enter("data" if getattr(args[0], "_num_yielded", 1) else "load")  # the first of an epoch
 
     def arrived(result: Any, args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
         ended = isinstance(result, StopIteration)

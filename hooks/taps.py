@@ -11,7 +11,7 @@ from functools import wraps
 from types import CodeType
 from typing import Any, NamedTuple
 
-from torchvitals.hooks.tracing import compiling
+from torchvitals.hooks import tracing
 
 Listener = Callable[..., Any]
 
@@ -80,7 +80,7 @@ def _wrapper(
 ) -> Any:
     @wraps(original)
     def tapped(*args: Any, **kwargs: Any) -> Any:
-        if taps.removed or compiling():  # dynamo traces the original, and none of us
+        if taps.removed or tracing.dynamo_traces() or tracing.callback():  # dynamo traces the original, and none of us
             return original(*args, **kwargs)
         if enough is not None and enough(args, kwargs):
             return original(*args, **kwargs)

@@ -11,6 +11,7 @@ MOST = 2
 """Weights that are marked, in two parts of the model: 2 µs a step."""
 ALIKE = 0.01
 """Shares of the way back that two weights may differ by, in float32, and have gone back together."""
+_number = torch.Tensor.item
 Mark = tuple[torch.Tensor, torch.Tensor, int]
 """A weight, a view of its middle element, and where its memory was."""
 
@@ -29,10 +30,12 @@ class WeightMarks:
     1.0
     """
 
-    __slots__ = ("_anchors", "_found", "_kept", "_marks", "_weights")
+    __slots__ = ("_anchors", "_elements", "_found", "_kept", "_marks", "_weights")
 
     def __init__(self) -> None:
         self._marks: list[Mark] = []
+        self._elements: list[torch.Tensor] = []
+        """Theirs that can be read now."""
         self._kept: list[float] = []
         self._anchors: list[float] = []
         """Where the weights were when they were last written to, or before the first step."""
@@ -53,21 +56,22 @@ class WeightMarks:
         for place, (weight, _, memory) in enumerate(self._marks):
             here = weight.data_ptr()
             if not here:  # sharding takes the memory away between uses
-                self._kept = []
+                self._kept, self._elements = [], []
                 return
             if here != memory:
                 self._marks[place] = _mark(weight)
+        self._elements = [element for _, element, _ in self._marks]
         self.keep_again()
 
     def keep_again(self) -> None:
         """The same after a step that is only counted: a weight that is put elsewhere is marked there a moment later."""
         if self._found:
             self._anchors, self._found = self._found, []
-        self._kept = [element.item() for _, element, _ in self._marks]
+        self._kept = [*map(_number, self._elements)]
 
     def as_kept(self) -> bool:
         """Whether nothing has been written, by the quickest look: NaN is equal to nothing here."""
-        return [element.item() for _, element, _ in self._marks] == self._kept
+        return [*map(_number, self._elements)] == self._kept
 
     def written(self) -> float:
         """The share of the marked weights that are not what they were when the last step was over.

@@ -54,7 +54,7 @@ PRIVATE = {
     "_flatten_dense_tensors": Missing(unprobed(digests, "_flatten")),
     "_foreach_norm": Missing(unprobed(norms, "_foreach_norm", weight_sums)),
     "_foreach_sub_": Missing(unprobed(profiles, "_foreach_sub")),
-    "_dynamo": Missing(unprobed(tracing, "_callback")),
+    "_dynamo": Missing(lambda patch: patch.setattr(tracing, "callback", tracing._no_callback)),
     "_functorch": Missing(unprobed(tracing, "_transform")),
     "_get_sequence_nr": Missing(without(torch.autograd, "_get_sequence_nr")),
     "_get_total_norm": Missing(lambda patch: rename(patch, "_get_total_norm"), ("gradient_norm_unclipped",), CLIPPING),
