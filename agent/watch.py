@@ -1,7 +1,7 @@
 """Detectors at work: one instance per subject group, each behind a guard, and what became of them."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from torchvitals.agent.guard import guarded
@@ -42,6 +42,8 @@ class Watch:
     ) -> None:
         self.detectors: list[Detector] = [made for made in (_made(cls) for cls in classes) if made]
         self.retired: list[Retired] = []
+        self._shared: dict[str, Any] = {}
+        """What they keep together."""
         self.entries = list(entries)
         self._rank = rank
         self._optimizer = optimizer
@@ -52,6 +54,7 @@ class Watch:
     def update(self, reading: Reading) -> list[Finding]:
         """The findings of all detectors, in the order of their list; a detector that raises is retired."""
         found: list[Finding] = []
+        reading.shared = self._shared if reading.masked else None
         for detector in list(self.detectors):
             findings, problem = guarded(detector.kind, lambda: detector.update(reading))  # noqa: B023
             if findings is None:

@@ -2,10 +2,12 @@
 
 Records a made-up healthy run of N steps and R ranks, plays it through an engine with all detectors, and prints
 records per second, CPU microseconds per step for each detector, and one update of all step detectors for one rank and
-at S subjects.
+at S subjects. Then what each of them keeps of a rank that sends all there is to send.
 """
 
 import argparse
+import io
+import pickle
 import tempfile
 import time
 from collections import defaultdict
@@ -19,6 +21,8 @@ from torchvitals.agent.engine import Engine
 from torchvitals.agent.run_state import merged
 from torchvitals.detectors import DETECTORS, RECORD_DETECTORS
 from torchvitals.detectors.detector import Finding, Reading
+from torchvitals.detectors.envelope import Steepness
+from torchvitals.detectors.loss_past import LossPast
 from torchvitals.signals.reader import Entry, RunReader
 from torchvitals.signals.records import Axis, Beat, Event, Hello, Profile, pack_floats
 from torchvitals.signals.spool import SpoolWriter
@@ -28,6 +32,8 @@ SAMPLED = 50
 LAYERS = 24
 WARM_UP, MEASURED = 64, 256
 """Updates before the clock runs and under it; together they hold block ends of every detector."""
+KEPT_STEPS = 100
+"""After which every detector has all its tables."""
 CONSTANTS = {
     **dict.fromkeys(("loss_scale", "backward_passes", "gradients_reset"), 1.0),
     **dict.fromkeys(("skipped_steps", "input_nonfinite", "optimizer_extra_parameters"), 0.0),
@@ -125,7 +131,9 @@ def wide_cost(subjects: int) -> dict[str, NDArray[np.float64]]:
     """Milliseconds of each update by step detector."""
     detectors = [cls() for cls in DETECTORS if cls.axis == "rank"]
     times: dict[str, list[float]] = {type(detector).__name__: [] for detector in detectors}
+    shared: dict[str, Any] = {}
     for reading in wide(subjects):
+        reading.shared = shared
         for detector in detectors:
             start = time.process_time()
             detector.update(reading)
@@ -133,12 +141,43 @@ def wide_cost(subjects: int) -> dict[str, NDArray[np.float64]]:
     return {name: np.array(spent[WARM_UP:]) for name, spent in times.items()}
 
 
+class _Alone(pickle.Pickler):
+    """What a detector keeps for itself."""
+
+    def persistent_id(self, thing: Any) -> str | None:
+        return "shared" if isinstance(thing, LossPast | Steepness) else None
+
+
+def kept(subjects: int) -> dict[str, float]:
+    """Bytes of state for each rank, by step detector, where ranks send every signal, by turns."""
+    detectors = [cls() for cls in DETECTORS if cls.axis == "rank"]
+    names = sorted({name for detector in detectors for name in detector.reads})
+    rng, shared = np.random.default_rng(2), dict[str, Any]()
+    for step in range(KEPT_STEPS):
+        made = scalars(step, subjects, rng)
+        values = {name: made.get(name, np.ones(subjects)) for name in names}
+        present = np.ones(subjects, dtype=bool)
+        present[step % 7 :: 7] = False
+        values = {name: np.where(present, each, np.nan) for name, each in values.items()}
+        reading = Reading(step, 0.05 * step, values, dict.fromkeys(values, present), masked=True)
+        reading.shared = shared
+        for detector in detectors:
+            detector.update(reading)
+    found = {}
+    for detector in detectors:
+        _Alone(stream := io.BytesIO()).dump(detector)
+        found[type(detector).__name__] = stream.tell() / subjects
+    return found | {f"shared {name}": len(pickle.dumps(each)) / subjects for name, each in shared.items()}
+
+
 def lone_cost(updates: int) -> float:
     """Microseconds of one update of all step detectors for one rank: the mean, without a stop-watch in between."""
     readings = list(wide(1, updates))
     detectors = [cls() for cls in DETECTORS if cls.axis == "rank"]
+    shared: dict[str, Any] = {}
     start = time.process_time()
     for reading in readings:
+        reading.shared = shared
         for detector in detectors:
             detector.update(reading)
     return 1e6 * (time.process_time() - start) / updates
@@ -172,6 +211,11 @@ def main() -> None:
         print(row + (f" {np.median(costs[name]):32.2f} {costs[name].max():8.2f}" if name in costs else ""))
     whole = sum(costs.values())
     print(f"{'all':24} {1e6 * sum(spent.values()) / chosen.steps:8.1f} {np.median(whole):32.2f} {np.max(whole):8.2f}")
+    state = kept(1024)
+    print(f"{'state':24} {'bytes by rank':>8}")
+    for name in sorted(state, key=lambda name: -state[name]):
+        print(f"{name:24} {state[name]:8.0f}")
+    print(f"{'all':24} {sum(state.values()):8.0f}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.ring import Ring
+from torchvitals.detectors.loss_past import LossPast, past_of
 from torchvitals.detectors.scalars import (
     NORM,
     TRIPWIRE,
@@ -15,6 +15,7 @@ from torchvitals.detectors.scalars import (
     grown,
     losses,
     magnitudes,
+    shortest,
     subjects_of,
 )
 
@@ -63,16 +64,16 @@ class Bottomless:
         self.known, self.gap, self.block, self.patience = known, gap, block, patience
         self.growing, self.beyond, self.given_up = growing, beyond, given_up
         self.steeper = np.log10(steeper)
-        self.ring = Ring(known, np.float64)
-        self.level = np.zeros(0)
+        self.past = LossPast()
+        self.level = np.zeros(0, dtype=np.float32)
         """Median of the loss before it jumped; NaN where it has not."""
-        self.since = np.zeros(0, dtype=np.int64)
-        self.taken = np.zeros(0, dtype=np.int64)
+        self.since = np.zeros(0, dtype=np.int32)
+        self.taken = np.zeros(0, dtype=np.int32)
         """Losses since the jump."""
-        self.last = np.zeros(0)
+        self.last = np.zeros(0, dtype=np.float32)
         """Magnitude of the last block, and how many in a row have grown."""
-        self.grew = np.zeros(0, dtype=np.int64)
-        self.steepest = np.zeros((2, 0))
+        self.grew = np.zeros(0, dtype=np.int32)
+        self.steepest = np.zeros((2, 0), dtype=np.float32)
         """Largest height of the two gradient norms before the jump, and since."""
         self.jumped = False
         """Whether anybody's has."""
@@ -82,18 +83,18 @@ class Bottomless:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
         loss, _, use, negative = losses(reading, subjects)
+        self.past = past_of(reading, subjects, self.past)
         if negative is not None or self.jumped:
             self._jump(reading.step, loss, use)
         self._climb(magnitudes(reading, subjects))
-        self.ring.add(loss, use)
         return self._follow(reading.step, use & ~np.isnan(self.level)) if self.jumped else []
 
     def status(self) -> Status:
-        if not self.ring.count.any():
+        if not self.past.count.any():
             return Status("not_checked", "no loss was seen")
         if self.fired.any():
             return Status("alarm")
-        return Status("ok") if (self.ring.count >= self.known).any() else Status("warming_up", "few losses seen")
+        return Status("ok") if (self.past.count >= self.known).any() else Status("warming_up", "few losses seen")
 
     def _climb(self, size: Magnitudes) -> None:
         """Keep the largest gradient."""
@@ -112,8 +113,8 @@ class Bottomless:
         back = use & ~np.isnan(self.level) & ~(loss < 0)
         self.level[back] = np.nan
         self.steepest[0, back] = np.fmax(self.steepest[0, back], self.steepest[1, back])
-        rows = np.flatnonzero(use & (loss < 0) & np.isnan(self.level) & (self.ring.count >= self.known) & ~self.fired)
-        before = self.ring.values[:, rows]
+        rows = np.flatnonzero(use & (loss < 0) & np.isnan(self.level) & (self.past.count > self.known) & ~self.fired)
+        before = self.past.newest(rows, self.known, skip=1)
         middle = row_median(before.T)
         gap = self.gap * middle
         clean = (before.min(axis=0, initial=np.inf) > gap) & (loss[rows] < -gap) & (middle > 0)
@@ -129,8 +130,7 @@ class Bottomless:
         ended = np.flatnonzero(use & (self.taken % self.block == 0))
         if not len(ended):
             return []
-        newest = (self.ring.count[ended] - 1 - np.arange(self.block)[:, None]) % self.known
-        middle = np.abs(row_median(self.ring.values[newest, ended].T))
+        middle = np.abs(row_median(self.past.newest(ended, self.block).T))
         self.grew[ended] = np.where(middle >= self.growing * self.last[ended], self.grew[ended] + 1, 0)
         self.last[ended] = middle
         steep = self.steepest[1, ended] >= self.steepest[0, ended] + self.steeper
@@ -148,12 +148,12 @@ class Bottomless:
             severity="error",
             first_step=int(self.since[row]),
             step=step,
-            value=-float(self.last[row]),
-            threshold=-self.beyond * float(self.level[row]),
+            value=-shortest(self.last[row]),
+            threshold=-self.beyond * shortest(self.level[row]),
             subject=row,
             evidence={
                 "signal": "loss_sign",
-                "level_before": float(self.level[row]),
+                "level_before": shortest(self.level[row]),
                 "gradient_decades": float(self.steepest[1, row] - self.steepest[0, row]),
             },
         )
@@ -161,7 +161,6 @@ class Bottomless:
     def _grow(self, subjects: int) -> None:
         if subjects <= len(self.fired):
             return
-        self.ring.grow(subjects)
         self.steepest = grown(self.steepest.T, subjects, -np.inf).T.copy()
         self.level, self.last = grown(self.level, subjects, np.nan), grown(self.last, subjects)
         self.since, self.taken = grown(self.since, subjects), grown(self.taken, subjects)

@@ -1,6 +1,6 @@
 """Collectives take longer than they did, although all ranks are there."""
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,18 @@ from torchvitals.detectors.straggler import LATENESS
 Floats = NDArray[np.float64]
 
 SHARING = "collective_seconds"
+LONGEST = 6e4
+"""Seconds; more is a broken number, and float16 ends there."""
+
+
+class _Step(NamedTuple):
+    """What is known of all ranks together."""
+
+    step: int
+    time: float
+    longest: float
+    """What the rank spent that spent most."""
+    length: float
 
 
 class Congestion:
@@ -55,11 +67,13 @@ class Congestion:
         self.reference, self.remembered = reference, remembered
         self.factor, self.share, self.seconds, self.lasting_seconds = factor, share, seconds, lasting_seconds
         self._seen = 0
-        self._steps: list[tuple[int, float, Floats, float]] = []
-        """Of the window in progress: step, time, what each rank spent, and the step's length."""
+        self._steps: list[_Step] = []
+        """Of the window in progress."""
+        self._spent: list[NDArray[np.float16]] = []
+        """What each rank spent in them; float16 is exact to 0.05 %."""
         self._usual: list[tuple[float, float]] = []
         """Per usual window its median and high quantile; the newest is not compared with, it may be half slow."""
-        self._before: list[tuple[int, float, Floats, float]] = []
+        self._before: list[_Step] = []
         """The steps of the newest usual window."""
         self._slow: list[tuple[int, float]] = []
         """Where and when each slow window in a row began."""
@@ -72,7 +86,7 @@ class Congestion:
             return []
         spent, here = scalar(reading, SHARING, len(sent))
         lengths, _ = scalar(reading, "step_seconds", len(sent))
-        here = here & np.isfinite(spent) & (spent >= 0) & (spent < 1e9)
+        here = here & (spent >= 0) & (spent < LONGEST)
         if np.count_nonzero(here) < 2:
             return []
         self._seen += 1
@@ -80,11 +94,13 @@ class Congestion:
             return []
         known = lengths[np.isfinite(lengths) & (lengths > 0)]
         length = float(known.max()) if len(known) else np.nan
-        self._steps.append((reading.step, reading.time, np.where(here, spent, np.nan), length))
+        self._steps.append(_Step(reading.step, reading.time, float(spent[here].max()), length))
+        self._spent.append(np.where(here, spent, np.nan).astype(np.float16))
         if len(self._steps) < self.window:
             return []
-        steps, self._steps = self._steps, []
-        return self._judge(steps)
+        found = self._judge(self._steps)
+        self._steps, self._spent = [], []
+        return found
 
     def status(self) -> Status:
         """Whether there is a usual time to compare with."""
@@ -96,17 +112,17 @@ class Congestion:
             return Status("warming_up", f"{len(self._usual)} of {self.reference} windows of reference")
         return Status("ok")
 
-    def _judge(self, steps: list[tuple[int, float, Floats, float]]) -> list[Finding]:
-        whole = np.array([np.nanmax(spent) for _, _, spent, _ in steps])
+    def _judge(self, steps: list[_Step]) -> list[Finding]:
+        whole = np.array([each.longest for each in steps])
         low, middle, high = (float(each) for each in np.quantile(whole, (0.1, 0.5, 0.9)))
-        lengths = np.array([length for *_, length in steps])
+        lengths = np.array([each.length for each in steps])
         length = float(np.median(lengths[np.isfinite(lengths)])) if np.isfinite(lengths).any() else np.inf
         if len(self._usual) <= self.reference or not self._is_slow(low, length):
             self._usual = [*self._usual, (middle, high)][-self.remembered :]
             self._before, self._slow = steps, []
             return []
-        self._slow.append((steps[0][0], steps[0][1]))
-        if len(self._slow) < self.windows or steps[-1][1] - self._slow[0][1] < self.lasting_seconds:
+        self._slow.append((steps[0].step, steps[0].time))
+        if len(self._slow) < self.windows or steps[-1].time - self._slow[0][1] < self.lasting_seconds:
             return []
         self.fired = True
         return [self._finding(steps, low, middle, length)]
@@ -126,22 +142,25 @@ class Congestion:
     def _onset(self) -> int:
         """The first of the steps in a row that were slow: it may lie in the window before the first slow one."""
         onset, limit = self._slow[0][0], self._limit()
-        for step, _, spent, _ in reversed(self._before):
-            if np.nanmax(spent) <= limit:
+        for each in reversed(self._before):
+            if each.longest <= limit:
                 break
-            onset = step
+            onset = each.step
         return onset
 
-    def _finding(self, steps: list[tuple[int, float, Floats, float]], low: float, now: float, length: float) -> Finding:
+    def _finding(self, steps: list[_Step], low: float, now: float, length: float) -> Finding:
         before = float(np.median(self._reference[:, 0]))
-        left = np.stack([spent for _, _, spent, _ in steps])
+        width = max(len(spent) for spent in self._spent)
+        left = np.full((len(steps), width), np.nan)
+        for row, spent in zip(left, self._spent, strict=True):
+            row[: len(spent)] = spent
         by_rank = np.nanmedian(left[:, np.isfinite(left).any(axis=0)], axis=0)
         ranks = np.flatnonzero(np.isfinite(left).any(axis=0))
         return Finding(
             kind=self.kind,
             severity="warning",
             first_step=self._onset(),
-            step=steps[-1][0],
+            step=steps[-1].step,
             value=low / before if before > 0 else 1.0,
             threshold=self.factor,
             evidence={

@@ -51,14 +51,15 @@ class Reading:
     False where a subject sent nothing. NaN and Inf are values. A signal nobody sent is absent from both.
     ``masked`` promises that all signals have one entry for each of the same subjects and that the values of absent ones
     are NaN, so that detectors need not mask them again. All detectors share the arrays: none may write into them.
-    ``memo`` is theirs together, too: what several make of a reading alike is made once.
+    ``memo`` is theirs together, too: what several make of a reading alike is made once. ``shared`` is what those of one
+    job keep together from reading to reading, where whoever feeds them all hands it on; its readings are ``masked``.
 
     >>> reading = Reading.of(7, loss=[0.5, float("nan")])
     >>> reading.step, reading.present["loss"].tolist()
     (7, [True, True])
     """
 
-    __slots__ = ("masked", "memo", "present", "step", "time", "values")
+    __slots__ = ("masked", "memo", "present", "shared", "step", "time", "values")
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class Reading:
         self.present = present
         self.masked = masked
         self.memo: dict[tuple[str, int], Any] = {}
+        self.shared: dict[str, Any] | None = None
 
     @classmethod
     def of(cls, step: int, time: float = 0.0, **values: ArrayLike) -> "Reading":

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.ring import NOBODY, Ring, Rows
-from torchvitals.detectors.scalars import ZERO, Mask, grown, losses, scalar, subjects_of
+from torchvitals.detectors.loss_past import LossPast, past_of
+from torchvitals.detectors.ring import NOBODY, Rows, in_turn
+from torchvitals.detectors.scalars import ZERO, Mask, grown, losses, scalar, shortest, single, subjects_of
 
 TOGETHER = 64
 """Ranks whose blocks end at the same step."""
@@ -57,33 +58,33 @@ class Divergence:
     ) -> None:
         self.block, self.patience, self.worse, self.learnt = block, patience, worse, learnt
         self.turn, self.rate_jump, self.improving, self.lower = turn, rate_jump, improving, lower
-        self.ring = Ring(block, np.float64)
-        self.start = np.zeros(0)
-        self.best = np.zeros(0)
-        self.good = np.zeros(0)
+        self.past = LossPast()
+        self.start = np.zeros(0, dtype=np.float32)
+        self.best = np.zeros(0, dtype=np.float32)
+        self.good = np.zeros(0, dtype=np.float32)
         """Median of the last block that was not bad."""
-        self.highest = np.zeros(0)
+        self.highest = np.zeros(0, dtype=np.float32)
         """Largest of them: in a long run of wide noise some block lies far above the first."""
-        self.rate = np.zeros(0)
+        self.rate = np.zeros(0, dtype=np.float32)
         """Largest learning rate of the blocks that were not bad."""
-        self.held_rate = np.zeros(0)
+        self.held_rate = np.zeros(0, dtype=np.float32)
         """That of the last of them: a jump may be in its last steps, and is not learnt with before the next is good."""
-        self.newest_rate = np.zeros(0)
+        self.newest_rate = np.zeros(0, dtype=np.float32)
         """Largest of the block in progress."""
-        self.rate_now = np.zeros(0)
+        self.rate_now = np.zeros(0, dtype=np.float32)
         """As last told: a step that is only counted tells it when it changes."""
-        self.limit = np.zeros(0)
+        self.limit = np.zeros(0, dtype=np.float32)
         """Above it a block is bad."""
-        self.bad = np.zeros(0, dtype=np.int64)
+        self.bad = np.zeros(0, dtype=np.int32)
         """Bad blocks in a row."""
         self.alarming = False
         """Whether anybody has one."""
-        self.entry = np.zeros(0)
+        self.entry = np.zeros(0, dtype=np.float32)
         """Median of the first bad block in a row."""
-        self.low = np.zeros(0)
+        self.low = np.zeros(0, dtype=np.float32)
         """Lowest of the bad blocks in a row, and how many there have been since."""
-        self.resting = np.zeros(0, dtype=np.int64)
-        self.since = np.zeros(0, dtype=np.int64)
+        self.resting = np.zeros(0, dtype=np.int32)
+        self.since = np.zeros(0, dtype=np.int32)
         """First step after the last loss that was still low."""
         self.negative = np.zeros(0, dtype=bool)
         self.fired = np.zeros(0, dtype=bool)
@@ -92,8 +93,9 @@ class Divergence:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
         loss, _, use, negative = losses(reading, subjects)
-        rate, told = scalar(reading, "learning_rate", subjects)
-        rate = np.abs(rate)
+        self.past = past_of(reading, subjects, self.past)
+        sent, told = scalar(reading, "learning_rate", subjects)
+        rate = single(np.abs(sent))
         np.copyto(self.rate_now, rate, where=told)
         changed = rate > self.newest_rate
         if negative is not None:
@@ -102,34 +104,33 @@ class Divergence:
         if np.count_nonzero(changed):
             np.fmax(self.newest_rate, rate, out=self.newest_rate)
             self._limit(changed.nonzero()[0])
-        zero = loss == ZERO
-        if np.count_nonzero(zero):
-            use = use & ~(zero & (self.ring.count == 0))
-        rows = self.ring.add(loss, use)
         low = use & (loss <= self.limit)
         if self.alarming:
             low &= self.bad == 0
         self.since[low] = reading.step + 1
-        full = self._full(rows)
+        full = self._full(self.past.rows)
         return self._judge(reading.step, full) if len(full) else []
 
     def status(self) -> Status:
-        if not self.ring.count.any():
+        if not self.past.known.any():
             return Status("not_checked", "no loss was seen")
         if self.negative.all():
             return Status("not_checked", "the loss goes below zero: it has no start to return to")
-        if (self.ring.count < 2 * self.block).all():
+        if (self.past.known < 2 * self.block).all():
             return Status("warming_up", f"fewer than {2 * self.block} losses")
         return Status("alarm" if self.fired.any() else "ok")
 
     def _full(self, rows: Rows) -> NDArray[np.intp]:
         """Those whose block is complete with this step; of many ranks some later than others, to spread the work."""
-        count, ranks = self.ring.counted(rows), self.ring.subjects
-        if isinstance(count, int) and (count < self.block or (ranks <= TOGETHER and count % self.block)):
-            return NOBODY
-        places = np.arange(ranks)[rows]
-        ends = (count >= self.block) & ((count - places // TOGETHER) % self.block == 0)
-        complete: NDArray[np.intp] = places[ends & ~self.fired[rows]]
+        count, ranks = self.past.counted(rows), len(self.fired)
+        if isinstance(count, int):
+            if count < self.block:
+                return NOBODY
+            places = in_turn(count, self.block, ranks)
+        else:
+            places = np.arange(ranks)[rows]
+            places = places[(count >= self.block) & ((count - places // TOGETHER) % self.block == 0)]
+        complete: NDArray[np.intp] = places[~self.fired[places]]
         return complete
 
     def _limit(self, rows: NDArray[np.intp]) -> None:
@@ -143,7 +144,7 @@ class Divergence:
         self.limit[rows] = np.where(self.negative[rows], np.inf, limit)
 
     def _judge(self, step: int, rows: NDArray[np.intp]) -> list[Finding]:
-        middle = row_median(self.ring.values[:, rows].T)
+        middle = row_median(self.past.newest(rows, self.block).T)
         limit = self.limit[rows]
         bad = (middle > limit) & ((self.bad[rows] > 0) | (middle > self.turn * self.good[rows]))
         self.entry[rows] = np.where(bad & (self.bad[rows] == 0), middle, self.entry[rows])
@@ -166,7 +167,7 @@ class Divergence:
         self.newest_rate[rows] = self.rate_now[rows]
         self._limit(rows)
         return [
-            self._finding(int(row), step, float(value), float(level))
+            self._finding(int(row), step, shortest(value), shortest(level))
             for row, value, level in zip(rows[certain], middle[certain], limit[certain], strict=True)
         ]
 
@@ -179,13 +180,16 @@ class Divergence:
             value=value,
             threshold=limit,
             subject=row,
-            evidence={"start": float(self.start[row]), "best": float(self.best[row]), "rate": float(self.rate[row])},
+            evidence={
+                "start": shortest(self.start[row]),
+                "best": shortest(self.best[row]),
+                "rate": shortest(self.rate[row]),
+            },
         )
 
     def _grow(self, subjects: int) -> None:
         if subjects <= len(self.fired):
             return
-        self.ring.grow(subjects)
         self.bad, self.since = grown(self.bad, subjects), grown(self.since, subjects)
         self.start, self.best = grown(self.start, subjects, np.nan), grown(self.best, subjects, np.inf)
         self.good, self.highest = grown(self.good, subjects), grown(self.highest, subjects)
@@ -218,8 +222,8 @@ class UnclearedGradients:
 
     def __init__(self, *, patience: int = 8) -> None:  # steps in a row; clearing every few steps is a style
         self.patience = patience
-        self.row = np.zeros(0, dtype=np.int64)
-        self.since = np.zeros(0, dtype=np.int64)
+        self.row = np.zeros(0, dtype=np.int32)
+        self.since = np.zeros(0, dtype=np.int32)
         self.clear = True
         """Whether nobody's row has begun."""
         self.seen = False

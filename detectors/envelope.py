@@ -1,125 +1,170 @@
 """The largest magnitude a series has shown so far, with the newest steps held back.
 
 The measure behind :class:`~torchvitals.detectors.explosion.Explosion` and its kin. A running maximum needs no
-distribution: ten times beyond anything seen is ten times beyond, whatever the noise. Its newest ``lag`` values
+distribution: ten times beyond anything seen is ten times beyond, whatever the noise. Its newest values
 are held back, so that a slow rise is compared with what was before the rise and not with itself.
 """
 
 import numpy as np
 from numpy.typing import NDArray
+from torchvitals.detectors.detector import Reading
+from torchvitals.detectors.loss_past import LAG, LossPast
 from torchvitals.detectors.ring import ALL, NOBODY, Ring, Rows
-from torchvitals.detectors.scalars import NORM, TRIPWIRE, Floats, Magnitudes, Mask, grown
+from torchvitals.detectors.scalars import NORM, TRIPWIRE, Floats, Magnitudes, Mask, Reals, grown
 
-UNKNOWN = 1e300
-"""The bound of a series that has not begun: nothing but what is not finite exceeds it."""
+UNKNOWN = 3e38
+"""The bound of a series that has not begun, as a float32: nothing but what is not finite exceeds it."""
 BLOCKS = 4
-"""Of the recent past, besides the one that is settling."""
+"""Of the recent past, besides the one that is settling; and of a crest's values that are held back."""
+RECENT = 16
+"""Values in a block of the recent past, and EARLY ones that the first reference may be taken from."""
+EARLY = 8
+
+
+def early_bound(first: Reals, known: NDArray[np.int32], tolerance: float | Reals, floor: float) -> Floats:
+    """The reference of a series of ``known`` values, fewer than are held back; the ``first`` are (EARLY, subjects).
+
+    The earliest quarter of them (at least two) counts, up to the first leap: a second value more than ``tolerance``
+    decades above the first is no reference, it is thrown off already. It is ``floor`` at least, since a loss that
+    starts at 0 (distillation, clipped policies) has no scale of its own yet.
+    """
+    leapt = np.logical_or.accumulate(first > first[0] + tolerance, axis=0)
+    use = (np.arange(len(first))[:, None] < np.maximum(2, known // 4)) & ~np.isnan(first) & ~leapt
+    highest: Floats = np.where(use, first, -np.inf).max(axis=0, initial=-np.inf)
+    return np.maximum(highest, floor)
 
 
 class Envelope:
-    """Of one series, by subject: the largest height (log10 magnitude) of all settled values, and of the recent ones.
+    """Of losses, by rank: the largest height (log10 magnitude) of all that have settled, and of the recent ones.
 
-    ``lag`` values are held back (in a ring that callers may look at); the recent past is four blocks of half a lag.
-    ``floor`` is the smallest reference while fewer than ``lag`` values are known, since a loss that starts at 0
-    (distillation, clipped policies) has no scale of its own yet. Only a ``dated`` one keeps the steps of its values.
-    State: 4 × (``lag`` + 12) bytes per subject, and 4 × ``lag`` for dates. Blocks of subjects end at different steps,
-    so that work is spread out.
+    The newest ``LAG`` are held back, in the past that all detectors share; the recent past is four blocks of half a
+    lag. State: 24 bytes per subject. Blocks of subjects end at different steps, so that work is spread out.
     """
 
-    def __init__(self, floor: float = 0.1, lag: int = 32, *, dated: bool = False) -> None:
-        self.lag = lag
-        self.block = lag // 2
-        self.floor = np.log10(floor)
-        self.ring = Ring(lag, np.float32)
-        self.steps = np.zeros((lag if dated else 0, 0), dtype=np.int32)
-        self._largest = np.zeros((2, 0))
+    def __init__(self, floor: float = 0.1) -> None:
+        self.floor = float(np.log10(floor))
+        self._largest = np.zeros((2, 0), dtype=np.float32)
         """The bound, and the largest of what has settled in this block."""
         self._blocks = np.zeros((BLOCKS, 0), dtype=np.float32)
         self.young = True
-        """Whether any subject may still be within its first ``lag`` values."""
+        """Whether any subject may still be within its first ``LAG`` values."""
 
     @property
-    def bound(self) -> Floats:
+    def bound(self) -> NDArray[np.float32]:
         """Largest settled height; of the values still held back the earliest quarter (at least two) counts."""
-        bound: Floats = self._largest[0]
+        bound: NDArray[np.float32] = self._largest[0]
         return bound
-
-    @property
-    def known(self) -> NDArray[np.int64]:
-        """Values taken so far, by subject."""
-        return self.ring.count
 
     def grow(self, subjects: int) -> None:
         """Make room for new subjects; the old keep their state."""
-        new = subjects - self.ring.subjects
+        new = subjects - self._largest.shape[1]
         if new <= 0:
             return
-        self.ring.grow(subjects)
-        self._largest = np.concatenate([self._largest, np.tile([[UNKNOWN], [-np.inf]], new)], axis=1)
-        self._blocks = grown(self._blocks.T, subjects, -np.inf).T
-        self.steps = grown(self.steps.T, subjects, -1).T.copy()
+        fresh = np.tile(np.array([[UNKNOWN], [-np.inf]], dtype=np.float32), new)
+        self._largest = np.concatenate([self._largest, fresh], axis=1)
+        self._blocks = grown(self._blocks.T, subjects, -np.inf).T.copy()
         self.young = True
 
-    def recent_bound(self) -> Floats:
-        """The largest height of the recent past, the newest ``lag`` values held back."""
+    def recent_bound(self, known: NDArray[np.int32]) -> NDArray[np.float32]:
+        """The largest height of the recent past, of those who have sent so many."""
         recent = np.maximum(self._blocks.max(axis=0, initial=-np.inf), self._largest[1])
-        return np.where(self.known < self.lag + self.block // 4, self.bound, recent)
+        return np.where(known < LAG + RECENT // 4, self.bound, recent)
 
-    def add(self, step: int, height: Floats, use: Mask, tolerance: float | Floats = 2.0) -> None:
-        """Take the heights of those in ``use``, all of them finite; the others keep their state.
-
-        A second value more than ``tolerance`` decades above the first is no reference: it is thrown off already.
-        """
-        rows, slots = self.ring.place(use)
+    def add(self, past: LossPast, tolerance: float | Reals = 2.0, settled: Floats | None = None) -> None:
+        """Take what the newest losses have made settle, or ``settled`` heights in place of them."""
+        rows = past.rows
         if rows is NOBODY:
             return
-        self._turn(rows)
-        old = self.ring.values[slots, rows]  # NaN while there is none, which fmax passes over
+        self._turn(past, rows)
+        old = (past.leaving() if settled is None else settled).astype(
+            np.float32
+        )  # NaN, which fmax passes over, at first
         if rows is ALL:
             np.fmax(self._largest, old, out=self._largest)
         else:
             self._largest[:, rows] = np.fmax(self._largest[:, rows], old)
-        self.ring.values[slots, rows] = height[rows]
-        if len(self.steps):
-            self.steps[slots, rows] = step
         if self.young:
-            self._start(rows, tolerance)
+            self._start(past, rows, tolerance)
 
-    def _turn(self, rows: Rows) -> None:
+    def _turn(self, past: LossPast, rows: Rows) -> None:
         """End the block of those whose values so far, and their number, are a multiple of its length."""
-        before = self.ring.counted(rows) - 1
+        before = past.counted(rows) - 1
+        subjects = self._largest.shape[1]
         if isinstance(before, int):
-            start = -before % self.block
-            if start >= self.ring.subjects:
-                return
-            turn = np.arange(start, self.ring.subjects, self.block)
+            turn = np.arange(-before % RECENT, subjects, RECENT)
         else:
-            places = np.arange(self.ring.subjects)[rows]
-            ends = (before + places) % self.block == 0
+            places = np.arange(subjects)[rows]
+            ends = (before + places) % RECENT == 0
             turn, before = places[ends], before[ends]
         if len(turn):
-            self._blocks[(before + turn) // self.block % BLOCKS, turn] = self._largest[1, turn]
+            self._blocks[(before + turn) // RECENT % BLOCKS, turn] = self._largest[1, turn]
             self._largest[1, turn] = -np.inf
 
-    def _start(self, rows: Rows, tolerance: float | Floats) -> None:
-        """The first values of a series that is still within its first ``lag``, up to the first leap."""
-        places = np.arange(self.ring.subjects)[rows]
-        count = np.broadcast_to(self.ring.counted(rows), places.shape)
-        young = places[count < self.lag]
-        self.young = bool((self.known < self.lag).any())
+    def _start(self, past: LossPast, rows: Rows, tolerance: float | Reals) -> None:
+        """The first values of a series that is still within its first ``LAG``."""
+        known = past.known
+        self.young = bool((known < LAG).any())
+        places = np.arange(len(known))[rows]
+        young = places[(known[places] < LAG) & (known[places] > 0)]
         if not len(young):
             return
-        ring, known = self.ring.values[:, young], np.maximum(2, self.known[young] // 4)
-        limit = ring[0] + np.broadcast_to(tolerance, self.bound.shape)[young]
-        leapt = np.logical_or.accumulate(ring > limit, axis=0)
-        use = (np.arange(self.lag)[:, None] < known) & ~np.isnan(ring) & ~leapt
-        highest = np.where(use, ring, -np.inf).max(axis=0, initial=-np.inf)
-        self._largest[0, young] = np.maximum(highest, self.floor)
+        first = np.log10(np.maximum(np.abs(past.first(young, EARLY)), 1e-45))
+        limit = np.broadcast_to(tolerance, known.shape)[young]
+        self._largest[0, young] = early_bound(first, known[young], limit, self.floor)
 
-    def since(self, row: int, level: float, step: int) -> int:
-        """The earliest held-back step whose height exceeded ``level``; ``step`` when none did."""
-        above = self.steps[(self.ring.values[:, row] > level) & (self.steps[:, row] >= 0), row]
-        return int(above.min(initial=step))
+
+class Crest:
+    """The same of any series, by its own past: 24 bytes per subject, and 32 more while it is young.
+
+    Its newest 32 to 40 values are held back, as maxima of blocks of eight.
+    """
+
+    def __init__(self, floor: float = 0.1) -> None:
+        self.floor = float(np.log10(floor))
+        self.bound = np.zeros(0, dtype=np.float32)
+        """The largest height that has settled."""
+        self._held = Ring(BLOCKS + 1, np.float32, fill=-np.inf, each=EARLY)
+        self._first = np.zeros((EARLY, 0), dtype=np.float32)
+        """The first values while anybody may still be within those held back."""
+
+    def grow(self, subjects: int) -> None:
+        """Make room for new subjects; the old keep their state."""
+        old = len(self.bound)
+        if subjects <= old:
+            return
+        self.bound = grown(self.bound, subjects, UNKNOWN)
+        self._held.grow(subjects)
+        kept = self._first.T if self._first.shape[1] == old else np.full((old, EARLY), np.nan, dtype=np.float32)
+        self._first = grown(kept, subjects, np.nan).T.copy()
+
+    def add(self, height: Floats, use: Mask, tolerance: float = 2.0) -> None:
+        """Take the heights of those in ``use``, all of them finite; the others keep their state."""
+        rows, slots = self._held.place(use)
+        if rows is NOBODY:
+            return
+        table, place = self._held.values, self._held.counted(rows) - 1
+        if isinstance(place, int):
+            if place % EARLY == 0:
+                np.fmax(self.bound, table[slots], out=self.bound)
+                table[slots] = -np.inf
+            np.fmax(table[slots], height, out=table[slots], casting="same_kind")
+        else:
+            turns, old, new = place % EARLY == 0, table[slots, rows], height[rows]
+            self.bound[rows] = np.where(turns, np.fmax(self.bound[rows], old), self.bound[rows])
+            table[slots, rows] = np.where(turns, new, np.fmax(old, new))
+        if self._first.shape[1]:
+            self._start(rows, height, tolerance)
+
+    def _start(self, rows: Rows, height: Floats, tolerance: float) -> None:
+        """The first values of a series that is still within its first ``LAG``."""
+        known = self._held.count
+        places = np.arange(len(known))[rows]
+        early, young = places[known[places] <= EARLY], places[known[places] < LAG]
+        self._first[known[early] - 1, early] = height[early]
+        if len(young):
+            self.bound[young] = early_bound(self._first[:, young], known[young], tolerance, self.floor)
+        if not (known < LAG).any():
+            self._first = self._first[:, :0].copy()
 
 
 class Steepness:
@@ -128,22 +173,29 @@ class Steepness:
     The whole norm is sampled and may miss the one step that counts; the trip-wire's is there at every step.
     """
 
-    def __init__(self, unknown: float) -> None:
-        self.unknown = unknown
-        self.decades = np.zeros(0)
-        """``unknown`` while no gradient was ever seen."""
-        self._norms = {NORM: Envelope(), TRIPWIRE: Envelope()}
+    def __init__(self) -> None:
+        self.decades = np.zeros(0, dtype=np.float32)
+        """NaN while no gradient was ever seen."""
+        self._norms = {NORM: Crest(), TRIPWIRE: Crest()}
 
-    def grow(self, subjects: int) -> None:
-        """Make room for new subjects."""
-        self.decades = grown(self.decades, subjects, self.unknown)
-        for envelope in self._norms.values():
-            envelope.grow(subjects)
-
-    def take(self, step: int, size: Magnitudes) -> Floats:
+    def take(self, size: Magnitudes) -> None:
         """Take the gradients of one step."""
-        excess = [size.heights[row] - envelope.bound for row, envelope in self._norms.items()]
-        np.copyto(self.decades, np.fmax(*excess), where=size.sent[NORM] | size.sent[TRIPWIRE])
-        for row, envelope in self._norms.items():
-            envelope.add(step, size.heights[row], size.usable[row])
-        return self.decades
+        subjects = size.heights.shape[1]
+        self.decades = grown(self.decades, subjects, np.nan)
+        for crest in self._norms.values():
+            crest.grow(subjects)
+        excess = [size.heights[row] - crest.bound for row, crest in self._norms.items()]
+        here = size.sent[NORM] | size.sent[TRIPWIRE]
+        np.copyto(self.decades, np.fmax(*excess), where=here, casting="same_kind")
+        for row, crest in self._norms.items():
+            crest.add(size.heights[row], size.usable[row])
+
+
+def steepness_of(reading: Reading, size: Magnitudes, own: Steepness) -> Steepness:
+    """That of this job with the gradients of this reading: the one that its detectors share, or a detector's own."""
+    steepness: Steepness = own if reading.shared is None else reading.shared.setdefault("steepness", own)
+    key = "steepness", id(steepness)
+    if key not in reading.memo:
+        reading.memo[key] = steepness
+        steepness.take(size)
+    return steepness

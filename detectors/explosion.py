@@ -4,13 +4,15 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.envelope import UNKNOWN, Envelope, Steepness
+from torchvitals.detectors.envelope import UNKNOWN, Crest, Envelope, Steepness, steepness_of
+from torchvitals.detectors.loss_past import LAG, LossPast, past_of
 from torchvitals.detectors.scalars import (
     LOSS,
     ZERO,
     Floats,
     Losses,
     Mask,
+    Reals,
     decades,
     grown,
     losses,
@@ -84,20 +86,23 @@ class Explosion:
         self.runaway, self.far = runaway, far
         self.prompt, self.damage = prompt, damage
         self.rate_jump, self.known, self.lone, self.items = np.log10(rate_jump), known, lone, items
-        self.past = Envelope(dated=True)
-        """Of losses."""
-        self.rates = Envelope(1e-30)
-        self.gradients = Steepness(0.0)
+        self.past = LossPast()
+        self.seen = self.past.known
+        """Losses before this one."""
+        self.envelope = Envelope()
+        self.rates = Crest(1e-30)
+        self.gradients = Steepness()
         self.elevated = np.zeros((0, 8), dtype=bool)
-        self.last = np.zeros(0)
+        self.last = np.zeros(0, dtype=np.float32)
         """Excess of the loss one step ago, where anything was noticed then."""
-        self.spike = np.zeros((0, 2))
-        """Step of the latest elevated loss, and log10 of the reference at the time."""
+        self.spike = np.zeros(0, dtype=np.int32)
+        """Step of the latest elevated loss, -1 while there is none, and log10 of the reference at the time."""
+        self.level = np.zeros(0, dtype=np.float32)
         self.fired = np.zeros(0, dtype=bool)
         self.negative = np.zeros(0, dtype=bool)
         self.signs = False
         """Whether a loss of anybody has been negative."""
-        self.tolerance = np.zeros(0)
+        self.tolerance = np.zeros(0, dtype=np.float32)
         """Decades between first losses that are still noise: few where the batch is large."""
         self.stirred = False
         """Whether the last steps decide on this one: something was elevated, or has left its mark."""
@@ -106,25 +111,29 @@ class Explosion:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
         size = magnitudes(reading, subjects)
+        self.past = past_of(reading, subjects, self.past)
+        self.seen = self.past.before
         said = self._begun(losses(reading, subjects))
-        self.gradients.take(reading.step, size)
-        jumped = self._jumped(reading, subjects)
-        reference = self.past.bound if jumped is None else np.where(jumped, self.past.recent_bound(), self.past.bound)
+        self.gradients = steepness_of(reading, size, self.gradients)
+        jumped, reference = self._jumped(reading, subjects), self.envelope.bound
+        if jumped is not None:
+            reference = np.where(jumped, self.envelope.recent_bound(self.seen), reference)
         height = size.heights[LOSS] - reference
         if said.negative is not None:
             self.signs = True
-            unscaled = said.negative & ~self.negative & (self.past.known < self.unscaled)
-            self.spike[unscaled] = -1.0, np.inf  # what stood out so far was measured on a scale that there is not
+            unscaled = said.negative & ~self.negative & (self.seen < self.unscaled)
+            self.spike[unscaled] = -1  # what stood out so far was measured on a scale that there is not
+            self.level[unscaled] = np.inf
             self.negative |= said.negative
         if self.signs:
             with np.errstate(invalid="ignore"):  # what is infinite and not to be judged
                 height -= self._allowed()
-        if self.past.young:
+        if self.envelope.young:
             self._sample(reading, subjects)
         found = []
         if self.stirred or np.count_nonzero(height >= self._noticed):
             found = self._look(reading, said, height, reference, jumped)
-        self.past.add(reading.step, size.heights[LOSS], said.usable, self.tolerance)
+        self.envelope.add(self.past, self.tolerance)
         return found
 
     def status(self) -> Status:
@@ -140,17 +149,16 @@ class Explosion:
     def _grow(self, subjects: int) -> None:
         if subjects <= len(self.fired):
             return
-        for envelope in (self.past, self.rates, self.gradients):
+        for envelope in (self.envelope, self.rates):
             envelope.grow(subjects)
         self.fired, self.negative = grown(self.fired, subjects), grown(self.negative, subjects)
         self.tolerance, self.elevated = grown(self.tolerance, subjects, 2.0), grown(self.elevated, subjects)
         self.last = grown(self.last, subjects, -np.inf)
-        fresh = np.tile([-1.0, np.inf], (subjects - len(self.spike), 1))
-        self.spike = np.concatenate([self.spike, fresh])
+        self.spike, self.level = grown(self.spike, subjects, -1), grown(self.level, subjects, np.inf)
 
     def _allowed(self) -> Floats:
         """Decades that a loss may rise as it has been negative: around zero it has no scale, least of all early."""
-        early = self.past.known < self.unscaled
+        early = self.seen < self.unscaled
         return np.where(self.negative, np.where(early, np.inf, self.signed), 0.0)
 
     @property
@@ -165,15 +173,15 @@ class Explosion:
         beyond = height - self.rates.bound > self.rate_jump
         jumped = None
         if np.count_nonzero(beyond):
-            jumped = beyond & (rate > 0) & (self.past.known >= self.past.lag)
-        self.rates.add(reading.step, height, height < ENDLESS)
+            jumped = beyond & (rate > 0) & (self.seen >= LAG)
+        self.rates.add(height, height < ENDLESS)
         return jumped
 
     def _begun(self, said: Losses) -> Losses:
         """Without zeros before any other loss (a student that starts as its own teacher): they have no scale."""
         zero = said.values == ZERO
         if np.count_nonzero(zero):
-            zero &= self.past.known == 0
+            zero &= self.seen == 0
             return said._replace(sent=said.sent & ~zero, usable=said.usable & ~zero)
         return said
 
@@ -185,7 +193,7 @@ class Explosion:
 
     @np.errstate(invalid="ignore")  # non-finite values are data here
     def _look(
-        self, reading: Reading, said: Losses, height: Floats, reference: Floats, jumped: Mask | None
+        self, reading: Reading, said: Losses, height: Floats, reference: Reals, jumped: Mask | None
     ) -> list[Finding]:
         """Judge a step at which something is noticed, or which something noticed decides on."""
         loss, present = said.values, said.sent
@@ -201,11 +209,11 @@ class Explosion:
 
     def _high(self, height: Floats, jumped: Mask) -> Mask:
         """Which subjects are elevated at this step."""
-        tolerance, known = self.tolerance, self.past.known
+        tolerance, known = self.tolerance, self.seen
         trusted = tolerance < 1
-        young = ~trusted & (known < self.past.lag)  # a few single rows: as good as no past
+        young = ~trusted & (known < LAG)  # a few single rows: as good as no past
         alone = jumped & (height >= self.least)
-        steepness = height + np.maximum(self.gradients.decades, 0)  # NaN, which exceeds nothing, of infinities
+        steepness = height + np.fmax(self.gradients.decades, 0)
         both = steepness >= np.where(young, self.decades + self.signed, self.decades)
         high = alone | (both & (height >= np.where(jumped, self.least_jumped, self.least)))
         fair = known >= np.where(trusted, 1, np.where(tolerance > self.far, self.lone, self.known))
@@ -223,37 +231,41 @@ class Explosion:
 
     def _damaged(self, step: int, finite: Mask) -> Mask:
         """Where a spike left its mark: nothing since came back to what was normal, or the median did not."""
-        age = step - self.spike[:, 0]
-        due = np.flatnonzero(finite & (self.spike[:, 0] >= 0) & ((age == self.prompt) | (age == self.damage)))
+        age = step - self.spike
+        due = np.flatnonzero(finite & (self.spike >= 0) & ((age == self.prompt) | (age == self.damage)))
         damaged = np.zeros(len(finite), dtype=bool)
-        for row in due:
-            after = self.past.ring.values[self.past.steps[:, row] > self.spike[row, 0], row]
+        for row in due.tolist():
+            newest = self.past.of(row, LAG, skip=1)
+            dates = np.array(self.past.dates(row, LAG + 1)[:-1], dtype=np.int64)
+            after = decades(newest[LAG - len(dates) :][dates > self.spike[row]])
             if len(after) >= self.prompt // 2:
                 lowest = np.min(after) if age[row] == self.prompt else np.median(after)
-                damaged[row] = lowest > self.spike[row, 1]
+                damaged[row] = lowest > self.level[row]
         return damaged
 
-    def _remember(self, step: int, present: Mask, high: Mask, height: Floats, state: tuple[Floats, Mask]) -> None:
+    def _remember(self, step: int, present: Mask, high: Mask, height: Floats, state: tuple[Reals, Mask]) -> None:
         reference, jumped = state
         rows = np.flatnonzero(present)
         self.elevated[rows] = np.roll(self.elevated[rows], -1, axis=1)
         self.elevated[rows, -1] = high[rows]
         # A spike says something of the steps after it when nothing preceded it or a long past did: in between, the
         # envelope is still that of a few losses, and a policy or a heavy tail finds its scale by leaps.
-        known = self.past.known
-        judged = (known <= 3) | (known >= 2 * self.past.lag) | jumped
+        known = self.seen
+        judged = (known <= 3) | (known >= 2 * LAG) | jumped
         fresh = present & high & judged & (height >= self.runaway)
-        first = fresh & ~((self.spike[:, 0] >= 0) & (step - self.spike[:, 0] <= self.damage))
-        self.spike[first, 1] = reference[first]
-        self.spike[fresh, 0] = step
-        marked = (self.spike[:, 0] >= 0) & (step - self.spike[:, 0] < self.damage)
+        first = fresh & ~((self.spike >= 0) & (step - self.spike <= self.damage))
+        self.level[first] = reference[first]
+        self.spike[fresh] = step
+        marked = (self.spike >= 0) & (step - self.spike < self.damage)
         np.copyto(self.last, height, where=present & np.isfinite(height))
         self.stirred = bool(self.elevated.any() or marked.any() or (self.last >= self._noticed).any())
 
-    def _finding(self, row: int, reading: Reading, loss: Floats, reference: Floats) -> Finding:
-        level = min(float(reference[row]), float(self.spike[row, 1]))
-        peak = float(np.nanmax(self.past.ring.values[:, row]))
-        onset = self.past.since(row, level + self.least_jumped, reading.step)
+    def _finding(self, row: int, reading: Reading, loss: Floats, reference: Reals) -> Finding:
+        level = min(float(reference[row]), float(self.level[row]))
+        heights, dates = decades(self.past.of(row, LAG)), self.past.dates(row, LAG)
+        above = heights[LAG - len(dates) :] > level + self.least_jumped
+        onset = int(np.array(dates)[above].min(initial=reading.step))
+        peak = float(np.nanmax(heights, initial=-np.inf))
         value, steep = float(loss[row]), float(self.gradients.decades[row])
         return Finding(
             kind=self.kind,

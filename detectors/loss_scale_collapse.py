@@ -3,10 +3,13 @@
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.ring import Ring
-from torchvitals.detectors.scalars import ZERO, Floats, Mask, grown, scalar, subjects_of
+from torchvitals.detectors.scalars import ZERO, Floats, Mask, grown, scalar, shortest, single, subjects_of
 
+ROUNDED = 1 / 128
+"""Share by which the upper half of a float32 may lie below it."""
 MOST_SKIPS = 1e6
 """Between two applied steps; more is a broken number."""
 
@@ -41,25 +44,27 @@ class LossScaleCollapse:
         *,
         floor: float = 1.0,  # below it the scale shrinks gradients, the opposite of its purpose
         storm: int = 20,  # attempts in a row
-        window: int = 50,  # attempts over which the share is taken
+        window: int = 50,  # attempts over which the share is taken; 64 at most
         often: float = 0.3,  # growth intervals of 3 and more skip less
         quiet: int = 20,  # good steps that end one episode of skips
     ) -> None:
         self.floor, self.storm, self.window = floor, storm, window
         self.often, self.quiet = often, quiet
         self.fired = np.zeros(0, dtype=bool)
-        self.row = np.zeros(0, dtype=np.int64)
+        self.row = np.zeros(0, dtype=np.int32)
         """Skips in a row."""
-        self.good = np.zeros(0, dtype=np.int64)
+        self.good = np.zeros(0, dtype=np.int32)
         """Good steps since the last skip."""
-        self.began = np.zeros(0, dtype=np.int64)
+        self.began = np.zeros(0, dtype=np.int32)
         """Step of the first skip of this episode."""
-        self.first = np.zeros(0)
-        self.scales = Ring(window, np.float64)
-        self.skips = np.zeros((window, 0), dtype=bool)
+        self.first = np.zeros(0, dtype=np.float32)
+        self.scales = Ring(window, np.uint16, fill=0)
+        """Upper halves of float32: powers of two are exact, others to 1 %."""
+        self.skips = np.zeros(0, dtype=np.uint64)
+        """Of the newest attempts, one bit each: bit 0 is the newest."""
         self.fresh = False
         """Whether somebody may have sent no scale so far."""
-        self.broken = np.zeros(0, dtype=np.int64)
+        self.broken = np.zeros(0, dtype=np.int32)
         """Skipped attempts of this episode whose loss was not finite: the overflow is in the forward pass."""
 
     def update(self, reading: Reading) -> list[Finding]:
@@ -70,7 +75,7 @@ class LossScaleCollapse:
         scale, scaled = scalar(reading, "loss_scale", subjects)
         skipped, _ = scalar(reading, "skipped_steps", subjects)
         if self.fresh:
-            np.copyto(self.first, scale, where=scaled & np.isnan(self.first))
+            np.copyto(self.first, single(scale), where=scaled & np.isnan(self.first))
             self.fresh = bool(np.isnan(self.first).any())
         skip = scaled & (skipped > ZERO)
         self.good += scaled
@@ -95,7 +100,7 @@ class LossScaleCollapse:
         self.began[fresh] = reading.step
         self.broken[fresh] = 0
         self.broken += skip & sent & ~np.isfinite(loss)
-        self.row[skip] += np.clip(skipped[skip], 0, MOST_SKIPS).astype(np.int64)
+        self.row[skip] += np.clip(skipped[skip], 0, MOST_SKIPS).astype(np.int32)
         self.good[skip] = 0
         collapsed: Mask = skip & (self.row > 0) & self._collapsed(scale, skip) & ~self.fired
         self.fired |= collapsed
@@ -104,24 +109,29 @@ class LossScaleCollapse:
     def _collapsed(self, scale: Floats, skip: Mask) -> Mask:
         low = (scale < self.floor) & (scale <= self.first / 16)
         storm = self.row >= self.storm
-        share = (self.skips.sum(axis=0) + skip) / (self.window + 1)
+        share = (self._skips(np.arange(len(scale))) + skip) / (self.window + 1)
         count = self.scales.count
-        oldest = self.scales.values[count % self.window, np.arange(len(scale))]
-        falling = (count >= self.window) & (share >= self.often) & (scale <= oldest / 4)
+        oldest = self.scales.values[count % self.window, np.arange(len(scale))].astype(np.uint32) << 16
+        quarter = oldest.view(np.float32) / 4
+        falling = (count >= self.window) & (share >= self.often) & (scale <= (1 + ROUNDED) * quarter)
         collapsed: Mask = low | storm | falling
         return collapsed
 
     def _remember(self, scale: Floats, skip: Mask, scaled: Mask) -> None:
-        rows, slots = self.scales.place(scaled)
-        self.scales.values[slots, rows] = scale[rows]
-        self.skips[slots, rows] = skip[rows]
+        rows = self.scales.add((single(scale).view(np.uint32) >> 16).astype(np.uint16), scaled)
+        self.skips[rows] = self.skips[rows] << np.uint64(1) | skip[rows]
+
+    def _skips(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
+        """How many of the window's attempts were skipped."""
+        bits = self.skips[rows, None] >> np.arange(self.window, dtype=np.uint64) & np.uint64(1)
+        return np.asarray(bits.sum(axis=1), dtype=np.int64)
 
     def _grow(self, subjects: int) -> None:
         if subjects <= len(self.fired):
             return
         self.fresh = True
         self.scales.grow(subjects)
-        self.skips = grown(self.skips.T, subjects).T
+        self.skips = grown(self.skips, subjects)
         self.fired, self.row, self.good = (grown(state, subjects) for state in (self.fired, self.row, self.good))
         self.began, self.broken = grown(self.began, subjects, -1), grown(self.broken, subjects)
         self.first = grown(self.first, subjects, np.nan)
@@ -136,9 +146,9 @@ class LossScaleCollapse:
             threshold=self.floor,
             subject=row,
             evidence={
-                "first_scale": float(self.first[row]),
+                "first_scale": shortest(self.first[row]),
                 "skips_in_a_row": int(self.row[row]),
-                "skips_in_window": int(self.skips[:, row].sum()),
+                "skips_in_window": int(self._skips(np.array([row]))[0]),
                 "nonfinite_losses": int(self.broken[row]),
             },
         )

@@ -5,19 +5,24 @@ from typing import ClassVar
 import numpy as np
 from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.envelope import Envelope, Steepness
+from torchvitals.detectors.envelope import Envelope, Steepness, steepness_of
+from torchvitals.detectors.loss_past import LAG, LossPast, past_of
 from torchvitals.detectors.scalars import (
     LOSS,
     Floats,
     Mask,
+    decades,
     grown,
     losses,
     magnitudes,
+    shortest,
     subjects_of,
 )
 
 REFRESH = 8
 """Losses that move the median of 32 by no more than so many places down."""
+ROUNDING = 1e-6
+"""Decades by which a loss as float32 may lie below itself."""
 
 
 class LossSpike:
@@ -60,19 +65,19 @@ class LossSpike:
     ) -> None:
         self.known, self.beyond, self.worse, self.recovery = known, beyond, np.log10(worse), recovery
         self.few, self.far = few, np.log10(far)
-        self.past = Envelope()
-        """Of losses."""
-        self.gradients = Steepness(np.inf)
-        self.noise = np.zeros(0)
+        self.past = LossPast()
+        self.envelope = Envelope()
+        self.gradients = Steepness()
+        self.noise = np.zeros(0, dtype=np.float32)
         """Largest excess over the running median so far, in decades."""
-        self.lower = np.zeros(0)
+        self.lower = np.zeros(0, dtype=np.float32)
         """Not above the running median until ``REFRESH`` more losses have come."""
         self.age = 0
         """Updates so far."""
-        self.pending = np.zeros((0, 3))
-        """Step, loss and reference of a spike that waits for its recovery; step -1 when none."""
-        self.waiting = False
-        """Whether there is one."""
+        self.pending: dict[int, tuple[int, float, float]] = {}
+        """Rank → step, loss and reference of a spike that waits for its recovery."""
+        self.spikes: set[tuple[int, int]] = set()
+        """Rank and number of the losses that are spikes and have not settled: they are no reference."""
         self.negative = np.zeros(0, dtype=bool)
         self.reported = 0
 
@@ -80,22 +85,23 @@ class LossSpike:
         subjects = max(len(self.noise), subjects_of(reading, self.reads))
         self._grow(subjects)
         size = magnitudes(reading, subjects)
+        past = self.past = past_of(reading, subjects, self.past)
         height, sent, finite = size.heights[LOSS], size.sent[LOSS], size.usable[LOSS]
         if (negative := losses(reading, subjects).negative) is not None:
             self.negative |= negative
-        self.gradients.take(reading.step, size)
-        found = self._recovered(reading.step, height, finite) if self.waiting else []
-        self._refresh()
-        unusual = height - self.lower > self.noise
+        self.gradients = steepness_of(reading, size, self.gradients)
+        found = self._recovered(reading.step, height, finite) if self.pending else []
+        unusual = finite & (height - self.lower > self.noise)
         if np.count_nonzero(unusual):
-            finite = finite & ~self._spikes(reading, height, finite, unusual)
-        if self.waiting:
-            self.pending[sent & ~size.usable[LOSS], 0] = -1
-        self.past.add(reading.step, height, finite)
+            self._spikes(reading, height, unusual)
+        for row in [row for row in self.pending if sent[row] and not finite[row]]:
+            del self.pending[row]
+        self.envelope.add(past, settled=self._settled() if self.spikes else None)
+        self._refresh()
         return found
 
     def status(self) -> Status:
-        seen = self.past.known
+        seen = self.past.count
         if not seen.any():
             return Status("not_checked", "no loss was seen")
         if (seen < self.known).all():
@@ -106,39 +112,49 @@ class LossSpike:
 
     def _refresh(self) -> None:
         """Measure what the running median cannot be below, of an eighth of the subjects."""
-        turn = slice(-self.age % REFRESH, len(self.lower), REFRESH)
         self.age += 1
+        turn = slice(-self.age % REFRESH, len(self.lower), REFRESH)
         if turn.start < len(self.lower):
-            place = self.past.lag // 2 - 1 - REFRESH
-            full = self.past.known[turn] >= self.past.lag
-            ring = self.past.ring.values[:, turn]
-            self.lower[turn] = np.where(full, np.partition(ring, place, axis=0)[place], -np.inf)
+            place = LAG // 2 - 1 - REFRESH
+            newest = np.abs(self.past.newest(turn, LAG))
+            full = ~np.isnan(newest[0])
+            self.lower[turn] = np.where(full, decades(np.sort(newest, axis=0)[place]), -np.inf)
 
-    def _spikes(self, reading: Reading, height: Floats, finite: Mask, unusual: Mask) -> Mask:
-        """Where the loss stands out; what does not is noise, and its largest so far is kept."""
-        loss, known = losses(reading, len(height)).values, self.past.known
-        excess = np.full(len(height), np.nan)  # exceeds nothing
+    def _spikes(self, reading: Reading, height: Floats, unusual: Mask) -> None:
+        """Note where the loss stands out; what does not is noise, and its largest so far is kept."""
         rows = unusual.nonzero()[0]
-        excess[rows] = height[rows] - row_median(self.past.ring.values[:, rows].T)
-        above = height - self.past.bound
+        loss, known = losses(reading, len(height)).values[rows], self.past.count[rows] - 1
+        excess = height[rows] - decades(row_median(np.abs(self.past.newest(rows, LAG, skip=1)).T))
+        above = height[rows] - self.envelope.bound[rows]
         needed = np.where(above > self.far, self.few, self.known)
-        spike: Mask = finite & ~self.negative & (known >= needed) & (self.gradients.decades > 0)
-        spike &= (excess > self.beyond * self.noise) & (above > self.worse)
-        fresh = spike & (self.pending[:, 0] < 0)
-        if np.count_nonzero(fresh):
-            self.waiting = True
-            state = np.stack([np.full(len(height), reading.step), loss, self.past.bound], axis=1)
-            self.pending[fresh] = state[fresh]
-        np.fmax(self.noise, excess, out=self.noise, where=finite & ~spike & (known >= 8))
-        return spike
+        spike = ~self.negative[rows] & (known >= needed) & ~(self.gradients.decades[rows] <= 0)
+        spike &= (excess > self.beyond * self.noise[rows]) & (above > self.worse)
+        for place in spike.nonzero()[0].tolist():
+            row = int(rows[place])
+            self.spikes.add((row, int(known[place])))
+            self.pending.setdefault(row, (reading.step, float(loss[place]), float(self.envelope.bound[row])))
+        noise = ~spike & (known >= self.few)
+        self.noise[rows[noise]] = np.fmax(self.noise[rows[noise]], excess[noise])
+
+    def _settled(self) -> Floats:
+        """Heights of the losses that have just settled, without spikes."""
+        settled, count = self.past.leaving().copy(), self.past.count
+        places = np.arange(len(count))[self.past.rows]
+        for row, number in list(self.spikes):
+            if count[row] > number + LAG:
+                self.spikes.remove((row, number))
+                settled[places == row] = np.nan
+        return settled
 
     def _recovered(self, step: int, height: Floats, finite: Mask) -> list[Finding]:
-        waiting = finite & (self.pending[:, 0] >= 0)
-        back = waiting & (height <= self.pending[:, 2])
-        found = [self._finding(int(row), step) for row in np.flatnonzero(back)]
-        over = waiting & (step - self.pending[:, 0] >= self.recovery)
-        self.pending[back | over, 0] = -1
-        self.waiting = bool((self.pending[:, 0] >= 0).any())
+        found = []
+        for row in sorted(row for row in self.pending if finite[row]):
+            began, _, reference = self.pending[row]
+            back = bool(height[row] <= reference + ROUNDING)
+            if back:
+                found.append(self._finding(row, step))
+            if back or step - began >= self.recovery:
+                del self.pending[row]
         self.reported += len(found)
         return found
 
@@ -147,20 +163,18 @@ class LossSpike:
         return Finding(
             kind=self.kind,
             severity="warning",
-            first_step=int(began),
+            first_step=began,
             step=step,
-            value=float(value),
+            value=value,
             threshold=float(10 ** (reference + self.worse)),
             subject=row,
-            evidence={"largest_before": float(10**reference), "noise_decades": float(self.noise[row])},
+            evidence={"largest_before": float(10**reference), "noise_decades": shortest(self.noise[row])},
         )
 
     def _grow(self, subjects: int) -> None:
         new = subjects - len(self.noise)
         if new <= 0:
             return
-        for envelope in (self.past, self.gradients):
-            envelope.grow(subjects)
+        self.envelope.grow(subjects)
         self.noise, self.negative = grown(self.noise, subjects), grown(self.negative, subjects)
         self.lower = grown(self.lower, subjects, -np.inf)
-        self.pending = np.concatenate([self.pending, np.tile([-1.0, np.nan, np.nan], (new, 1))])

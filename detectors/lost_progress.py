@@ -4,9 +4,11 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.ring import Ring, Rows
-from torchvitals.detectors.scalars import Floats, Mask, grown, scalar, subjects_of
+from torchvitals.detectors.loss_past import LossPast, past_of
+from torchvitals.detectors.ring import Rows
+from torchvitals.detectors.scalars import Mask, grown, scalar, shortest, subjects_of
 
 
 class LostProgress:
@@ -37,7 +39,7 @@ class LostProgress:
 
     kind: ClassVar[str] = "lost_progress"
     axis: ClassVar[DetectorAxis] = "rank"
-    reads: ClassVar[tuple[str, ...]] = ("loss", "weights_overwritten", "parameter_sum_found")
+    reads: ClassVar[tuple[str, ...]] = ("loss", "weights_overwritten", "parameter_sum_found", "skipped_steps")
 
     def __init__(
         self,
@@ -57,32 +59,31 @@ class LostProgress:
             progress,
             share,
         )
-        self._ring = Ring(window + follow, np.float64)
-        """Per rank its newest losses."""
-        self._start = np.zeros((0, window))
-        """Its first losses: a fresh net may begin anywhere, and a batch says little."""
-        self._written = np.zeros(0, dtype=np.int64)
-        self._since = np.full(0, -1, dtype=np.int64)
+        self._past = LossPast()
+        self._start = np.zeros(0, dtype=np.float32)
+        """Per rank the median of its first losses: a fresh net may begin anywhere, and a batch says little."""
+        self._written = np.zeros(0, dtype=np.int32)
+        self._since = np.full(0, -1, dtype=np.int8)
         """Losses seen since the writing; -1 while there is none to judge."""
         self._awaited = False
         """Whether anybody's are awaited."""
         self._young = False
         """Whether anybody may still send one of its first."""
-        self._step = np.zeros(0, dtype=np.int64)
+        self._step = np.zeros(0, dtype=np.int32)
         self._told = np.zeros(0, dtype=bool)
 
     def update(self, reading: Reading) -> list[Finding]:
         """Take one step."""
         ranks = max(len(self._told), subjects_of(reading, self.reads))
         self._grow(ranks)
-        loss = scalar(reading, "loss", ranks)[0]
+        self._past = past_of(reading, ranks, self._past)
         if "weights_overwritten" in reading.values:
             written, _ = scalar(reading, "weights_overwritten", ranks)
             averaged = scalar(reading, "parameter_sum_found", ranks)[1]
             self._overwritten(reading.step, (written >= self.most) & ~averaged)
-        rows = self._ring.add(loss, np.isfinite(loss))
+        rows = self._past.rows
         if self._young:
-            self._begin(loss, rows)
+            self._begin(rows)
         if not self._awaited:
             return []
         awaiting = np.arange(ranks)[rows]
@@ -91,12 +92,12 @@ class LostProgress:
         return self._judge(reading.step, awaiting[self._since[awaiting] == self.follow])
 
     def status(self) -> Status:
-        if not self._ring.count.any():
+        if not self._past.count.any():
             return Status("not_checked", "no loss was seen")
         if self._told.any():
             return Status("alarm")
         needed = 2 * self.window
-        seen = int(self._ring.count.max())
+        seen = int(self._past.count.max())
         return Status("ok") if seen >= needed else Status("warming_up", f"{seen} of {needed} losses")
 
     def _overwritten(self, step: int, now: Mask) -> None:
@@ -106,22 +107,23 @@ class LostProgress:
         self._since[ranks], self._step[ranks] = 0, step
         self._awaited |= bool(len(ranks))
 
-    def _begin(self, loss: Floats, rows: Rows) -> None:
-        """Keep the first losses."""
-        count, places = self._ring.count, np.arange(len(loss))[rows]
-        early = places[count[places] <= self.window]
-        self._start[early, count[early] - 1] = loss[early]
+    def _begin(self, rows: Rows) -> None:
+        """Note what the first losses were."""
+        count = self._past.count
+        places = np.arange(len(count))[rows]
+        begun = places[count[places] == self.window]
+        self._start[begun] = row_median(self._past.newest(begun, self.window).T)
         self._young = bool((count < self.window).any())
 
     def _judge(self, step: int, due: NDArray[np.intp]) -> list[Finding]:
         self._since[due] = -1
         self._awaited = bool((self._since >= 0).any())
-        count = self._ring.count
+        count = self._past.count
         found = []
         for rank in due[(count[due] >= 2 * self.window) & ~self._told[due]].tolist():
-            newest = np.roll(self._ring.values[:, rank], -count[rank] % self._ring.size)
-            first = float(np.median(self._start[rank]))
-            before, after = float(np.median(newest[: self.window])), float(np.median(newest[self.window :]))
+            newest = self._past.of(rank, self.window + self.follow)
+            first = shortest(self._start[rank])
+            before, after = shortest(np.median(newest[: self.window])), shortest(np.median(newest[self.window :]))
             gained = first - before
             habit = self._written[rank] > max(2.0, self.share * count[rank])
             if habit or not gained > self.progress * abs(first) or not after - before > self.lost * gained:
@@ -146,7 +148,6 @@ class LostProgress:
     def _grow(self, ranks: int) -> None:
         if ranks <= len(self._told):
             return
-        self._ring.grow(ranks)
         self._young = True
         self._start = grown(self._start, ranks)
         self._written, self._since = grown(self._written, ranks), grown(self._since, ranks, -1)

@@ -1,11 +1,13 @@
 """Memory pressure: what is left will not last, or the device is so full that its allocator must empty its cache."""
 
+from itertools import chain
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.ladder import BLOCKS, Ladder
-from torchvitals.detectors.scalars import ZERO, Floats, grown, scalar, subjects_of
+from torchvitals.detectors.scalars import ZERO, grown, scalar, single, subjects_of
 
 USED = ("rss_bytes", "cuda_allocated_bytes")
 LEFT = ("memory_headroom_bytes", "cuda_headroom_bytes")
@@ -66,12 +68,12 @@ class MemoryPressure:
         self.share, self.least_gain = share, least_gain
         self.evenness, self.straightness = evenness, straightness
         self.warm_up = warm_up
-        self._start = np.zeros(0)
-        self._last = np.zeros(0)
-        self._rises = np.zeros(0, dtype=np.int64)
-        self._since = np.zeros(0, dtype=np.int64)
+        self._start = np.zeros(0, dtype=np.float32)
+        self._last = np.zeros(0, dtype=np.float32)
+        self._rises = np.zeros(0, dtype=np.int32)
+        self._since = np.zeros(0, dtype=np.int32)
         self._ladders = [Ladder() for _ in USED]
-        self._left = np.full((0, len(LEFT)), np.nan)
+        self._left = np.full((0, len(LEFT)), np.nan, dtype=np.float32)
         self._first = -1
         self._alarmed = np.zeros(0, dtype=bool)
 
@@ -105,7 +107,7 @@ class MemoryPressure:
         for place, left in enumerate(LEFT):
             if left in reading.values:
                 headroom, sent = scalar(reading, left, len(self._alarmed))
-                np.copyto(self._left[:, place], headroom, where=sent & np.isfinite(headroom) & (headroom >= 0))
+                np.copyto(self._left[:, place], single(headroom), where=sent & np.isfinite(headroom) & (headroom >= 0))
 
     def _forecast(self, reading: Reading) -> list[Finding]:
         found = []
@@ -116,13 +118,14 @@ class MemoryPressure:
             sound = (values > ZERO) & (values < MOST)
             values = values if np.count_nonzero(sound) == len(sound) else np.where(sound, values, np.nan)
             ladder = self._ladders[place]
-            for rung in ladder.add(reading.step, values):
+            for rung in chain.from_iterable(ladder.turns(reading.step)):
                 for rank in self._run_out(ladder, rung, self._left[:, place]):
                     self._alarmed[rank] = True
                     found.append(self._forecast_of(reading.step, ladder, rung, rank, place))
+            ladder.add(values)
         return found
 
-    def _run_out(self, ladder: Ladder, rung: int, left: Floats) -> list[int]:
+    def _run_out(self, ladder: Ladder, rung: int, left: NDArray[np.float32]) -> list[int]:
         """The ranks whose blocks rise in a line that leads to the end, and which have not been told of."""
         gain = ladder.rise(rung)
         large = gain >= self.least_gain
@@ -161,10 +164,11 @@ class MemoryPressure:
         )
 
     def _retried(self, reading: Reading) -> list[Finding]:
-        count, present = scalar(reading, "cuda_alloc_retries", len(self._alarmed))
+        told, present = scalar(reading, "cuda_alloc_retries", len(self._alarmed))
+        count = single(told)
         if np.count_nonzero(count == self._last) == len(count):
             return []
-        usable = present & np.isfinite(count) & (count >= 0)
+        usable = present & np.isfinite(told) & (count >= 0)
         np.copyto(self._start, count, where=usable & np.isnan(self._start))
         rose = usable & (count > np.fmax(self._last, self._start))
         np.fmax(self._last, count, out=self._last, where=usable)

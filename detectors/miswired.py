@@ -129,16 +129,16 @@ class WrongMode:
     ) -> None:
         self.established, self.patience, self.samples = established, patience, samples
         self.burst, self.bursts, self.share = burst, bursts, share
-        self._trained = np.zeros(0, dtype=np.int64)
+        self._trained = np.zeros(0, dtype=np.int32)
         self._taken = 0
         """Steps of the job, and how many of them there had been when a rank joined it."""
-        self._joined = np.zeros(0, dtype=np.int64)
-        self._with = np.zeros(0, dtype=np.int64)
+        self._joined = np.zeros(0, dtype=np.int32)
+        self._with = np.zeros(0, dtype=np.int32)
         """Steps with forwards in training mode and without gradients before them."""
-        self._bursts = np.zeros(0, dtype=np.int64)
+        self._bursts = np.zeros(0, dtype=np.int32)
         self._batch = np.zeros(0)
         """Rows of the largest training batch."""
-        self._first = np.full(0, -1, dtype=np.int64)
+        self._first = np.full(0, -1, dtype=np.int32)
         self._streak = Streak()
         self._told: set[tuple[str, int]] = set()
         self._seen = False

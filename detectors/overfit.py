@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import Floats, Mask, grown, losses, scalar, subjects_of
+from torchvitals.detectors.scalars import Floats, Mask, grown, losses, scalar, shortest, single, subjects_of
 
 REMEMBERED = 32
 """Evaluations that say how much a single one wavers."""
@@ -51,17 +51,18 @@ class Overfit:
         self.falling, self.noise = falling, noise
         self.sum = np.zeros((2, 0))
         """Training losses since the last evaluation: their sum and number."""
-        self.best = np.zeros((0, 2))
+        self.best = np.zeros((0, 2), dtype=np.float32)
         """At the lowest median: itself, and the training loss."""
-        self.lowest = np.zeros((0, 2))
+        self.lowest = np.zeros(0, dtype=np.float32)
         """The lowest single evaluation and its step."""
-        self.newest = np.zeros((0, 3))
-        self.bends = np.zeros((0, 2))
+        self.since = np.full(0, -1, dtype=np.int32)
+        self.newest = np.zeros((0, 3), dtype=np.float32)
+        self.bends = np.zeros((0, 2), dtype=np.float32)
         """Of the logarithm of the evaluations: mean bend (second difference), and the number it is taken from."""
-        self.above = np.zeros((0, patience))
-        self.count = np.zeros(0, dtype=np.int64)
+        self.above = np.zeros((0, patience), dtype=np.float32)
+        self.count = np.zeros(0, dtype=np.int32)
         """Evaluations in a row that are too far above the best."""
-        self.seen = np.zeros(0, dtype=np.int64)
+        self.seen = np.zeros(0, dtype=np.int32)
         self.fired = np.zeros(0, dtype=bool)
 
     def update(self, reading: Reading) -> list[Finding]:
@@ -87,18 +88,19 @@ class Overfit:
     def _evaluate(self, step: int, value: Floats, due: Mask) -> list[Finding]:
         training = self.sum[0] / np.maximum(self.sum[1], 1)
         self.seen += due
-        low = due & ~(value >= self.lowest[:, 0])
-        self.lowest[low] = np.stack([value, np.full(len(value), step)], axis=1)[low]
+        evaluated = single(value)
+        low = due & ~(evaluated >= self.lowest)
+        self.lowest[low], self.since[low] = evaluated[low], step
         self.newest[due] = np.roll(self.newest[due], -1, axis=1)
-        self.newest[due, -1] = value[due]
+        self.newest[due, -1] = evaluated[due]
         worse = np.maximum(np.log(self.worse), self.noise * self._wavers(due))
         value = np.median(self.newest, axis=1)  # infinite until there are two
         better = due & (value < self.best[:, 0])
-        self.best[better] = np.stack([value, training], axis=1)[better]
+        self.best[better] = single(np.stack([value, training], axis=1)[better])
         high = due & (np.log(value) > worse + np.log(self.best[:, 0]))
         self.count = np.where(due, np.where(high, self.count + 1, 0), self.count)
         self.above[due] = np.roll(self.above[due], -1, axis=1)
-        self.above[due, -1] = value[due]
+        self.above[due, -1] = single(value[due])
         self.sum[:, due] = 0
         rising = self.above[:, -1] > self.rising * self.above[:, 0]
         learnt = (training > 0) & (training < self.falling * self.best[:, 1])
@@ -107,7 +109,7 @@ class Overfit:
         )
         self.fired |= certain
         return [
-            self._finding(int(row), step, float(value[row]), float(training[row])) for row in np.flatnonzero(certain)
+            self._finding(int(row), step, shortest(value[row]), float(training[row])) for row in np.flatnonzero(certain)
         ]
 
     def _wavers(self, due: Mask) -> Floats:
@@ -122,11 +124,11 @@ class Overfit:
         return wavers
 
     def _finding(self, row: int, step: int, value: float, training: float) -> Finding:
-        best, before = self.best[row].tolist()
+        best, before = (shortest(each) for each in self.best[row])
         return Finding(
             kind=self.kind,
             severity="warning",
-            first_step=int(self.lowest[row, 1]),
+            first_step=int(self.since[row]),
             step=step,
             value=value,
             threshold=self.worse * best,
@@ -143,12 +145,10 @@ class Overfit:
         new = subjects - len(self.fired)
         if new <= 0:
             return
-        zeros = np.zeros(new, dtype=np.int64)
         self.sum = np.concatenate([self.sum, np.zeros((2, new))], axis=1)
-        self.best = np.concatenate([self.best, np.tile([np.inf, np.nan], (new, 1))])
-        self.lowest = np.concatenate([self.lowest, np.tile([np.inf, -1.0], (new, 1))])
-        self.bends = grown(self.bends, subjects)
-        self.newest = np.concatenate([self.newest, np.full((new, 3), np.inf)])
-        self.above = np.concatenate([self.above, np.zeros((new, self.patience))])
-        self.count, self.seen = np.concatenate([self.count, zeros]), np.concatenate([self.seen, zeros])
-        self.fired = np.concatenate([self.fired, zeros.astype(bool)])
+        fresh = np.tile(np.array([np.inf, np.nan], dtype=np.float32), (new, 1))
+        self.best = np.concatenate([self.best, fresh])
+        self.lowest, self.since = grown(self.lowest, subjects, np.inf), grown(self.since, subjects, -1)
+        self.bends, self.newest = grown(self.bends, subjects), grown(self.newest, subjects, np.inf)
+        self.above, self.count = grown(self.above, subjects), grown(self.count, subjects)
+        self.seen, self.fired = grown(self.seen, subjects), grown(self.fired, subjects)

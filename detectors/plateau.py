@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.ring import NOBODY, Ring, Rows
-from torchvitals.detectors.scalars import Floats, Mask, grown, losses, scalar, subjects_of
+from torchvitals.detectors.loss_past import KEPT, LossPast, past_of
+from torchvitals.detectors.ring import NOBODY, Rows, in_turn
+from torchvitals.detectors.scalars import Floats, Mask, grown, losses, scalar, shortest, single, subjects_of
 
 SMALL = (3, 5, 6, 7, 8, 9, 10, 11, 12)
 """Numbers of classes whose chance level is told from other losses. Not 2 and 4: an adversarial game in balance
@@ -52,7 +53,6 @@ class Plateau:
         self,
         *,
         patience: int = 300,  # steps; the slowest healthy start (8 layers, SGD) took 150, slow progress shows by 300
-        window: int = 64,
         near: float = 0.015,  # ln 9 and ln 10 are 5 % apart
         still: float = 0.02,  # losses of batches that are learnt from vary by 5 % and more
         untrained: float = 5.0,  # nats: 150 equally likely symbols
@@ -60,21 +60,19 @@ class Plateau:
         learnt: float = 0.05,  # below the level, at any time since
         begun: tuple[float, float] = (1.2, 3.0),  # first loss over the level: fresh nets begin at 1.0 to 1.1
     ) -> None:
-        self.patience, self.window, self.near, self.still = patience, window, near, still
+        self.patience, self.window, self.near, self.still = patience, KEPT, near, still
         self.untrained, self.learnt, self.begun = untrained, learnt, begun
         self.progress = progress
-        self.early = np.zeros((2, 0))
+        self.early = np.zeros((2, 0), dtype=np.float32)
         """Mean and variance of the second window: the first still falls from the initial weights."""
-        self.ring = Ring(window, np.float64)
-        self.turns: list[NDArray[np.intp]] = []
-        """Whose turn it is, of ranks that have all sent the same number of losses."""
-        self.idle = np.zeros(0, dtype=np.int64)
+        self.past = LossPast()
+        self.idle = np.zeros(0, dtype=np.int32)
         """Steps at less than a tenth of the largest learning rate."""
-        self.rate = np.zeros(0)
-        self.lowest = np.zeros(0)
+        self.rate = np.zeros(0, dtype=np.float32)
+        self.lowest = np.zeros(0, dtype=np.float32)
         """Lowest median of a window so far."""
-        self.first = np.zeros(0, dtype=np.int64)
-        self.start = np.zeros(0)
+        self.first = np.zeros(0, dtype=np.int32)
+        self.start = np.zeros(0, dtype=np.float32)
         self.fresh = False
         """Whether somebody may have sent no loss so far."""
         self.fired = np.zeros(0, dtype=bool)
@@ -83,47 +81,50 @@ class Plateau:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
         loss, _, use, _ = losses(reading, subjects)
-        rate, _ = scalar(reading, "learning_rate", subjects)
+        self.past = past_of(reading, subjects, self.past)
+        rate = single(scalar(reading, "learning_rate", subjects)[0])
         np.fmax(self.rate, rate, out=self.rate)
         idle = rate < 0.1 * self.rate
         if np.count_nonzero(idle):
             self.idle += use & idle
         if self.fresh:
             self._begin(reading.step, loss, use)
-        due = self._due(self.ring.add(loss, use))
+        due = self._due(self.past.rows)
         if len(due):
-            due = due[(self.ring.count[due] >= self.window) & ~self.fired[due]]
+            due = due[(self.past.count[due] >= self.window) & ~self.fired[due]]
         return self._judge(reading.step, due) if len(due) else []
 
     def status(self) -> Status:
-        if not self.ring.count.any():
+        if not self.past.count.any():
             return Status("not_checked", "no loss was seen")
         if self.fired.any():
             return Status("alarm")
-        working = self.ring.count - self.idle
+        working = self.past.count - self.idle
         if (working < self.patience).all():
             return Status("warming_up", f"{int(working.max())} of {self.patience} steps")
         return Status("ok")
 
     def _begin(self, step: int, loss: Floats, use: Mask) -> None:
         """Note the first loss of those who have not sent one before."""
-        first = use & (self.ring.count == 0)
-        self.first[first], self.start[first] = step, loss[first]
-        self.fresh = bool((use < (self.ring.count == 0)).any())
+        count = self.past.count
+        first = use & (count == 1)
+        self.first[first], self.start[first] = step, single(loss[first])
+        self.fresh = bool((count == 0).any())
 
     def _due(self, rows: Rows) -> NDArray[np.intp]:
         """Whose losses are to be looked at now."""
-        count = self.ring.counted(rows)
+        count, subjects = self.past.ring.counted(rows), len(self.fired)
         if isinstance(count, int):
-            return self.turns[-count % EVERY] if count else NOBODY
-        ranks = np.arange(self.ring.subjects)[rows]
+            return in_turn(-count, EVERY, subjects) if count else NOBODY
+        ranks = np.arange(subjects)[rows]
         due: NDArray[np.intp] = ranks[(count + ranks // TOGETHER) % EVERY == 0]
         return due
 
     def _judge(self, step: int, rows: NDArray[np.intp]) -> list[Finding]:
-        now, count = self.ring.values[:, rows], self.ring.count[rows]
+        now, count = self.past.whole(rows), self.past.count[rows]
         second = np.flatnonzero((count >= 2 * self.window) & np.isnan(self.early[0, rows]))
-        self.early[:, rows[second]] = now[:, second].mean(axis=0), now[:, second].var(axis=0)
+        early = now[:, second].astype(np.float64)
+        self.early[:, rows[second]] = single(early.mean(axis=0)), single(early.var(axis=0))
         middle = row_median(now.T)
         self.lowest[rows] = np.fmin(self.lowest[rows], middle)
         classes = np.maximum(2, np.rint(np.exp(np.clip(middle, 0, 14)))).astype(np.int64)
@@ -136,17 +137,17 @@ class Plateau:
         start = self.start[rows] / level
         stuck &= ~self._falls(rows)
         stuck &= (start <= self.begun[0]) | (start >= self.begun[1])
-        stuck[stuck] = now[:, stuck].std(axis=0) <= self.still * level[stuck]
+        stuck[stuck] = now[:, stuck].std(axis=0, dtype=np.float64) <= self.still * level[stuck]
         self.fired[rows[stuck]] = True
         return [
-            self._finding(int(row), step, float(value), int(number))
+            self._finding(int(row), step, shortest(value), int(number))
             for row, value, number in zip(rows[stuck], middle[stuck], classes[stuck], strict=True)
         ]
 
     def _falls(self, rows: NDArray[np.intp]) -> Mask:
         """Whether the newest window lies below the second one by more than their noise."""
         mean, variance = self.early[:, rows]
-        now = self.ring.values[:, rows]
+        now = self.past.whole(rows).astype(np.float64)
         error = np.sqrt((variance + now.var(axis=0)) / self.window)
         falls: Mask = mean - now.mean(axis=0) > self.progress * error
         return falls
@@ -163,18 +164,15 @@ class Plateau:
             evidence={
                 "classes": classes,
                 "chance": float(np.log(classes)),
-                "spread": float(self.ring.values[:, row].std()),
+                "spread": float(self.past.of(row, KEPT).std(dtype=np.float64)),
             },
         )
 
     def _grow(self, subjects: int) -> None:
         if subjects <= len(self.fired):
             return
-        self.ring.grow(subjects)
         self.fresh = True
-        groups = np.arange(subjects) // TOGETHER % EVERY
-        self.turns = [np.flatnonzero(groups == group) for group in range(EVERY)]
-        self.early = grown(self.early.T, subjects, np.nan).T
+        self.early = grown(self.early.T, subjects, np.nan).T.copy()
         self.idle, self.first = grown(self.idle, subjects), grown(self.first, subjects)
         self.start, self.rate = grown(self.start, subjects), grown(self.rate, subjects)
         self.lowest, self.fired = grown(self.lowest, subjects, np.inf), grown(self.fired, subjects)

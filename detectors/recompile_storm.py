@@ -39,10 +39,10 @@ class RecompileStorm:
 
     def __init__(self, *, steps: int = 16, share: float = 0.2) -> None:
         self.steps, self.share = steps, share
-        self._count = np.zeros(0, dtype=np.int64)
+        self._count = np.zeros(0, dtype=np.int32)
         """Steps with recompilations, and how many there were."""
         self._compiled = np.zeros(0)
-        self._first = np.full(0, -1, dtype=np.int64)
+        self._first = np.full(0, -1, dtype=np.int32)
         self._waited = np.zeros(0)
         self._lasted = np.zeros(0)
         """Seconds spent in compiling, and in all, since the first of them."""

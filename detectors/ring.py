@@ -8,9 +8,20 @@ from torchvitals.detectors.scalars import Kind, Mask
 
 Rows = NDArray[np.intp] | slice
 """Subjects: some of them, or all."""
-Slots = NDArray[np.int64] | int
+Slots = NDArray[np.int32] | int
 ALL = slice(None)
 NOBODY = np.zeros(0, dtype=np.intp)
+
+
+def in_turn(turn: int, turns: int, subjects: int, together: int = 64) -> NDArray[np.intp]:
+    """Whose turn it is where ``together`` neighbours are looked at in one step and the next as many in the next.
+
+    >>> in_turn(5, 2, 7, together=2).tolist()
+    [2, 3, 6]
+    """
+    first = np.arange(turn % turns * together, subjects, turns * together)
+    places = (first[:, None] + np.arange(together)).ravel()
+    return places[places < subjects]
 
 
 class Ring(Generic[Kind]):
@@ -28,12 +39,14 @@ class Ring(Generic[Kind]):
     ([[5.0, 3.0], [2.0, 6.0]], [3, 2])
     """
 
-    def __init__(self, size: int, dtype: type[Kind], fill: float = np.nan) -> None:
+    def __init__(self, size: int, dtype: type[Kind], fill: float = np.nan, each: int = 1) -> None:
         self.size, self._fill = size, fill
+        self._each = each
+        """Values in a row that have the same slot."""
         self.values: NDArray[Kind] = np.full((size, 0), fill, dtype=dtype)
         self._together: int | None = 0
         """Values that each subject has taken, where all have taken the same number."""
-        self._count = np.zeros(0, dtype=np.int64)
+        self._count = np.zeros(0, dtype=np.int32)
         """The same by subject, once they differ."""
 
     @property
@@ -42,15 +55,17 @@ class Ring(Generic[Kind]):
         return subjects
 
     @property
-    def count(self) -> NDArray[np.int64]:
+    def count(self) -> NDArray[np.int32]:
         """Values taken so far, by subject."""
-        return self._count if self._together is None else np.full(self.subjects, self._together)
+        if self._together is None:
+            return self._count
+        return np.full(self.subjects, self._together, dtype=np.int32)
 
     def counted(self, rows: Rows) -> Slots:
         """The same of some subjects: one number where it is that of all."""
         if self._together is not None:
             return self._together
-        count: NDArray[np.int64] = self._count[rows]
+        count: NDArray[np.int32] = self._count[rows]
         return count
 
     def grow(self, subjects: int) -> None:
@@ -59,7 +74,7 @@ class Ring(Generic[Kind]):
         if new <= 0:
             return
         if self._together != 0:
-            self._count, self._together = np.concatenate([self.count, np.zeros(new, dtype=np.int64)]), None
+            self._count, self._together = np.concatenate([self.count, np.zeros(new, dtype=np.int32)]), None
         fresh = np.full((self.size, new), self._fill, dtype=self.values.dtype)
         self.values = np.concatenate([self.values, fresh], axis=1)
 
@@ -71,10 +86,10 @@ class Ring(Generic[Kind]):
         if self._together is not None:
             if said == len(use):
                 self._together += 1
-                return ALL, (self._together - 1) % self.size
+                return ALL, (self._together - 1) // self._each % self.size
             self._count, self._together = self.count, None
         rows = use.nonzero()[0]
-        slots = self._count[rows] % self.size
+        slots = self._count[rows] // self._each % self.size
         self._count[rows] += 1
         return rows, slots
 

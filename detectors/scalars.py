@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import Reading
 
 Floats = NDArray[np.float64]
+Reals = NDArray[np.floating[Any]]
+"""In single or double precision."""
 Mask = NDArray[np.bool_]
 Kind = TypeVar("Kind", bound=np.generic)
 Made = TypeVar("Made")
@@ -19,6 +21,8 @@ ZERO = np.array(0.0)
 """As an array it is compared in half the time."""
 LEAST = np.array(1e-300)
 """Smaller magnitudes are taken as this one: exact zeros stay finite."""
+LARGEST = 1e30
+"""Larger ones are cut here where they are kept."""
 LOSS, NORM, TRIPWIRE = 0, 1, 2
 """Rows of the magnitudes."""
 
@@ -113,7 +117,7 @@ def magnitudes(reading: Reading, subjects: int) -> Magnitudes:
     return Magnitudes(heights, usable, sent)
 
 
-def decades(values: Floats) -> Floats:
+def decades(values: Reals) -> Floats:
     """Their magnitudes as log10, exact zeros as -300."""
     heights: Floats = np.log10(np.maximum(np.abs(values), LEAST))
     return heights
@@ -139,6 +143,20 @@ def subjects_of(reading: Reading, names: tuple[str, ...]) -> int:
             if reading.masked:
                 break
     return most
+
+
+def single(values: Floats) -> NDArray[np.float32]:
+    """As float32, cut at ``LARGEST``: what is made of them must stay finite."""
+    return np.clip(values, -LARGEST, LARGEST).astype(np.float32)
+
+
+def shortest(value: np.floating[Any]) -> float:
+    """The shortest number that a float32 may have come from.
+
+    >>> float(np.float32(2.3)), shortest(np.float32(2.3))
+    (2.299999952316284, 2.3)
+    """
+    return float(str(np.float32(value)))
 
 
 def grown(state: NDArray[Kind], subjects: int, fill: float = 0) -> NDArray[Kind]:

@@ -4,9 +4,10 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.ring import Ring
-from torchvitals.detectors.scalars import grown, losses, scalar, subjects_of
+from torchvitals.detectors.loss_past import KEPT, LossPast, past_of
+from torchvitals.detectors.scalars import grown, losses, scalar, shortest, single, subjects_of
 
 TOGETHER = 64
 """Ranks whose windows end at the same step; those of the next as many end one step later, to spread the work."""
@@ -51,7 +52,6 @@ class Standstill:
         self,
         *,
         horizon: int = 300,  # losses; the slowest healthy start took 150
-        window: int = 64,
         progress: float = 0.02,
         certain: float = 2.5,  # standard errors of the difference of two medians
         adaptive: float = 1e-6,  # Adam at 1e-7 and weights of 0.02 begins with 5e-6
@@ -61,23 +61,23 @@ class Standstill:
         audible: float = 0.01,  # fresh nets have 0.1 to 3
         rising: float = 1.5,
     ) -> None:
-        self.horizon, self.window, self.progress, self.certain = horizon, window, progress, certain
+        self.horizon, self.window, self.progress, self.certain = horizon, KEPT, progress, certain
         self.adaptive, self.plain, self.swamped = adaptive, plain, swamped
         self.epsilon, self.audible, self.rising = epsilon, audible, rising
-        self.ring = Ring(window, np.float64)
-        self.delay = np.zeros(0, dtype=np.int64)
+        self.past = LossPast()
+        self.delay = np.zeros(0, dtype=np.int16)
         """Losses by which its windows end later than those of the first ranks."""
-        self.early = np.zeros((2, 0))
+        self.early = np.zeros((2, 0), dtype=np.float32)
         """Median of the first window of losses, and the learning rate at its end."""
-        self.rate = np.zeros(0)
+        self.rate = np.zeros(0, dtype=np.float32)
         """The newest one: a step that is only counted does not say it."""
-        self.share = np.zeros((2, 0))
+        self.share = np.zeros((2, 0), dtype=np.float32)
         """Largest share of the weights that a step has moved, and the newest."""
-        self.least_epsilon = np.zeros(0)
+        self.least_epsilon = np.zeros(0, dtype=np.float32)
         """Smallest share of ``eps`` in a denominator; NaN where there is none."""
-        self.clipped = np.zeros(0)
+        self.clipped = np.zeros(0, dtype=np.float32)
         """Newest ratio of the gradient before clipping to what was left of it; 1 where nothing is clipped."""
-        self.first = np.zeros(0, dtype=np.int64)
+        self.first = np.zeros(0, dtype=np.int32)
         self.over = np.zeros(0, dtype=bool)
         """Whether this rank has been judged for good."""
         self.fired = False
@@ -87,23 +87,23 @@ class Standstill:
         self._grow(subjects)
         if self.over.all():
             return []
-        loss, _, use, _ = losses(reading, subjects)
+        use = losses(reading, subjects).usable
+        self.past = past_of(reading, subjects, self.past)
         rate, known = scalar(reading, "learning_rate", subjects)
-        np.copyto(self.rate, rate, where=known)
+        np.copyto(self.rate, single(rate), where=known)
         self._measure(reading, subjects)
-        self.first[use & (self.ring.count == 0)] = reading.step
-        self.ring.add(loss, use)
-        age = self.ring.count - self.delay
+        self.first[use & (self.past.count == 1)] = reading.step
+        age = self.past.count - self.delay
         ended = np.flatnonzero(use & (age > 0) & (age % self.window == 0) & ~self.over)
         if not len(ended):
             return []
-        middle = np.median(self.ring.values[:, ended], axis=0)
+        middle = row_median(self.past.whole(ended).T)
         new = np.isnan(self.early[0, ended])
         self.early[:, ended[new]] = middle[new], self.rate[ended[new]]
         return self._judge(reading.step, ended, middle)
 
     def status(self) -> Status:
-        if not self.ring.count.any():
+        if not self.past.count.any():
             return Status("not_checked", "no loss was seen")
         if self.fired:
             return Status("alarm")
@@ -114,13 +114,13 @@ class Standstill:
         if "update_share" not in reading.values:
             return
         share, sent = scalar(reading, "update_share", subjects)
-        self.share = np.where(sent, np.stack([np.fmax(self.share[0], share), share]), self.share)
+        self.share = np.where(sent, single(np.stack([np.fmax(self.share[0], share), share])), self.share)
         epsilon, _ = scalar(reading, "epsilon_share", subjects)
-        self.least_epsilon = np.fmin(self.least_epsilon, epsilon)
+        self.least_epsilon = np.fmin(self.least_epsilon, single(epsilon))
         after, scaled, clamped = (scalar(reading, name, subjects)[0] for name in self.reads[4:7])
         before = np.fmax(scaled, clamped)
         known = (after > 0) & (before > 0) & np.isfinite(before)
-        self.clipped[known] = before[known] / after[known]
+        self.clipped[known] = single(before[known] / after[known])
         self.over |= self.share[0] > np.maximum(self.swamped, self.plain)
 
     def _judge(self, step: int, rows: NDArray[np.intp], middle: NDArray[np.float64]) -> list[Finding]:
@@ -131,10 +131,10 @@ class Standstill:
         with np.errstate(divide="ignore", invalid="ignore"):
             alive = swamped | (newest / rate * self.clipped[rows] >= self.audible)
         steady = (rate > 0) & (rate <= self.rising * rate_then)
-        noise = self.certain * np.sqrt(np.pi / self.window) * self.ring.values[:, rows].std(axis=0)
+        noise = self.certain * np.sqrt(np.pi / self.window) * self.past.whole(rows).std(axis=0, dtype=np.float64)
         progressed = early - middle > self.progress * np.abs(early) + noise
         self.over[rows] |= progressed
-        stuck = (self.ring.count[rows] >= self.horizon) & steady & alive & ~progressed
+        stuck = (self.past.count[rows] >= self.horizon) & steady & alive & ~progressed
         stuck &= (newest > 0) & (largest <= limit)
         found = np.flatnonzero(stuck)
         self.over[rows[found]] = True
@@ -149,22 +149,21 @@ class Standstill:
             severity="error",
             first_step=int(self.first[row]),
             step=step,
-            value=float(self.share[0, row]),
+            value=shortest(self.share[0, row]),
             threshold=limit,
             subject=row,
             evidence={
                 "signal": "update_share",
-                "loss": float(self.early[0, row]),
-                "clipped": float(self.clipped[row]),
-                "epsilon_share": float(self.least_epsilon[row]) if swamped else 0.0,
+                "loss": shortest(self.early[0, row]),
+                "clipped": shortest(self.clipped[row]),
+                "epsilon_share": shortest(self.least_epsilon[row]) if swamped else 0.0,
             },
         )
 
     def _grow(self, subjects: int) -> None:
         if subjects <= len(self.over):
             return
-        self.ring.grow(subjects)
-        self.delay = np.arange(subjects) // TOGETHER % self.window
+        self.delay = (np.arange(subjects) // TOGETHER % self.window).astype(np.int16)
         self.early = grown(self.early.T, subjects, np.nan).T.copy()
         self.share = grown(self.share.T, subjects).T.copy()
         self.least_epsilon = grown(self.least_epsilon, subjects, np.nan)

@@ -14,7 +14,11 @@ LATENESS, SHARING = "arrival_lateness", "collective_seconds"
 PHASES = ("step_seconds", "data_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds")
 STEP = PHASES.index("step_seconds")
 LONGEST = 6e4
-"""Seconds; more is a broken number."""
+"""Seconds; more is a broken number, and float16 ends there."""
+REMEMBERED = 2
+"""Windows of who was the last: ranks may miss some steps."""
+TOLD = 3
+"""Figures that are kept of each step."""
 
 
 class Straggler:
@@ -66,20 +70,23 @@ class Straggler:
         self.warm_up, self.window, self.windows = warm_up, window, windows
         self.last, self.share, self.seconds = last, share, seconds
         self.contended, self.contended_share = contended, contended_share
-        self._seen = np.zeros(0, dtype=np.int64)
+        self._seen = np.zeros(0, dtype=np.int32)
         """Per rank the steps with an arrival."""
-        self._late = np.full((0, window), np.nan, dtype=np.float32)
-        self._was_last = np.zeros((0, window), dtype=bool)
-        self._excess = np.full((0, window, len(PHASES)), np.nan, dtype=np.float32)
-        """How much longer than the others it took for each phase, in the steps in which it was the last."""
-        self._steps = np.full((0, window), np.nan, dtype=np.float32)
-        self._left_late = np.full((0, window), np.nan, dtype=np.float16)
-        """How much later than the others it left the collectives, where it is known without the optimizer's part."""
-        self._load = np.zeros(0)
-        self._first = np.zeros(0, dtype=np.int64)
+        self._told = np.full((0, window, TOLD), np.nan, dtype=np.float16)
+        """Per rank and step of the window: how late it came, how long the step took, and how much later than the others
+        it left the collectives, where it is known without the optimizer's part. float16 is exact to 0.05 %."""
+        self._was_last = np.zeros(0, dtype=np.int16)
+        """Per rank in how many steps of the window."""
+        self._lasts = np.full(REMEMBERED * window, -1, dtype=np.int32)
+        """Who was the last in the newest steps, and how much longer than the others it took for each phase: one rank in
+        each step, so that this is no matter of how many there are."""
+        self._excess = np.zeros((REMEMBERED * window, len(PHASES)))
+        self._steps = 0
+        self._load = np.zeros(0, dtype=np.float32)
+        self._first = np.zeros(0, dtype=np.int32)
         """Per rank where the window in progress began."""
-        self._row = np.zeros(0, dtype=np.int32)
-        self._since = np.zeros(0, dtype=np.int64)
+        self._row = np.zeros(0, dtype=np.int16)
+        self._since = np.zeros(0, dtype=np.int32)
         self._began = -1
         self._alarmed = np.zeros(0, dtype=bool)
 
@@ -119,28 +126,29 @@ class Straggler:
     def _note(self, reading: Reading, late: Floats, here: NDArray[np.int64]) -> None:
         ranks = len(late)
         slot = (self._seen[here] - self.warm_up - 1) % self.window
-        self._first[here] = np.where(slot == 0, reading.step, self._first[here])
-        self._late[here, slot] = late[here]
-        self._was_last[here, slot] = here == int(late.argmax())
+        begins = here[slot == 0]
+        self._first[begins], self._was_last[begins] = reading.step, 0
         phases = np.stack([scalar(reading, name, ranks)[0][here] for name in PHASES], axis=1)
-        # What a step has not done took no time; no clock says more than 30 years.
-        phases = np.where(np.isfinite(phases) & (phases >= 0), np.minimum(phases, 1e9), 0.0)
-        self._steps[here, slot] = phases[:, STEP]
-        self._excess[here, slot] = np.nan
+        # What a step has not done took no time.
+        phases = np.where(np.isfinite(phases) & (phases >= 0), np.minimum(phases, LONGEST), 0.0)
         last = int(late[here].argmax())
         others = np.median(np.delete(phases, last, axis=0), axis=0)
-        self._excess[here[last], slot[last]] = phases[last] - others
-        self._left_late[here, slot] = _left_late(reading, ranks)[here]
+        self._was_last[here[last]] += 1
+        place = self._steps % len(self._lasts)
+        self._lasts[place], self._excess[place] = here[last], phases[last] - others
+        self._steps += 1
+        told = np.stack([late[here], phases[:, STEP], _left_late(reading, ranks)[here]], axis=1)
+        self._told[here, slot] = np.clip(told, -LONGEST, LONGEST)
         load = scalar(reading, "machine_load", ranks)[0]
-        self._load[here] = np.where(np.isfinite(load[here]), load[here], self._load[here])
+        self._load[here] = np.where(np.isfinite(load[here]), np.minimum(load[here], LONGEST), self._load[here])
 
     def _judge(self, step: int, full: NDArray[np.int64]) -> list[Finding]:
-        left_late = np.nan_to_num(row_median(self._left_late[full].astype(np.float32)))
-        late, usual = row_median(self._late[full]) - np.maximum(left_late, 0.0), row_median(self._steps[full])
+        late, usual, left_late = (row_median(each) for each in np.moveaxis(self._told[full].astype(np.float32), 2, 0))
+        late -= np.maximum(np.nan_to_num(left_late), 0.0)
         # The scheduler of one busy host keeps all ranks of the job waiting.
         share = self.contended_share if self._load.max(initial=0.0) > self.contended else self.share
         often = self.last + 0.5 / max(2, len(full))
-        slow = (self._was_last[full].mean(axis=1) >= often) & (late > self.seconds) & (late > share * usual)
+        slow = (self._was_last[full] / self.window >= often) & (late > self.seconds) & (late > share * usual)
         self._since[full] = np.where(slow & (self._row[full] == 0), self._first[full], self._since[full])
         self._row[full] = np.where(slow, self._row[full] + 1, 0)
         certain = (self._row[full] >= self.windows) & ~self._alarmed[full]
@@ -152,14 +160,15 @@ class Straggler:
         ]
 
     def _finding(self, step: int, rank: int, late: float, usual: float, share: float) -> Finding:
-        seen = self._excess[rank][self._was_last[rank]]
-        excess = dict(zip(PHASES, np.median(seen, axis=0).tolist(), strict=True))
+        newest = np.roll(np.arange(len(self._lasts)), -self._steps)
+        mine = newest[self._lasts[newest] == rank][-int(self._was_last[rank]) :]
+        excess = dict(zip(PHASES, np.median(self._excess[mine], axis=0).tolist(), strict=True))
         since = int(self._since[rank])
         evidence: dict[str, Any] = {
             "phase": self._phase(excess, late),
             "late_seconds": late,
             "step_seconds": usual,
-            "last_share": float(self._was_last[rank].mean()),
+            "last_share": float(self._was_last[rank] / self.window),
             "data_excess": excess["data_seconds"],
             "forward_excess": excess["forward_seconds"],
             "backward_excess": excess["backward_seconds"],
@@ -189,12 +198,11 @@ class Straggler:
         return "host" if between >= 0.5 * late else "compute"
 
     def _grow(self, ranks: int) -> None:
-        self._seen, self._late = grown(self._seen, ranks), grown(self._late, ranks, np.nan)
-        self._was_last, self._excess = grown(self._was_last, ranks), grown(self._excess, ranks, np.nan)
-        self._left_late = grown(self._left_late, ranks, np.nan)
-        self._steps, self._load = grown(self._steps, ranks, np.nan), grown(self._load, ranks)
+        self._seen, self._told = grown(self._seen, ranks), grown(self._told, ranks, np.nan)
+        self._load, self._since = grown(self._load, ranks), grown(self._since, ranks)
         self._first, self._row = grown(self._first, ranks), grown(self._row, ranks)
-        self._since, self._alarmed = grown(self._since, ranks), grown(self._alarmed, ranks)
+        self._was_last = grown(self._was_last, ranks)
+        self._alarmed = grown(self._alarmed, ranks)
 
 
 def _left_late(reading: Reading, ranks: int) -> Floats:

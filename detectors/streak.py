@@ -18,15 +18,15 @@ class Streak:
     """
 
     def __init__(self) -> None:
-        self.count = np.zeros(0, dtype=np.int64)
-        self._began = np.zeros(0, dtype=np.int64)
-        self._before = np.zeros(0, dtype=np.int64)
-        self._second = np.zeros(0, dtype=np.int64)
+        self.count = np.zeros(0, dtype=np.int32)
+        self._began = np.zeros(0, dtype=np.int32)
+        self._before = np.zeros(0, dtype=np.int32)
+        self._second = np.zeros(0, dtype=np.int32)
         """The sample after the first at which it held."""
         self.holding = False
         """Whether it has held of anybody at the last sample."""
 
-    def update(self, step: int, holds: NDArray[np.bool_], looked: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def update(self, step: int, holds: NDArray[np.bool_], looked: NDArray[np.bool_]) -> NDArray[np.int32]:
         """Take one sample; subjects that were not ``looked`` at keep their count. Returns the counts."""
         grown = len(holds) - len(self.count)
         if grown > 0:

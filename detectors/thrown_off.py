@@ -4,10 +4,11 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import scalar, subjects_of
+from torchvitals.detectors.loss_past import LossPast, past_of
+from torchvitals.detectors.scalars import grown, losses, scalar, shortest, single, subjects_of
 
-LARGEST = 1e30
-"""Losses are cut here: what is made of them must stay finite."""
+LOW = 1.5
+"""Times the first loss: what lies no higher is where it began."""
 
 
 class ThrownOff:
@@ -44,70 +45,65 @@ class ThrownOff:
     ) -> None:
         self.horizon, self.worse, self.rate, self.least = horizon, worse, rate, least
         self.items, self.improving = items, improving
-        self.losses = np.zeros((0, horizon), dtype=np.float32)
-        self.steps = np.zeros((0, horizon), dtype=np.int32)
-        self.count = np.zeros(0, dtype=np.int64)
-        self.highest_rate = np.zeros(0)
+        self.past = LossPast()
+        self.since = np.zeros(0, dtype=np.int32)
+        """Step after the last loss that was still low; -1 while there is none."""
+        self.highest_rate = np.zeros(0, dtype=np.float32)
         self.fair = np.zeros(0, dtype=bool)
+        self.over = False
+        """Whether all have been judged."""
         self.fired = False
 
     def update(self, reading: Reading) -> list[Finding]:
-        if len(self.count) and (self.count >= self.horizon).all():
+        subjects = subjects_of(reading, self.reads)
+        if self.over and subjects <= len(self.fair):
             return []
-        subjects = max(len(self.count), subjects_of(reading, self.reads))
+        subjects = max(len(self.fair), subjects)
         self._grow(subjects)
-        loss, present = scalar(reading, "loss", subjects)
+        loss, _, use, _ = losses(reading, subjects)
+        self.past = past_of(reading, subjects, self.past)
+        self.since[use & (self.since < 0)] = reading.step
+        self.since[use & (loss <= LOW * self.past.ring.values[0])] = -1
         rate, _ = scalar(reading, "learning_rate", subjects)
         items, _ = scalar(reading, "batch_items", subjects)
-        skipped, _ = scalar(reading, "skipped_steps", subjects)
-        use = present & np.isfinite(loss) & ~(skipped > 0) & (self.count < self.horizon)
-        rows = np.flatnonzero(use)
         self.fair |= items >= self.items
-        self.highest_rate = np.fmax(self.highest_rate, rate)
-        self.losses[rows, self.count[rows]] = np.clip(loss[rows], -LARGEST, LARGEST)
-        self.steps[rows, self.count[rows]] = reading.step
-        self.count[rows] += 1
-        return [self._finding(int(row), reading.step) for row in rows if self._thrown(int(row))]
+        self.highest_rate = np.fmax(self.highest_rate, single(rate))
+        count = self.past.count
+        self.over = bool((count >= self.horizon).all())
+        due = use & (count == self.horizon) & self.fair & (self.highest_rate >= self.rate)
+        return [self._finding(int(row), reading.step) for row in np.flatnonzero(due) if self._thrown(int(row))]
 
     def status(self) -> Status:
-        if not self.count.any():
+        if not self.past.count.any():
             return Status("not_checked", "no loss was seen")
         if self.fired:
             return Status("alarm")
-        if (self.count < self.horizon).all():
-            return Status("warming_up", f"{int(self.count.max())} of {self.horizon} losses seen")
+        if (self.past.count < self.horizon).all():
+            return Status("warming_up", f"{int(self.past.count.max())} of {self.horizon} losses seen")
         return Status("ok")
 
     def _thrown(self, row: int) -> bool:
-        losses, quarter = self.losses[row], self.horizon // 4
-        if self.count[row] < self.horizon or not self.fair[row] or not self.highest_rate[row] >= self.rate:
-            return False
+        losses, quarter = self.past.of(row, self.horizon), self.horizon // 4
         first, before, last = losses[0], np.median(losses[-2 * quarter : -quarter]), np.median(losses[-quarter:])
         high = np.median(losses) >= self.worse * first and losses[quarter:].min() > first
         return bool(first >= self.least and high and last > self.improving * before)
 
     def _finding(self, row: int, step: int) -> Finding:
         self.fired = True
-        losses = self.losses[row]
-        low = np.flatnonzero(losses <= 1.5 * losses[0])
+        losses = self.past.of(row, self.horizon)
         return Finding(
             kind=self.kind,
             severity="error",
-            first_step=int(self.steps[row, min(low[-1] + 1, self.horizon - 1)]),
+            first_step=int(self.since[row]) if self.since[row] >= 0 else step,
             step=step,
-            value=float(np.median(losses)),
+            value=shortest(np.median(losses)),
             threshold=float(self.worse * losses[0]),
             subject=row,
-            evidence={"start": float(losses[0]), "rate": float(self.highest_rate[row])},
+            evidence={"start": shortest(losses[0]), "rate": shortest(self.highest_rate[row])},
         )
 
     def _grow(self, subjects: int) -> None:
-        new = subjects - len(self.count)
-        if new <= 0:
-            return
-        zeros = np.zeros(new, dtype=np.int64)
-        self.losses = np.concatenate([self.losses, np.full((new, self.horizon), np.nan, dtype=np.float32)])
-        self.steps = np.concatenate([self.steps, np.zeros((new, self.horizon), dtype=np.int32)])
-        self.count = np.concatenate([self.count, zeros])
-        self.highest_rate = np.concatenate([self.highest_rate, zeros])
-        self.fair = np.concatenate([self.fair, zeros.astype(bool)])
+        if subjects > len(self.fair):
+            self.over = False
+            self.highest_rate, self.fair = grown(self.highest_rate, subjects), grown(self.fair, subjects)
+            self.since = grown(self.since, subjects, -1)

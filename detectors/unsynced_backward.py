@@ -67,10 +67,10 @@ class UnsyncedBackward:
         """Steps, by what the code says of averaging."""
         self._code = POSSIBLE
         """The most that any rank's code says; where nobody says anything it is possible."""
-        self.synced = np.zeros(0, dtype=np.int64)
+        self.synced = np.zeros(0, dtype=np.int32)
         """Per rank, synchronised steps in a row; held once established."""
         self.fired = False
-        self._since = np.zeros(0, dtype=np.int64)
+        self._since = np.zeros(0, dtype=np.int32)
         """Per rank the first of the unshared steps in a row; -1 where the last was shared."""
         self._wrapped = False
         """Whether a wrapper should have shared them: it may be met in the second step only."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import ZERO, grown, scalar
+from torchvitals.detectors.scalars import ZERO, grown, scalar, single
 from torchvitals.detectors.streak import Streak
 
 Floats = NDArray[np.float64]
@@ -169,7 +169,7 @@ class ZeroGradient:
         self._patience = patience
         self._never = never
         self._content = content
-        self._largest = np.zeros(0)
+        self._largest = np.zeros(0, dtype=np.float32)
         self._streak = Streak()
         self._told: set[int] = set()
         self._seen = False
@@ -181,7 +181,7 @@ class ZeroGradient:
         self._seen = True
         ranks = len(norm)
         loss = np.abs(scalar(reading, "loss", ranks)[0])
-        self._largest = np.fmax(grown(self._largest, ranks), loss)
+        self._largest = np.fmax(grown(self._largest, ranks), single(loss))
         known, zero, empty = reading.present["gradient_norm"], norm == ZERO, self._largest == ZERO
         if np.count_nonzero(zero):
             zero &= empty | ~(loss <= self._content * self._largest)  # which is False when nobody knows the loss

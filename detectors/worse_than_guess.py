@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.ring import Ring
-from torchvitals.detectors.scalars import Floats, Mask, grown, losses, scalar, subjects_of
+from torchvitals.detectors.loss_past import LossPast, past_of
+from torchvitals.detectors.scalars import Floats, Mask, grown, losses, scalar, shortest, single, subjects_of
 
 ADVERSARIAL = (2, 4)
 """Classes whose chance level is also that of a game in balance, whose losses may climb: ln 2 and ln 4."""
@@ -52,17 +52,17 @@ class WorseThanGuess:
     ) -> None:
         self.horizon, self.block, self.near, self.above = horizon, block, near, above
         self.rate, self.lucky, self.items = rate, lucky, items
-        self.ring = Ring(block, np.float64)
-        self.delay = np.zeros(0, dtype=np.int64)
+        self.past = LossPast()
+        self.delay = np.zeros(0, dtype=np.int8)
         """Losses after which the horizon begins."""
-        self.start = np.zeros(0)
+        self.start = np.zeros(0, dtype=np.float32)
         """First loss; NaN before it, and where this run is not judged any more."""
-        self.began = np.zeros(0, dtype=np.int64)
-        self.lowest = np.zeros(0)
+        self.began = np.zeros(0, dtype=np.int32)
+        self.lowest = np.zeros(0, dtype=np.float32)
         """Lowest median of a block since the first third."""
-        self.below = np.zeros(0, dtype=np.int64)
+        self.below = np.zeros(0, dtype=np.int32)
         """Single losses below the first since then."""
-        self.highest_rate = np.zeros(0)
+        self.highest_rate = np.zeros(0, dtype=np.float32)
         self.fair = np.zeros(0, dtype=bool)
         self.over = False
         """Whether all have been judged."""
@@ -75,33 +75,34 @@ class WorseThanGuess:
         subjects = max(len(self.start), subjects)
         self._grow(subjects)
         loss, _, use, _ = losses(reading, subjects)
-        rate, _ = scalar(reading, "learning_rate", subjects)
+        self.past = past_of(reading, subjects, self.past)
+        rate = single(scalar(reading, "learning_rate", subjects)[0])
         items, _ = scalar(reading, "batch_items", subjects)
         np.fmax(self.highest_rate, rate, out=self.highest_rate)
         self.fair |= items >= self.items
-        first = use & (self.ring.count == 0)
-        self.start[first], self.began[first] = loss[first], reading.step
-        self.ring.add(loss, use)
-        age = self.ring.count - self.delay
+        count = self.past.count
+        first = use & (count == 1)
+        self.start[first], self.began[first] = single(loss[first]), reading.step
+        age = count - self.delay
         self._follow(loss, age, use & (age > self.horizon // 3))
         self.over = bool((age >= self.horizon).all())
         due = use & (age == self.horizon)
         return self._judge(reading.step, np.flatnonzero(due)) if np.count_nonzero(due) else []
 
     def status(self) -> Status:
-        if not self.ring.count.any():
+        if not self.past.count.any():
             return Status("not_checked", "no loss was seen")
         if self.fired:
             return Status("alarm")
         if not self.over:
-            return Status("warming_up", f"{int(self.ring.count.max())} of {self.horizon} losses seen")
+            return Status("warming_up", f"{int(self.past.count.max())} of {self.horizon} losses seen")
         return Status("ok")
 
     def _follow(self, loss: Floats, age: NDArray[np.int64], use: Mask) -> None:
         """Keep what the losses after the first third say."""
-        self.below += use & (loss < self.start)
+        self.below += use & (single(loss) < self.start)
         ended = np.flatnonzero(use & (age % self.block == 0))
-        self.lowest[ended] = np.minimum(self.lowest[ended], row_median(self.ring.values[:, ended].T))
+        self.lowest[ended] = np.minimum(self.lowest[ended], row_median(self.past.newest(ended, self.block).T))
 
     def _judge(self, step: int, rows: NDArray[np.intp]) -> list[Finding]:
         """Tell of those whose losses have stayed above the first, and above chance, at a large rate."""
@@ -124,23 +125,22 @@ class WorseThanGuess:
             severity="error",
             first_step=int(self.began[row]) + 1,
             step=step,
-            value=float(np.median(self.ring.values[:, row])),
+            value=float(np.median(self.past.of(row, self.block))),
             threshold=self.above * chance,
             subject=row,
             evidence={
-                "start": float(self.start[row]),
+                "start": shortest(self.start[row]),
                 "classes": classes,
                 "chance": chance,
-                "rate": float(self.highest_rate[row]),
+                "rate": shortest(self.highest_rate[row]),
             },
         )
 
     def _grow(self, subjects: int) -> None:
         if subjects <= len(self.start):
             return
-        self.ring.grow(subjects)
         self.over = False
-        self.delay = np.arange(subjects) // TOGETHER % self.block
+        self.delay = (np.arange(subjects) // TOGETHER % self.block).astype(np.int8)
         self.start, self.lowest = grown(self.start, subjects, np.nan), grown(self.lowest, subjects, np.inf)
         self.began, self.below = grown(self.began, subjects), grown(self.below, subjects)
         self.highest_rate, self.fair = grown(self.highest_rate, subjects), grown(self.fair, subjects)

@@ -17,6 +17,8 @@ from torchvitals.signals.records import Event, Hello
 
 STEPS = 200
 BLOCK = 16
+STATE = 3500
+"""Bytes of a rank that sends every signal, in all step detectors together; half of it is memory at many time scales."""
 
 all_detectors = pytest.mark.parametrize("make", DETECTORS, ids=lambda make: make.__name__)
 all_record_detectors = pytest.mark.parametrize("make", RECORD_DETECTORS, ids=lambda make: make.__name__)
@@ -184,6 +186,21 @@ def test_memory_is_bounded_in_time_and_small_by_subject(make):
 
     assert len(pickle.dumps(many)) <= 1.2 * len(pickle.dumps(few)) + 512
     assert len(pickle.dumps(wide)) <= 1024 * subjects + 65536
+
+
+def test_all_step_detectors_together_keep_little_of_a_rank():
+    subjects, shared = 512, {}
+    detectors = [make() for make in DETECTORS if make.axis == "rank"]
+    streams = [healthy(make, subjects, steps=80) for make in DETECTORS if make.axis == "rank"]
+    for step, readings in enumerate(zip(*streams, strict=True)):
+        values = {name: values for reading in readings for name, values in reading.values.items()}
+        present = np.arange(subjects) % 7 != step % 7  # by turns, which needs most
+        values = {name: np.where(present, each, np.nan) for name, each in values.items()}
+        together = Reading(step, 0.1 * step, values, dict.fromkeys(values, present), masked=True)
+        together.shared = shared
+        assert [finding for each in detectors for finding in each.update(together)] == []
+
+    assert len(pickle.dumps(detectors)) <= STATE * subjects
 
 
 @all_detectors

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from torchvitals.detectors.detector import Reading
+from torchvitals.detectors.ladder import BLOCKS, Ladder
 from torchvitals.detectors.memory_pressure import MemoryPressure
 from torchvitals.hooks.headroom import Headroom
 
@@ -43,6 +44,25 @@ def test_a_leak_is_told_of_before_a_quarter_of_the_headroom_is_gone(onset: int, 
 )
 def test_what_is_no_forecast(kept: np.ndarray) -> None:
     assert told(kept) == []
+
+
+def test_each_rung_of_the_ladder_has_the_lowest_values_of_its_blocks() -> None:
+    rng, ladder, values = np.random.default_rng(1), Ladder(), {}
+    for step in np.cumsum(rng.integers(1, 7, 900)).tolist():
+        for turned in ladder.turns(step):
+            blocks = ladder._blocks * ladder.steps
+            for rung in turned:
+                length = ladder.steps_of(rung)
+                expected = [
+                    min((low for at, low in values.items() if start <= at < start + length), default=np.nan)
+                    for start in range(blocks - BLOCKS * length, blocks, length)
+                ]
+                np.testing.assert_equal(ladder.blocks(rung, [1])[0], np.float32(expected))
+                np.testing.assert_equal(ladder.rise(rung)[1], np.float32(expected[-1]) - np.float32(expected[0]))
+        if not values:
+            ladder._block = ladder._blocks = step // ladder.steps  # its first block began there
+        values[step] = float(np.float32(rng.normal()))
+        ladder.add(np.array([0.0, values[step]]))
 
 
 def test_headroom_is_the_least_of_machine_and_control_groups(tmp_path) -> None:

@@ -1,0 +1,154 @@
+"""The newest losses of every rank, kept once for all detectors that look at them.
+
+Nine detectors look at the last 16, 32 or 64 losses of each rank. Kept by each for itself they were 2.7 KiB a rank.
+"""
+
+from collections import deque
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvitals.detectors.detector import Reading
+from torchvitals.detectors.ring import ALL, NOBODY, Ring, Rows, Slots
+from torchvitals.detectors.scalars import ZERO, Floats, Losses, Mask, decades, grown, losses, single
+
+KEPT = 64
+"""Losses of each rank; the bits of a word as well."""
+LAG = 32
+"""Losses after which one has settled: see envelope.py."""
+Singles = NDArray[np.float32]
+
+
+class LossPast:
+    """The newest 64 losses that were applied, of every rank: 256 bytes, and 12 more once ranks speak by turns.
+
+    >>> past = LossPast()
+    >>> for step in (3, 4, 6):
+    ...     past.take(Reading.of(step, loss=[1.0 * step, 0.0 if step < 6 else 7.0]), 2)
+    >>> past.newest(np.arange(2), 2).tolist(), past.known.tolist(), past.dates(0, 2)
+    ([[4.0, 0.0], [6.0, 7.0]], [3, 1], [4, 6])
+    """
+
+    def __init__(self) -> None:
+        self.ring = Ring(KEPT, np.float32)
+        self.rows: Rows = NOBODY
+        """Whose loss the newest reading brought."""
+        self._zeros: NDArray[np.int32] | None = None
+        """Losses of exactly zero before any other; None where nobody has had one."""
+        self._steps: deque[int] = deque(maxlen=KEPT)
+        """Of the newest readings that brought anybody's, and by rank in which of them it spoke: bit k is k before the
+        newest. None while all have spoken in all of them."""
+        self._spoke: NDArray[np.uint64] | None = None
+        self._leaving: Floats | None = None
+
+    @property
+    def count(self) -> NDArray[np.int32]:
+        """Losses taken so far, by rank."""
+        return self.ring.count
+
+    @property
+    def known(self) -> NDArray[np.int32]:
+        """The same without zeros before any other loss: a student that starts as its own teacher has no scale yet."""
+        return self.count if self._zeros is None else self.count - self._zeros
+
+    @property
+    def before(self) -> NDArray[np.int32]:
+        """The same before the newest reading."""
+        known = self.known.copy()
+        known[self.rows] -= 1
+        return known if self._zeros is None else np.maximum(known, 0)
+
+    def counted(self, rows: Rows) -> Slots:
+        """``known`` of some: one number where it is that of all."""
+        count = self.ring.counted(rows)
+        return count if self._zeros is None else np.asarray(count - self._zeros[rows])
+
+    def take(self, reading: Reading, subjects: int) -> None:
+        """Take a reading, of which several detectors may tell; the first one counts."""
+        key = "losses taken", id(self)
+        if key in reading.memo:
+            return
+        reading.memo[key] = self  # kept alive with it: the number is not given to another one meanwhile
+        said = losses(reading, subjects)
+        self._grow(subjects)
+        self._begin(said)
+        self._leaving = None
+        self.rows = self.ring.add(single(said.values), said.usable)
+        if self.rows is not NOBODY:
+            self._date(reading.step, said.usable)
+
+    def newest(self, rows: Rows, number: int, skip: int = 0) -> Singles:
+        """The newest losses of some but for ``skip``, the oldest first, NaN before any: (number, ranks)."""
+        count = self.ring.counted(rows)
+        back = np.arange(number + skip, skip, -1)
+        if isinstance(count, int):
+            newest: Singles = self.ring.values[:, rows][(count - back) % KEPT]
+        else:
+            newest = self.ring.values[(count - back[:, None]) % KEPT, np.arange(self.ring.subjects)[rows]]
+        return newest
+
+    def whole(self, rows: Rows) -> Singles:
+        """All that is remembered of some, in no order: (``KEPT``, ranks)."""
+        table: Singles = self.ring.values[:, rows]
+        return table
+
+    def of(self, row: int, number: int, skip: int = 0) -> Singles:
+        """The same of one rank: (number,)."""
+        return self.newest(np.array([row]), number, skip)[:, 0]
+
+    def first(self, rows: NDArray[np.intp], number: int) -> Singles:
+        """The first losses of some that have sent no more than ``KEPT``, zeros before any other left out."""
+        place = np.arange(number)[:, None]
+        begun = np.zeros(len(rows), dtype=np.int32) if self._zeros is None else self._zeros[rows]
+        return np.where(place < self.known[rows], self.ring.values[(begun + place) % KEPT, rows], np.float32(np.nan))
+
+    def leaving(self) -> Floats:
+        """Heights (log10 magnitudes) of the losses that have just settled, of ``rows``; NaN where there is none yet."""
+        if self._leaving is None:
+            self._leaving = decades(self.newest(self.rows, 1, skip=LAG)[0])
+        return self._leaving
+
+    def dates(self, row: int, number: int) -> list[int]:
+        """Steps of its newest losses, the oldest first; one that is older than all known steps is as old as these."""
+        steps, number = list(self._steps), min(number, int(self.ring.count[row]))
+        if self._spoke is not None:
+            spoke = int(self._spoke[row])
+            steps = [step for back, step in zip(range(len(steps) - 1, -1, -1), steps, strict=True) if spoke >> back & 1]
+        oldest = self._steps[0] if self._steps else -1
+        return ([oldest] * (number - len(steps)) + steps)[-number:] if number else []
+
+    def _grow(self, subjects: int) -> None:
+        old = self.ring.subjects
+        if subjects <= old:
+            return
+        self.ring.grow(subjects)
+        if self._zeros is not None:
+            self._zeros = grown(self._zeros, subjects)
+        if self._spoke is not None:
+            self._spoke = grown(self._spoke, subjects)
+        elif self._steps:
+            self._spoke = grown(np.full(old, ~np.uint64(0)), subjects)
+
+    def _begin(self, said: Losses) -> None:
+        """Count the zeros before any other loss."""
+        zero = said.values == ZERO
+        if not np.count_nonzero(zero):
+            return
+        leading = zero & said.usable & (self.known == 0)
+        if np.count_nonzero(leading):
+            self._zeros = np.zeros(len(leading), dtype=np.int32) if self._zeros is None else self._zeros
+            self._zeros += leading
+
+    def _date(self, step: int, use: Mask) -> None:
+        self._steps.append(step)
+        if self._spoke is None and self.rows is not ALL:
+            self._spoke = np.full(len(use), ~np.uint64(0))
+        if self._spoke is not None:
+            self._spoke <<= np.uint64(1)
+            self._spoke |= use
+
+
+def past_of(reading: Reading, subjects: int, own: LossPast) -> LossPast:
+    """The losses of this job with those of this reading: those that its detectors share, or a detector's own."""
+    past: LossPast = own if reading.shared is None else reading.shared.setdefault("losses", own)
+    past.take(reading, subjects)
+    return past
