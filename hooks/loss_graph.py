@@ -15,6 +15,8 @@ _ROUNDING = 0.01
 """Of shares in half precision."""
 MOST_NODES = 64
 """Nodes looked at: sums, means and scales of losses, not the model."""
+MOST_OF_A_FORWARD = 20_000
+"""Nodes of a whole forward that are looked at, 20 ms: one of 1,000 layers has fewer."""
 _SUMMING = (
     "Add", "Sub", "Mul", "Div", "Mean", "Sum", "Neg", "Stack", "NllLoss", "NllLoss2D", "ToCopy", "Squeeze", "View",
     "MaskedFill",
@@ -35,6 +37,25 @@ _AGAIN = {
     "BinaryCrossEntropyWithLogits": ("sigmoid", "binary_cross_entropy_with_logits", ("Sigmoid", "Softmax")),
 }
 """Node of a loss that squashes its input itself → what it applies, how a job spells it, what must not feed it."""
+
+
+def leaves(loss: torch.Tensor | None) -> list[torch.Tensor]:
+    """The leaves that ``loss`` was computed from, those nearest to the input first; also after backward.
+
+    >>> weight, bias = torch.ones(2, requires_grad=True), torch.zeros(1, requires_grad=True)
+    >>> [leaf is weight for leaf in leaves((weight.exp().sum() + bias).sum())]
+    [True, False]
+    """
+    if loss is None or loss.grad_fn is None:
+        return []
+    found: dict[Any, torch.Tensor | None] = {loss.grad_fn: None}
+    waiting = deque(found)
+    while waiting and len(found) < MOST_OF_A_FORWARD:
+        for edge, _ in waiting.popleft().next_functions:
+            if edge is not None and edge not in found:
+                found[edge] = getattr(edge, "variable", None)
+                waiting.append(edge)
+    return [leaf for leaf in found.values() if leaf is not None][::-1]
 
 
 def squashed_twice(loss: torch.Tensor, frames: list[FrameType]) -> dict[str, Any] | None:

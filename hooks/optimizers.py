@@ -133,7 +133,7 @@ class OptimizerWatch:
             return
         norm = gradients.global_norm(gradients.gradients(self.tripwire))
         if norm is not None and gradients.on_host(norm) and not math.isfinite(float(norm)):
-            self._observer.origins.of_gradients(self)
+            self._observer.origins.of_gradients(self.parameters)
 
     def attempted(self, optimizer: Optimizer, *, skipped: bool) -> None:
         """Nothing was applied: the loss scaler found an overflow and ``skipped`` it, or the job gave up its loss."""
@@ -204,7 +204,7 @@ class OptimizerWatch:
         read = [self._scalars[name] for name in ("tripwire_norm", "gradient_norm") if name in self._scalars]
         here = [float(value) for value in read if not isinstance(value, torch.Tensor) or gradients.on_host(value)]
         if not all(map(math.isfinite, here)):
-            self._observer.origins.of_gradients(self)
+            self._observer.origins.of_gradients(self.parameters)
 
     @property
     def leads(self) -> bool:

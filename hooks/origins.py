@@ -1,16 +1,18 @@
 """When something is not finite: which model to ask for the origin, and how often."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torchvitals.hooks import loss_origin
 from torchvitals.hooks.abandoned import job_frames, newest_loss
 from torchvitals.hooks.forwards import RootWatch
+from torchvitals.hooks.source import user_frames
+from torchvitals.hooks.verdict import Scene
 
 if TYPE_CHECKING:
     from torchvitals.hooks.observer import Observer
-    from torchvitals.hooks.optimizers import OptimizerWatch
 
 Ask = Callable[[RootWatch], Mapping[str, Any] | None]
 
@@ -38,12 +40,20 @@ class Origins:
 
     def of_loss(self, loss: torch.Tensor) -> None:
         """``loss`` is not finite and its graph is still there."""
-        self._ask(lambda root: root.replay.loss_origin(loss))
+        if self._moduleless:
+            scene, frames = Scene({}, None), list(user_frames())
+            self._ask_of_none(lambda: loss_origin.of_value(loss, scene, after=-1, frames=frames))
+        else:
+            self._ask(lambda root: root.replay.loss_origin(loss))
 
-    def of_gradients(self, watch: "OptimizerWatch") -> None:
-        """The loss was finite and a gradient is not; the weights have not been touched."""
-        if not self._observer.pending.nonfinite_loss:
-            self._ask(lambda root: root.replay.gradient_origin(watch.parameters))
+    def of_gradients(self, parameters: Sequence[torch.Tensor]) -> None:
+        """The loss was finite and a gradient of ``parameters`` is not; the weights have not been touched."""
+        if self._observer.pending.nonfinite_loss:
+            return
+        if self._moduleless:
+            self._ask_of_none(lambda: loss_origin.of_gradient(Scene({}, None), after=-1))
+        else:
+            self._ask(lambda root: root.replay.gradient_origin(parameters))
 
     def of_abandoned(self, frame: FrameType | None) -> None:
         """A training forward was followed by no backward: did the job give up a bad loss?
@@ -67,15 +77,30 @@ class Origins:
             self._ask(lambda root: root.replay.loss_origin(loss, frames=frames) if root in waiting else None)
             self._observer.abandon(loss.detach())
 
-    def _ask(self, origin: Ask) -> None:
-        """Ask all roots, for the first bad step of an incident: what follows within a step belongs to it."""
+    @property
+    def _moduleless(self) -> bool:
+        """Whether what is trained belongs to no module, of which a forward could be run again."""
+        return not any(root.training_calls for root in self._observer.roots)
+
+    def _first_of_incident(self) -> bool:
+        """Whether this step shall be looked into: what follows within a step belongs to the same incident."""
         step = self._recorder.step
         if self._bad_step >= 0 and step - self._bad_step <= 1:
             self._bad_step = step
-            return
+            return False
         if self._answers_left <= 0 or self._replays_left <= 0:
-            return
+            return False
         self._replays_left -= 1
+        return True
+
+    def _ask_of_none(self, origin: Callable[[], Mapping[str, Any]]) -> None:
+        if self._first_of_incident() and (answer := self._recorder.fuse.guard("replay", origin)()):
+            self._tell(answer)
+
+    def _ask(self, origin: Ask) -> None:
+        """Ask all roots."""
+        if not self._first_of_incident():
+            return
         for root in self._observer.roots:
             root.replay.recall()
         ask = self._recorder.fuse.guard("replay", origin)
@@ -86,7 +111,10 @@ class Origins:
         if answers:
             # A model that is not to blame may answer that it cannot tell; one that knows comes first.
             root, answer = max(answers, key=lambda pair: bool(pair[1].get("complete")))
-            self._bad_step = step
-            self._answers_left -= 1
             module = root.prefix + answer["module"] if answer.get("module") else ""
-            self._recorder.event("origin", **{**answer, "module": module})
+            self._tell({**answer, "module": module})
+
+    def _tell(self, answer: Mapping[str, Any]) -> None:
+        self._bad_step = self._recorder.step
+        self._answers_left -= 1
+        self._recorder.event("origin", **answer)

@@ -16,17 +16,14 @@ from typing import Any
 import torch
 from torch.autograd import backward as run_backward  # imported before anybody taps it
 from torch.nn import Module
+from torchvitals.hooks import loss_origin
 from torchvitals.hooks.births import Birth, Births, kind_of
 from torchvitals.hooks.calls import Call
-from torchvitals.hooks.computed import begun_in_job
-from torchvitals.hooks.expression import LossExpression
 from torchvitals.hooks.glimpse import Glimpse
-from torchvitals.hooks.job_tensors import inputs_finite, living_loss
 from torchvitals.hooks.nested import tensors
-from torchvitals.hooks.operation_line import nearest, operation_line
 from torchvitals.hooks.refusal import refusal
 from torchvitals.hooks.sandbox import sandbox
-from torchvitals.hooks.source import Line, user_frames
+from torchvitals.hooks.source import user_frames
 from torchvitals.hooks.verdict import Origin, Scene, tell
 
 _JOB_ERRORS = (
@@ -137,9 +134,8 @@ class Replay:
             return None
         after = max(replay._after() for replay in (self, *others))
         seen = frames or list(user_frames())
-        origin = self._loss_expression(loss, why, after, seen)
-        if origin["operation"] == "batch" and after < 0 and inputs_finite(seen):
-            origin = {**origin, "operation": "", "batch_finite": True}  # made inside the model, which was not seen
+        scene = self._scene(self._calls[-1] if self._calls else None)
+        origin = loss_origin.of_value(loss, scene, after=after, frames=seen, why=why)
         return origin if origin["operation"] or not others else None
 
     def output_origin(self, limit_seconds: float = 5.0) -> Origin | None:
@@ -169,6 +165,10 @@ class Replay:
         why = "" if self._calls else "the model was not called as a whole, so its backward cannot be run again"
         for call in list(self._calls):
             if any(kind_of(gradient) for gradient in call.gradients.values()):
+                # a loss that leaves rows out is finite whatever the model answered there, and its gradient is not
+                birth, reason = self._inspect(call, deadline, backward=False)
+                if birth is not None:
+                    return tell(birth, self._scene(call), phase="forward", why=reason)
                 return self._loss_backward(call)
             birth, reason = self._inspect(call, deadline, backward=True)
             why = why or reason
@@ -202,34 +202,10 @@ class Replay:
             return birth, "the time for the replay was over"
         return birth, call.substituted if backward else ""
 
-    # -- the loss expression ----------------------------------------------------------------------
-
-    def _loss_expression(self, loss: torch.Tensor, why: str, after: int, frames: list[FrameType]) -> Origin:
-        birth = LossExpression(loss, after).first_birth() or Birth("", _value(loss), allowed=False)
-        if (birth.source == "batch" or not birth.operation) and begun_in_job(birth, frames):
-            return tell(birth, self._scene(self._calls[-1] if self._calls else None), phase="loss", why=why)
-        if not birth.operation and not birth.source:
-            why = why or "no operation of the loss kept what it would take to tell"
-        return self._tell_loss(birth, frames, why)
-
     def _loss_backward(self, call: Call, spoilt: Sequence[torch.Tensor] = ()) -> Origin:
-        frames = list(user_frames())
-        loss = living_loss(frames)
-        found = LossExpression(loss, call.sequence).singular_operation(spoilt) if loss is not None else ("", False)
-        operation, alone = found
         gradient = next((gradient for gradient in call.gradients.values() if kind_of(gradient)), None)
-        value = _value(gradient) if gradient is not None else "nan"
-        birth = Birth(f"aten.{operation}" if operation else "", value, allowed=False, backward=True)
-        if gradient is not None:
-            birth.describe([], gradient)
-        why = "" if alone else "several operations of the loss can do this, and backward has freed their values"
-        return self._tell_loss(birth, frames, why if operation else "the loss's graph is gone")
-
-    def _tell_loss(self, birth: Birth, frames: list[FrameType], why: str) -> Origin:
-        operand = (birth.inputs["min"], birth.inputs["max"]) if "min" in birth.inputs else None
-        line = operation_line(birth.operation.removeprefix("aten."), frames, operand) if birth.operation else Line()
-        birth.place.line = line if line.file else nearest(frames)
-        return tell(birth, self._scene(self._calls[-1] if self._calls else None), phase="loss", why=why)
+        scene = self._scene(self._calls[-1])
+        return loss_origin.of_gradient(scene, after=call.sequence, gradient=gradient, spoilt=spoilt)
 
     def _after(self) -> int:
         return max((call.sequence for call in self._calls), default=-1)
@@ -292,8 +268,3 @@ def _first_answer(output: Any) -> tuple[torch.Tensor | None, int]:
     """The first tensor of ``output`` and its place in the order of the forward."""
     answer = next(tensors(output), None)
     return answer, answer.grad_fn._sequence_nr() if answer is not None and answer.grad_fn is not None else -1
-
-
-def _value(tensor: torch.Tensor) -> str:
-    kind = kind_of(tensor.detach())
-    return kind.worst if kind is not None else "finite"

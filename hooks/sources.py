@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import dataloader
 from torchvitals.hooks import graph_task
+from torchvitals.hooks.differentiation import Differentiation
 from torchvitals.hooks.graph_task import inside_backward
 from torchvitals.hooks.join import JoinedSteps
 from torchvitals.hooks.observer import Observer
@@ -19,6 +20,7 @@ Guard = Callable[[str, Callable[..., Any]], Callable[..., Any]]
 def install(taps: Taps, observer: Observer, guard: Guard) -> None:
     """Wrap everything; what this torch does not have is noted in ``observer.unseen``."""
     _tap_backward(taps, observer, guard)
+    Differentiation(observer).install(taps, guard)
     _tap_scaler(taps, observer, guard)
     _tap_clipping(taps, observer, guard)
     _tap_loader(taps, observer, guard)
@@ -41,12 +43,12 @@ def _tap_backward(taps: Taps, observer: Observer, guard: Guard) -> None:
             look_at_graph(args[0] if args else kwargs.get("tensors"))
             observer.losses.backward_begins(args[0] if args else kwargs.get("tensors"))
 
-    def ended(_result: Any, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> None:
+    def ended(_result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         graph_task.left()
         if not inside_backward():
             observer.losses.backward_ended()
             look_at_gradients()
-            ended_by_hand()
+            ended_by_hand(args[0] if args else kwargs.get("tensors"))
 
     counted = guard("loss", observer.counted.backward)
     # Tensor.backward looks this up at every call, and so do Lightning, Accelerate and the scalers.

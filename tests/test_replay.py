@@ -373,6 +373,41 @@ def test_autocast_is_replayed(dtype):
     assert origin["module"] == "middle"
 
 
+class MaskedMean(nn.Module):
+    """Attention over the valid places of each row; of an empty row all scores are minus infinity."""
+
+    def forward(self, x, valid):
+        weights = torch.softmax(torch.zeros_like(x).masked_fill(~valid, -torch.inf), -1)  # softmax of nothing
+        return weights * x
+
+
+def test_answers_that_the_loss_leaves_out_spoil_the_gradient_and_it_is_the_model_that_made_them():
+    torch.manual_seed(0)
+    model = MaskedModel()
+    replay = watched(model)
+    valid = torch.ones(3, 8, dtype=torch.bool)
+    valid[1] = False
+    target = torch.tensor([2, -100, 1])
+    loss = nn.functional.cross_entropy(model(torch.randn(3, 4), valid), target)
+    assert torch.isfinite(loss)
+    loss.backward()
+
+    origin = replay.gradient_origin(model.parameters())
+
+    assert (origin["operation"], origin["module"], origin["phase"]) == ("aten._softmax.default", "middle", "forward")
+    assert origin["line"].endswith(line_with("softmax of nothing"))
+    assert origin["batch_rows"] == [1]
+
+
+class MaskedModel(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.middle, self.last = nn.Linear(4, 8), MaskedMean(), nn.Linear(8, 3)
+
+    def forward(self, x, valid):
+        return self.last(self.middle(self.first(x), valid))
+
+
 def test_fp16_overflow_in_backward_under_a_gradient_scaler():
     model = Body(nn.ReLU())
     replay = watched(model)

@@ -16,10 +16,8 @@ from compatibility.truth import Truth, gradient_norm
 from recorded import events, series
 from torch import nn
 
-UNSEEN = {
-    "parameters": "weights change without a torch.optim optimizer: no parameter is looked at by itself",
-    "learning_rate": "weights change without a torch.optim optimizer: the rate is a number of the job's own",
-}
+UNSEEN = {"parameters": "weights change without a torch.optim optimizer: no parameter is looked at by itself"}
+RATE = 0.1
 
 
 def in_place(model: nn.Module) -> None:
@@ -37,7 +35,7 @@ def by_data(model: nn.Module) -> None:
 
 @pytest.mark.setting(
     "SGD written by hand, also with micro-batches; given to `attach` without an optimizer",
-    records=["loss", "gradient_norm", "batch_items", "backward_passes"],
+    records=["loss", "gradient_norm", "learning_rate", "batch_items", "backward_passes"],
     not_checked=UNSEEN,
 )
 @pytest.mark.parametrize("update", [in_place, by_data])
@@ -53,11 +51,133 @@ def test_weights_changed_by_hand(trial: Trial, update: Callable[[nn.Module], Non
                     loss.backward()
                     total += loss.item()
                 truth.note(step, loss=total, gradient_norm=gradient_norm(model.parameters()))
-                truth.note(step, batch_items=8 * micro, backward_passes=micro)
+                truth.note(step, batch_items=8 * micro, backward_passes=micro, learning_rate=RATE)
                 update(model)
         return model
 
+    trial.run(job, exact=1e-3)  # the rate is read off weights in float32
+
+
+def along(model: nn.Module, share: float) -> None:
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn_like(parameter) * parameter.grad.norm(), alpha=share)
+        parameter.grad = None
+
+
+@pytest.mark.setting(
+    "an update by hand that does not go along the gradient",
+    records=["loss", "gradient_norm"],
+    not_checked=UNSEEN
+    | {
+        "learning_rate": "weights change without a torch.optim optimizer, and not along their gradient: a number of "
+        "the job's own"
+    },
+)
+def test_no_rate_is_told_of_a_step_beside_the_gradient(trial: Trial) -> None:
+    def job(watch: Watch, truth: Truth) -> object:
+        model = classifier()
+        with watch(model):
+            for step in range(5):
+                loss = loss_of(model)
+                loss.backward()
+                truth.note(step, loss=loss, gradient_norm=gradient_norm(model.parameters()))
+                along(model, 0.01)
+        return model
+
     trial.run(job)
+    assert not series(trial.directory, "learning_rate")
+
+
+@pytest.mark.setting(
+    "`torch.autograd.grad` of the model's parameters",
+    records=["loss", "gradient_norm", "learning_rate"],
+    not_checked=UNSEEN,
+)
+def test_gradients_that_were_asked_for(trial: Trial) -> None:
+    def job(watch: Watch, truth: Truth) -> object:
+        model = classifier()
+        with watch(model):
+            for step in range(5):
+                loss = loss_of(model)
+                found = torch.autograd.grad(loss, list(model.parameters()))
+                norm = torch.stack([gradient.norm() for gradient in found]).norm()
+                truth.note(step, loss=loss, gradient_norm=norm, learning_rate=RATE)
+                with torch.no_grad():
+                    for parameter, gradient in zip(model.parameters(), found, strict=True):
+                        parameter.sub_(gradient, alpha=RATE)
+        return model
+
+    trial.run(job, exact=1e-3)
+
+
+HEAD = """
+import json, torch
+torch.manual_seed(0)
+x = torch.randn(64, 6)
+y = x @ torch.arange(6.0)
+weight, bias = torch.zeros(6, requires_grad=True), torch.zeros(1, requires_grad=True)
+losses, norms, rates = [], [], []
+
+def loss_of(weight, bias):
+    return (x @ weight + bias - y).square().mean()
+
+def note(loss, gradients, rate):
+    losses.append(loss.item())
+    norms.append(torch.cat(gradients).norm().item())
+    rates.append(rate)
+"""
+IN_PLACE = """
+for step in range(8):
+    rate = 0.1 if step < 4 else 0.05
+    loss = loss_of(weight, bias)
+    loss.backward()
+    note(loss, [weight.grad, bias.grad], rate)
+    for tensor in (weight, bias):
+        tensor.data -= rate * tensor.grad
+        tensor.grad.zero_()
+"""
+ANEW = """
+for step in range(8):
+    rate = 0.1 if step < 4 else 0.05
+    loss = loss_of(weight, bias)
+    loss.backward()
+    note(loss, [weight.grad, bias.grad], rate)
+    weight = (weight - rate * weight.grad).detach().requires_grad_()
+    bias = (bias - rate * bias.grad).detach().requires_grad_()
+"""
+ASKED = """
+for step in range(8):
+    rate = 0.1 if step < 4 else 0.05
+    loss = loss_of(weight, bias)
+    gradients = torch.autograd.grad(loss, [weight, bias])
+    note(loss, gradients, rate)
+    weight, bias = ((w - rate * g).detach().requires_grad_() for w, g in zip((weight, bias), gradients))
+"""
+TRANSFORMED = """
+weight, bias = weight.detach(), bias.detach()
+for step in range(8):
+    rate = 0.1 if step < 4 else 0.05
+    gradients, loss = torch.func.grad_and_value(loss_of, argnums=(0, 1))(weight, bias)
+    note(loss, gradients, rate)
+    weight, bias = (w - rate * g for w, g in zip((weight, bias), gradients))
+"""
+TAIL = """
+print(json.dumps({"loss": losses, "gradient_norm": norms, "learning_rate": rates, "weights": weight.tolist()}))
+"""
+SPOILT = """
+for step in range(8):
+    loss = loss_of(weight, bias)
+    if step == 5:
+        loss = loss + (weight[0] - weight[0].detach()).clamp(max=0.0).sqrt()
+    UPDATE
+"""
+ATTACK = """
+model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+for step in range(8):
+    image = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(model(image).sum(), image)
+    x = x + 0.1 * gradient.sign()
+"""
 
 
 SCRIPT = """
@@ -84,30 +204,70 @@ print(json.dumps({"loss": losses, "gradient_norm": norms, "weights": [p.tolist()
 """
 
 
-def test_a_script_that_has_no_optimizer(tmp_path: Path) -> None:
-    """As ``torchvitals run`` would watch it."""
+def run(directory: Path, script: str, **more: str) -> str:
+    """Run it as ``torchvitals run`` would if ``TORCHVITALS_RUN`` is given; what it printed."""
     spec = find_spec("torchvitals.hooks")
     assert spec is not None
     assert spec.submodule_search_locations
     paths = [str(Path(spec.submodule_search_locations[0]) / "zero_code"), os.environ.get("PYTHONPATH", "")]
-    (tmp_path / "script.py").write_text(SCRIPT)
+    (directory / "script.py").write_text(script)
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "TORCHVITALS_DIR": str(tmp_path / "runs"),
+        "TORCHVITALS_DIR": str(directory / "runs"),
     }
+    command = [sys.executable, "script.py"]
+    done = subprocess.run(
+        command, cwd=directory, env={**environment, **more}, capture_output=True, text=True, timeout=250
+    )
+    assert done.returncode == 0, done.stderr
+    assert "torchvitals" not in done.stderr
+    return done.stdout
 
-    def run(**more: str) -> str:
-        command = [sys.executable, "script.py"]
-        done = subprocess.run(
-            command, cwd=tmp_path, env={**environment, **more}, capture_output=True, text=True, timeout=250
-        )
-        assert done.returncode == 0, done.stderr
-        assert "torchvitals" not in done.stderr
-        return done.stdout
 
-    bare, watched = run(), run(TORCHVITALS_RUN="by-hand")
+@pytest.mark.parametrize("way", [IN_PLACE, ANEW, ASKED, TRANSFORMED], ids=["in place", "anew", "asked", "transformed"])
+def test_weights_that_belong_to_no_module(tmp_path: Path, way: str) -> None:
+    script = HEAD + way + TAIL
+    bare, watched = run(tmp_path, script), run(tmp_path, script, TORCHVITALS_RUN="by-hand")
+
+    assert watched == bare
+    told = json.loads(watched)
+    recorded = {signal: list(series(tmp_path / "runs", signal).values()) for signal in told if signal != "weights"}
+    seen = len(recorded["loss"])  # who makes the weights anew leaves nothing behind that tells of the last step
+    assert seen == 8 if way is IN_PLACE else seen == 7
+    for signal, values in recorded.items():
+        assert values == pytest.approx(told[signal][:seen], rel=1e-3)
+    assert {event.details["what"] for event in events(tmp_path / "runs", "not_checked")} == {"parameters", "modules"}
+
+
+@pytest.mark.parametrize(
+    "update",
+    [
+        "loss.backward(); weight.data -= 0.1 * weight.grad; weight.grad = None; bias.grad = None",
+        "(found,) = torch.autograd.grad(loss, [weight]); weight = (weight - 0.1 * found).detach().requires_grad_()",
+    ],
+)
+def test_the_line_that_spoils_the_gradient_of_a_bare_tensor(tmp_path: Path, update: str) -> None:
+    script = HEAD + SPOILT.replace("UPDATE", update)
+    run(tmp_path, script, TORCHVITALS_RUN="by-hand")
+
+    (origin,) = events(tmp_path / "runs", "origin")
+
+    spoiling = next(number for number, line in enumerate(script.splitlines(), 1) if "sqrt()" in line)
+    assert (origin.step, origin.details["operation"]) == (5, "aten.sqrt")
+    assert origin.details["line"].endswith(f"script.py:{spoiling}")
+
+
+def test_an_image_is_no_weight(tmp_path: Path) -> None:
+    run(tmp_path, HEAD + ATTACK, TORCHVITALS_RUN="by-hand")
+
+    assert not series(tmp_path / "runs", "loss")
+
+
+def test_a_script_that_has_no_optimizer(tmp_path: Path) -> None:
+    """As ``torchvitals run`` would watch it."""
+    bare, watched = run(tmp_path, SCRIPT), run(tmp_path, SCRIPT, TORCHVITALS_RUN="by-hand")
 
     assert watched == bare
     told = json.loads(watched)

@@ -55,7 +55,7 @@ PRIVATE = {
     "_foreach_norm": Missing(unprobed(norms, "_foreach_norm", weight_sums)),
     "_foreach_sub_": Missing(unprobed(profiles, "_foreach_sub")),
     "_dynamo": Missing(lambda patch: patch.setattr(tracing, "callback", tracing._no_callback)),
-    "_functorch": Missing(unprobed(tracing, "_transform")),
+    "_functorch": Missing(lambda patch: (unprobed(tracing, "_transform")(patch), without(torch, "_functorch")(patch))),
     "_get_sequence_nr": Missing(without(torch.autograd, "_get_sequence_nr")),
     "_get_total_norm": Missing(lambda patch: rename(patch, "_get_total_norm"), ("gradient_norm_unclipped",), CLIPPING),
     "_len_torch_dispatch_stack": Missing(unprobed(tracing, "_modes")),
