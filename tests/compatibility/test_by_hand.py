@@ -17,6 +17,11 @@ from recorded import events, series
 from torch import nn
 
 UNSEEN = {"parameters": "weights change without a torch.optim optimizer: no parameter is looked at by itself"}
+BESIDE = {
+    "parameters": "weights change without a torch.optim optimizer: no parameter is looked at by itself",
+    "learning_rate": "weights change without a torch.optim optimizer, and not along their gradient: a number of the "
+    "job's own",
+}
 RATE = 0.1
 
 
@@ -67,11 +72,7 @@ def along(model: nn.Module, share: float) -> None:
 @pytest.mark.setting(
     "an update by hand that does not go along the gradient",
     records=["loss", "gradient_norm"],
-    not_checked=UNSEEN
-    | {
-        "learning_rate": "weights change without a torch.optim optimizer, and not along their gradient: a number of "
-        "the job's own"
-    },
+    not_checked=BESIDE,
 )
 def test_no_rate_is_told_of_a_step_beside_the_gradient(trial: Trial) -> None:
     def job(watch: Watch, truth: Truth) -> object:
