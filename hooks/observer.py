@@ -275,6 +275,7 @@ class Observer:
         self._close_digests(self.optimizers)
         self._write_last_words()
         self.evaluations.flush()
+        self.relations.beginnings.tell()
         self.validation.close()
         self.beat.stop()
         self.memory.close()
@@ -290,6 +291,7 @@ class Observer:
 
     def detach(self) -> None:
         """Take every hook off every module."""
+        self.relations.beginnings.remove()
         self.compilation.ended()
         for watch in self.optimizers:
             watch.ranks.local.remove()

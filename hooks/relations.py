@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import Module
 from torch.optim import Optimizer
+from torchvitals.hooks.beginnings import Beginnings
 from torchvitals.hooks.dropout_in_evaluation import DropoutInEvaluation
 from torchvitals.hooks.first_batches import FirstBatches
 from torchvitals.hooks.loss_graph import invalid_targets, squashed_twice, start_of_classifier, turned
@@ -56,6 +57,7 @@ class Relations:
         self.first_batches = FirstBatches()
         self._resumption = Resumption()
         self.modes = Modes()
+        self.beginnings = Beginnings(self._tell, observer.recorder)
         self.dropout = DropoutInEvaluation(lambda line: self._tell("dropout_in_evaluation", line=line))
 
     def _note_made(self, optimizer: Optimizer) -> None:
@@ -67,11 +69,13 @@ class Relations:
         made = guard("relations", lambda _result, args, _kwargs: self._note_made(args[0]))
         taps.wrap(Optimizer, "__init__", None, made)
         read = guard("relations", lambda result, _args, _kwargs: self._resumption.read(result))
-        taken = guard("relations", lambda result, _args, _kwargs: self._weights_loaded(result))
+        begins = guard("relations", lambda args, _kwargs: self.beginnings.loads(args))
+        taken = guard("relations", self._weights_loaded)
         state = guard("relations", lambda _result, _args, _kwargs: self._resumption.state_loaded())
         taps.wrap(torch, "load", None, read)
-        taps.wrap(Module, "load_state_dict", None, taken)
+        taps.wrap(Module, "load_state_dict", begins, taken)
         taps.wrap(Optimizer, "load_state_dict", None, state)
+        self.beginnings.install(guard)
 
     def held(self) -> dict[str, Any]:
         """The share of what was trained that the optimizers hold; what either side lacks goes to the step."""
@@ -162,6 +166,7 @@ class Relations:
     def evaluated(self, module: Module | None, inputs: Any, output: Any) -> None:
         """It has answered."""
         self.dropout.leave()
+        self.beginnings.evaluated(module, inputs)
         self.modes.called(module, inputs, output, self._observer.pending.scalars, self._observer.recorder.step)
 
     def before(self, watch: "OptimizerWatch") -> None:
@@ -190,13 +195,15 @@ class Relations:
         if self._kept is not None:
             self._compare_frozen()
 
-    def _weights_loaded(self, result: Any) -> None:
+    def _weights_loaded(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         missing = getattr(result, "missing_keys", None)  # an exception has none
         if missing is not None:
             self._resumption.weights_loaded(len(missing))
+            self.beginnings.loaded(args, kwargs)
 
     def _first_step_of(self, optimizer: Optimizer) -> None:
         """Relations that hold of an optimizer before it has done anything."""
+        self.beginnings.steps(_held(optimizer))
         name = type(optimizer).__name__
         if any(_momentum(group) >= 1 for group in optimizer.param_groups):
             self._tell("endless_momentum", optimizer=name)

@@ -108,13 +108,12 @@ def _markable(weight: torch.Tensor) -> bool:
     return plain and weight.is_cpu and weight.numel() > 0 and weight.is_floating_point()
 
 
-def _mark(weight: torch.Tensor) -> Mark:
-    # the middle: the first row of an embedding is often a padding that nothing ever moves
+def middle_element(weight: torch.Tensor) -> torch.Tensor:
+    """A 0-d view of it: the first row of an embedding is often a padding that nothing ever moves."""
     plain = weight.detach()
-    flat = plain.as_strided((), (), plain.storage_offset() + _middle(plain))
-    return weight, flat, weight.data_ptr()
+    distance = sum((size // 2) * stride for size, stride in zip(plain.shape, plain.stride(), strict=True))
+    return plain.as_strided((), (), plain.storage_offset() + distance)
 
 
-def _middle(weight: torch.Tensor) -> int:
-    """Distance of the middle element from the first, in elements."""
-    return sum((size // 2) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True))
+def _mark(weight: torch.Tensor) -> Mark:
+    return weight, middle_element(weight), weight.data_ptr()

@@ -6,6 +6,7 @@ from torchvitals.agent.causes.bad_initialization import BadInitialization
 from torchvitals.agent.causes.changing_constant import ChangingConstant
 from torchvitals.agent.causes.collective_mismatch import CollectiveMismatch
 from torchvitals.agent.causes.constant_loss import ConstantLoss
+from torchvitals.agent.causes.corrupted_checkpoint import CorruptedCheckpoint
 from torchvitals.agent.causes.corrupted_gradient import CorruptedGradient
 from torchvitals.agent.causes.dataloader_stall import DataloaderStall
 from torchvitals.agent.causes.double_softmax import DoubleSoftmax
@@ -43,6 +44,7 @@ from torchvitals.agent.causes.overfitting import Overfitting
 from torchvitals.agent.causes.rank_local_load import RankLocalLoad
 from torchvitals.agent.causes.rank_local_update import RankLocalUpdate
 from torchvitals.agent.causes.repeated_batch import RepeatedBatch
+from torchvitals.agent.causes.repeated_initialization import RepeatedInitialization
 from torchvitals.agent.causes.retained_graph import RetainedGraph
 from torchvitals.agent.causes.saturating_activation import SaturatingActivation
 from torchvitals.agent.causes.slow_communication import SlowCommunication
@@ -54,6 +56,7 @@ from torchvitals.agent.causes.stale_optimizer_parameters import StaleOptimizerPa
 from torchvitals.agent.causes.stuck_code import StuckCode
 from torchvitals.agent.causes.thermal_throttle import ThermalThrottle
 from torchvitals.agent.causes.train_mode_missing import TrainModeMissing
+from torchvitals.agent.causes.unconverged_spectral_norm import UnconvergedSpectralNorm
 from torchvitals.agent.causes.uninformative_labels import UninformativeLabels
 from torchvitals.agent.causes.unknown import Unknown
 from torchvitals.agent.causes.unseeded_generator import UnseededGenerator
@@ -67,6 +70,7 @@ CAUSES: tuple[type[Cause], ...] = (
     ChangingConstant,
     CollectiveMismatch,
     ConstantLoss,
+    CorruptedCheckpoint,
     CorruptedGradient,
     DataloaderStall,
     DoubleSoftmax,
@@ -103,6 +107,7 @@ CAUSES: tuple[type[Cause], ...] = (
     RankLocalLoad,
     RankLocalUpdate,
     RepeatedBatch,
+    RepeatedInitialization,
     RetainedGraph,
     SaturatingActivation,
     SlowCommunication,
@@ -115,6 +120,7 @@ CAUSES: tuple[type[Cause], ...] = (
     ThermalThrottle,
     TrainModeMissing,
     UncaughtException,
+    UnconvergedSpectralNorm,
     UninformativeLabels,
     Unknown,
     UnseededGenerator,

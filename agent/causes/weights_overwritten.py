@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import numpy as np
+from torchvitals.agent.broken_relation import broken
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.step_evidence import at_onset, culprit, grew, origin, settings
 
@@ -20,11 +21,12 @@ class WeightsOverwritten:
     """Speaks from the version counters of the weights, which had moved between one step and the next.
 
     Of a weight that is suddenly not finite also from the replay, which found it so: the gradients before were finite.
+    Of weights that were loaded from what is left of them when they are first used.
     """
 
     word: ClassVar[str] = "weights_overwritten"
     explains: ClassVar[tuple[str, ...]] = (
-        "lost_progress", "loss_spike", "explosion", "divergence", "update_ratio", "nonfinite",
+        "lost_progress", "loss_spike", "explosion", "divergence", "update_ratio", "nonfinite", "miswired",
     )  # fmt: skip
     prior: ClassVar[float] = 0.0
 
@@ -32,6 +34,8 @@ class WeightsOverwritten:
         opening = case.opening
         if opening.kind == "nonfinite":
             return _not_finite(case)
+        if opening.kind == "miswired":
+            return _after_loading(case)
         series = case.history.series("weights_overwritten", opening.rank, opening.optimizer)
         written = series.steps[series.values >= MOST]
         steps = case.history.series("loss", opening.rank, opening.optimizer).steps
@@ -59,6 +63,29 @@ class WeightsOverwritten:
             where="parameters",
             first_step=step,
         )
+
+
+def _after_loading(case: Case) -> Opinion | None:
+    """What was loaded was gone before anybody used it."""
+    finding = broken(case, "loaded_then_overwritten")
+    if finding is None:
+        return None
+    model = finding.evidence.get("model", "model")
+    return Opinion(
+        clues=[
+            Clue(4.0, f"of {finding.value:.0f} weights that the {model} had loaded nothing was left at its first use")
+        ],
+        title=f"What the {model} had loaded was overwritten before its first use"[:79],
+        explanation=(
+            f"`load_state_dict` put a checkpoint into the {model}, and then its weights, `{finding.name}` first, got "
+            "other values that have nothing to do with it: the training begins from nothing."
+        ),
+        remedy=(
+            "Load after everything that draws weights: constructors, `apply`, `reset_parameters`, `post_init`. With "
+            "several ranks, load before the wrapper shares the weights of the first rank, or on all of them."
+        ),
+        where="parameters",
+    )
 
 
 def _not_finite(case: Case) -> Opinion | None:
