@@ -151,7 +151,7 @@ STEADY = {
     "_scale": "asked for with getattr; the loss scale is then not told",
     "_schema": "of an operator, as the dispatcher's documentation uses it",
     "_script": "torch.jit._script.RecursiveScriptModule, which every scripted model is",
-    "_reshape_weight_to_matrix": "asked for with getattr; spectral norms of parametrized weights are then not looked at",
+    "_reshape_weight_to_matrix": "asked for with getattr; parametrized spectral norms are then not looked at",
     "_u": "part of the names in every stored state of a weight under spectral normalisation; asked for with getattr",
     "_v": "the same",
     "_recursive": "torch.jit._recursive.create_script_module, tapped where it is found",
