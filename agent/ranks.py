@@ -88,6 +88,19 @@ def last_equal(finding: Finding) -> int | None:
     return None if agreed is None else int(agreed)
 
 
+WHOLE = 0.8
+"""Share of the tensors from which on an update as a whole was another one; some may have had no gradient."""
+
+
+def part_only(differing: int, compared: int) -> bool:
+    """Whether only some of the tensors differ.
+
+    >>> part_only(3, 6), part_only(6, 6), part_only(9, 10)
+    (True, False, False)
+    """
+    return differing <= WHOLE * compared
+
+
 def onset_text(finding: Finding) -> str:
     """``step 76``, or ``a step from 73 to 76`` where nobody looked in between.
 

@@ -20,6 +20,7 @@ PLACES = ("line", "parameter", "optimizer")
 FROM_THE_START = (
     "squashed_twice", "never_stepped", "cloned_workers", "endless_momentum", "first_batch_only", "invalid_targets",
     "initialized_by_ancestors", "loaded_then_overwritten", "loaded_zeros",
+    "frozen_late",
 )  # fmt: skip
 """Relations of how the code is put together: what is found at step 200 was so at step 0."""
 
@@ -33,7 +34,8 @@ class BrokenRelation:
     (of a checkpoint that was resumed from), ``first_batch_only`` (of a loader that has more), ``invalid_targets`` (of a
     binary cross-entropy), ``initialized_by_ancestors`` (weights that one pass drew for each module around them),
     ``loaded_then_overwritten`` and ``loaded_zeros`` (of a checkpoint), ``spectral_norm_unsettled`` (an evaluation with
-    norms that nobody knows yet). They are exact, or far beyond chance, so there is nothing to set.
+    norms that nobody knows yet), ``frozen_late`` (layers that a model freezes when they have been trained). They are
+    exact, or far beyond chance, so there is nothing to set.
 
     >>> detector, hello = BrokenRelation(), Hello(run="r", rank=0, world_size=1, pid=7)
     >>> event = Event(9.5, 3, "relation", {"relation": "squashed_twice", "line": "train.py:31", "inner": "softmax"})

@@ -275,7 +275,7 @@ class Observer:
         self._close_digests(self.optimizers)
         self._write_last_words()
         self.evaluations.flush()
-        self.relations.beginnings.tell()
+        self.relations.ended()
         self.validation.close()
         self.beat.stop()
         self.memory.close()

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torchvitals.hooks.beginnings import Beginnings
 from torchvitals.hooks.dropout_in_evaluation import DropoutInEvaluation
 from torchvitals.hooks.first_batches import FirstBatches
+from torchvitals.hooks.late_freezing import LateFreezing
 from torchvitals.hooks.loss_graph import invalid_targets, squashed_twice, start_of_classifier, turned
 from torchvitals.hooks.modes import Modes
 from torchvitals.hooks.neglect import Neglect
@@ -57,6 +58,8 @@ class Relations:
         self.first_batches = FirstBatches()
         self._resumption = Resumption()
         self.modes = Modes()
+        self._freezing = LateFreezing(self._frozen_late)
+        self.ended = observer.recorder.fuse.guard("relations", self._look_once_more)
         self.beginnings = Beginnings(self._tell, observer.recorder)
         self.dropout = DropoutInEvaluation(lambda line: self._tell("dropout_in_evaluation", line=line))
 
@@ -81,8 +84,7 @@ class Relations:
         """The share of what was trained that the optimizers hold; what either side lacks goes to the step."""
         observer = self._observer
         held = self._held_by_met()
-        # `is not None`: a compiled module without `__len__` raises when it is asked whether it is true
-        trained = [m for root in observer.roots if root.training_calls and (m := root.module()) is not None]
+        trained = self._trained()
         if not trained:
             return {}
         self._neglect.begin(trained)
@@ -140,8 +142,7 @@ class Relations:
         if len(known) != 1:
             return None
         (optimizer,) = known
-        trained = [m for root in self._observer.roots if root.training_calls and (m := root.module()) is not None]
-        wanted = {id(p) for module in trained for p in module.parameters() if p.requires_grad}
+        wanted = {id(p) for module in self._trained() for p in module.parameters() if p.requires_grad}
         return optimizer if wanted and wanted <= {id(p) for p in _held(optimizer)} else None
 
     def loaded(self, iterator: Any, batch: Any) -> None:
@@ -183,6 +184,7 @@ class Relations:
             watch.marks.keep(watch.parameters)
         if watch.sampled:
             self._keep_frozen(watch.parameters)
+            self._freezing.look(watch.parameters, self._trained)
         if watch.leads:
             self._look_for_neglected()
             if watch.step == SETTLED_STEP:
@@ -194,6 +196,12 @@ class Relations:
         watch.marks.keep(watch.parameters)
         if self._kept is not None:
             self._compare_frozen()
+
+    def _look_once_more(self) -> None:
+        """The job is over: steps that were only counted had not been looked at so closely."""
+        for watch in self._observer.optimizers:
+            self._freezing.look(watch.parameters, self._trained)
+        self.beginnings.tell()
 
     def _weights_loaded(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         missing = getattr(result, "missing_keys", None)  # an exception has none
@@ -209,6 +217,16 @@ class Relations:
             self._tell("endless_momentum", optimizer=name)
         if self._resumption.left_behind(optimizer):
             self._tell("optimizer_state_left_behind", optimizer=name)
+
+    def _trained(self) -> list[Module]:
+        """The models that were called to be trained."""
+        # `is not None`: a compiled module without `__len__` raises when it is asked whether it is true
+        roots = [root for root in self._observer.roots if root.training_calls]
+        return [module for root in roots if (module := root.module()) is not None]
+
+    def _frozen_late(self, parameter: torch.Tensor, count: int, model: str) -> None:
+        name = self._observer.naming.names_of([parameter])[0]
+        self._tell("frozen_late", parameter=name, parameters=count, model=model)
 
     def _keep_frozen(self, parameters: Sequence[torch.Tensor]) -> None:
         """Keep a frozen parameter that still has a gradient, to see whether the step moves it."""

@@ -307,3 +307,61 @@ def test_a_run_that_is_resumed_without_its_optimizer(tmp_path, taken):
     found = told(runs, model, train, optimizer)
 
     assert found == ([("miswired", "missing_optimizer_state", "optimizer")] if taken == "the weights" else [])
+
+
+class Staged(nn.Module):
+    """Freezes its body whenever it is put into training mode, as it is told."""
+
+    def __init__(self, frozen=True, early=False):
+        super().__init__()
+        self.body, self.head, self.frozen = net(0.0)[:2], nn.Linear(16, 4), frozen
+        if early:
+            self.train()
+
+    def forward(self, rows):
+        return self.head(self.body(rows))
+
+    def freeze(self):
+        for parameter in self.body.parameters():
+            parameter.requires_grad = False
+
+    def train(self, mode=True):
+        super().train(mode)
+        if self.frozen:
+            self.freeze()
+        return self
+
+
+def first_called_late(model, optimizer, step):
+    learn(model, optimizer)
+    if step % 40 == 39:
+        evaluate(model.eval())
+        model.train()
+
+
+def asked_for_in_the_middle(model, optimizer, step):
+    if step == 60:
+        model.frozen = True
+        model.train()
+    learn(model, optimizer)
+
+
+def by_the_job(model, optimizer, step):
+    if step == 60:
+        for parameter in model[0].parameters():
+            parameter.requires_grad = False
+    learn(model, optimizer)
+
+
+@pytest.mark.parametrize(
+    ("model", "train", "expected"),
+    [
+        (Staged, first_called_late, [("miswired", "frozen_but_updated", "body.0")]),
+        (lambda: Staged(early=True), first_called_late, []),
+        (lambda: Staged(frozen=False), first_called_late, []),
+        (lambda: Staged(frozen=False), asked_for_in_the_middle, []),
+        (lambda: net(0.0), by_the_job, []),
+    ],
+)
+def test_layers_that_a_model_freezes_only_after_they_were_trained(tmp_path, model, train, expected):
+    assert told(tmp_path, model(), train) == expected

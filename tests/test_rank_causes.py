@@ -189,6 +189,48 @@ def test_a_few_tensors_of_one_rank_are_a_corruption():
     assert "rank 2" in opinion.title
 
 
+def test_a_part_of_the_tensors_was_lost_and_all_of_them_were_stepped_otherwise():
+    """Each reduction that loses data adds a tensor; the norms of what is applied differ in both cases."""
+    norms = [[0.5] * 100, [0.5] * 58 + [0.45] * 42]
+    causes = [
+        best(case(desync(differing=differing), collectives=SHARED, gradient_norm=norms))[0] for differing in (14, 28)
+    ]
+
+    assert causes == ["corrupted_gradient", "rank_local_update"]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (
+            "[enforce fail at alltoallv.cc:138] inLengthPerRank[myRank] == outLengthPerRank[myRank]. ",
+            "collective_mismatch",
+        ),
+        ("Detected mismatch between collectives on ranks. Rank 1 is running ALLREDUCE", "collective_mismatch"),
+        ("mat1 and mat2 shapes cannot be multiplied (32x20 and 24x64)", "exception"),
+    ],
+)
+def test_an_exception_that_tells_of_sizes_is_the_messenger(message, expected):
+    cause, _, opinion = best(case(crash("train.py:33", 1, type="RuntimeError", message=message, victims=[0])))
+
+    assert cause == expected
+    assert opinion.where in ("train.py:33", "")
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ({0: "train.py:33", 1: "train.py:33"}, "collective_mismatch"),
+        ({0: "train.py:33"}, "exception"),
+    ],
+)
+def test_an_abort_in_a_collective_that_all_have_come_to(places, expected):
+    stood = sorted(places)
+    found = crash("train.py:33", 0, gone=True, signal=6, places=places, in_collective=stood, victims=[1])
+
+    assert best(case(found))[0] == expected
+
+
 def test_weights_written_to_on_one_rank_name_it_where_ranks_cannot():
     written = [[], [None] * 53 + [1.0] * 47]
     finding = desync(differing=6)

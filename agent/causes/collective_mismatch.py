@@ -16,6 +16,14 @@ REMEDY = (
     "synchronised forward inside `if rank == 0`, and equal numbers of batches on all ranks "
     "(`drop_last=True`, or `Join`)."
 )
+REFUSALS = (
+    "inLengthPerRank[myRank] == outLengthPerRank[myRank]",
+    "op.preamble.length <= op.nbytes",
+    "mismatch between collectives on ranks",
+)
+"""What gloo says, and torch itself with TORCH_DISTRIBUTED_DEBUG=DETAIL, when the ranks' collectives do not fit."""
+REFUSED_WEIGHT = 7.0
+"""An exception that says so is the messenger: more than its being raised, and that peers failed after it."""
 RECORDS_WEIGHT = 6.0
 """Dumps of the flight recorder show the collectives themselves, of all ranks and in order."""
 
@@ -117,10 +125,16 @@ def _of_crash(case: Case, finding: Finding) -> Opinion | None:
             remedy=REMEDY,
             rank=left[0] if len(left) == 1 else None,
         )
+    if refused := next((words for words in REFUSALS if words in str(evidence.get("message", ""))), ""):
+        clue = Clue(REFUSED_WEIGHT, f"the exception says that what the ranks sent and expected does not fit: {refused}")
+        return _of_sizes(finding, [clue])
     if ended(case, finding).signal == SIGABRT and evidence.get("gone"):
         clue = Clue(1.2, "SIGABRT is how gloo ends a rank whose buffer has another size than its peer's")
         if parted := _parted(finding):
             return _of_abort(finding, parted, clue)
+        if together := _together(finding):
+            same = Clue(3.0, f"{ranks_text(together)} stood in the same collective, at {finding.name}")
+            return _of_sizes(finding, [same, clue])
         return Opinion(
             clues=[clue],
             title=f"Aborted at step {finding.step}: collectives of different sizes, by the signal"[:79],
@@ -132,6 +146,30 @@ def _of_crash(case: Case, finding: Finding) -> Opinion | None:
             remedy=REMEDY,
         )
     return None
+
+
+def _together(finding: Finding) -> list[int]:
+    """The ranks that stood in a collective at the line at which one was ended, if there were several."""
+    places = {int(rank): str(place) for rank, place in dict(finding.evidence.get("places", {})).items()}
+    found = [int(rank) for rank in finding.evidence.get("in_collective", ()) if places.get(int(rank)) == finding.name]
+    return found if len(found) > 1 and finding.rank in found else []
+
+
+def _of_sizes(finding: Finding, clues: list[Clue]) -> Opinion:
+    """All ranks came to a collective, with tensors that do not fit."""
+    at = f" at {finding.name}" if finding.name else ""
+    return Opinion(
+        clues=clues,
+        title=f"Collectives of different sizes met at step {finding.first_step}{at}"[:79],
+        explanation=(
+            f"At step {finding.first_step} the ranks met in a collective{at}, and what one sent was not of the size "
+            "that another expected. " + " ".join(f"{clue.text[:1].upper()}{clue.text[1:]}." for clue in clues)
+        ),
+        remedy=(
+            "Give all ranks tensors and split sizes that fit together: exchange the sizes first, or pad to the largest."
+        ),
+        where=finding.name,
+    )
 
 
 def _parted(finding: Finding) -> dict[int, str]:

@@ -3,7 +3,14 @@
 from typing import ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.ranks import last_equal, onset_text, parameter_desync, same_gradients_at, sharing
+from torchvitals.agent.ranks import (
+    last_equal,
+    onset_text,
+    parameter_desync,
+    part_only,
+    same_gradients_at,
+    sharing,
+)
 from torchvitals.agent.step_evidence import came_once
 
 
@@ -23,14 +30,7 @@ class CorruptedGradient:
         finding = desync[0]
         differing = int(finding.evidence.get("tensors_differing", 0))
         compared = int(finding.evidence.get("tensors_compared", 0)) or 1
-        few = differing <= max(1, compared // 4)
-        clues = [
-            Clue(
-                2.0 if few else -2.0,
-                f"{differing} of {compared} parameter tensors differ"
-                + (": the common update still reaches all others" if few else ""),
-            )
-        ]
+        clues = [_reach(differing, compared)]
         minority = finding.evidence.get("minority")
         if minority and len(minority) == 1:
             compared_ranks = finding.evidence.get("ranks_compared")
@@ -56,6 +56,14 @@ class CorruptedGradient:
             ),
             remedy=_remedy(extent, where, who),
         )
+
+
+def _reach(differing: int, compared: int) -> Clue:
+    """What the number of the tensors that differ says; each reduction that loses data adds one to it."""
+    told = f"{differing} of {compared} parameter tensors differ"
+    if differing <= max(1, compared // 4):
+        return Clue(2.0, f"{told}: the common update still reaches all others")
+    return Clue(0.5, f"{told}, and the others not at all") if part_only(differing, compared) else Clue(-2.0, told)
 
 
 def _extent(extent: str, *, written: bool) -> list[Clue]:

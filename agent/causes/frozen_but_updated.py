@@ -5,16 +5,19 @@ from typing import ClassVar
 from torchvitals.agent.broken_relation import broken
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.layer_names import layer_of
+from torchvitals.detectors.detector import Finding
 
 
 class FrozenButUpdated:
-    """Speaks from a frozen parameter that was compared before and after a step."""
+    """Speaks from a frozen parameter that was compared before and after a step, and from layers frozen too late."""
 
     word: ClassVar[str] = "frozen_but_updated"
     explains: ClassVar[tuple[str, ...]] = ("miswired",)
     prior: ClassVar[float] = 0.0
 
     def weigh(self, case: Case) -> Opinion | None:
+        if (late := broken(case, "frozen_late")) is not None:
+            return _of_late(late)
         finding = broken(case, "frozen_moves")
         if finding is None:
             return None
@@ -35,3 +38,22 @@ class FrozenButUpdated:
             ),
             where=layer,
         )
+
+
+def _of_late(finding: Finding) -> Opinion:
+    """The model freezes in its own ``train()``, and that was not called at first."""
+    layer, model = layer_of(finding.name), finding.evidence.get("model", "model")
+    return Opinion(
+        clues=[
+            Clue(3.5, f"`{model}.train()` froze {finding.value:.0f} parameters that had been trained until then"),
+            Clue(0.5, f"nothing that the {model} is set by has changed since the training began"),
+        ],
+        title=f"Layers that the {model} declares frozen were trained up to step {finding.step}"[:79],
+        explanation=(
+            f"{model} freezes {layer} and more in its `train()`, and nobody had called that before the first step: "
+            f"{finding.value:.0f} parameters that are to stay as they were loaded were trained, up to a step shortly "
+            f"before {finding.step}, when `train()` was called for the first time."
+        ),
+        remedy="Freeze in the constructor as well as in `train()`, or call `model.train()` before the first step.",
+        where=layer,
+    )

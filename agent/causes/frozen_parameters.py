@@ -52,7 +52,10 @@ def _of_a_number(finding: Finding, line: str) -> Opinion:
 
 
 def _title(finding: Finding) -> str:
-    what = "get no gradient" if finding.evidence.get("relation") == "without_gradient" else "do not change"
+    without = finding.evidence.get("relation") == "without_gradient"
+    if without and not finding.evidence.get("trainable"):
+        return f"The optimizer holds frozen parameters only, those of {layer_of(finding.name)} on"[:79]
+    what = "get no gradient" if without else "do not change"
     return f"{finding.value:.0f} parameters from {layer_of(finding.name)} on {what}"[:79]
 
 

@@ -12,6 +12,7 @@ from torchvitals.agent.ranks import (
     last_equal,
     onset_text,
     parameter_desync,
+    part_only,
     ranks_text,
     same_gradients_at,
     senders,
@@ -35,14 +36,12 @@ class RankLocalUpdate:
         if not desync:
             return None
         finding = desync[0]
-        clues = [*_shared(case, finding), *_spread(finding)]
-        rate = first_difference(case, "learning_rate") or first_difference(case, "loss_scale")
         norm = first_difference(case, "gradient_norm")
+        clues = [*_shared(case, finding), *_spread(finding), *_of_norms(norm, finding)]
+        rate = first_difference(case, "learning_rate") or first_difference(case, "loss_scale")
         clipping, clipped_at = senders(case, "gradient_norm_unclipped")
         alone = bool(clipping) and len(clipping) < len(case.history.ranks("gradient_norm"))
         what, remedy, rank, first = "another update", _BRANCH, finding.rank, norm.step if norm else None
-        if norm is not None:
-            clues.append(Clue(2.0, f"the gradients applied at step {norm.step} have other norms ({norm.told()})"))
         settings = settings_desync(case)
         if settings is not None and settings.first_step <= finding.step + 1:
             clues.append(Clue(3.0, f"the optimizers' hyper-parameters differ from step {settings.first_step} on"))
@@ -170,12 +169,24 @@ def _shared(case: Case, finding: Finding) -> list[Clue]:
 
 
 def _spread(finding: Finding) -> list[Clue]:
-    differing, compared = finding.evidence.get("tensors_differing", 0), finding.evidence.get("tensors_compared", 0)
+    differing, compared = _counts(finding)
     if finding.evidence.get("what") == "hyper-parameters" or not compared:
         return []
-    if differing > 0.8 * compared:
-        return [Clue(1.0, f"{differing} of {compared} parameter tensors differ: the update as a whole was another")]
-    return [Clue(-1.0, f"only {differing} of {compared} parameter tensors differ")]
+    if part_only(differing, compared):
+        return [Clue(-1.0, f"only {differing} of {compared} parameter tensors differ")]
+    return [Clue(1.0, f"{differing} of {compared} parameter tensors differ: the update as a whole was another")]
+
+
+def _of_norms(norm: Difference | None, finding: Finding) -> list[Clue]:
+    if norm is None:
+        return []
+    weight = 0.5 if part_only(*_counts(finding)) else 2.0  # a few tensors that were lost make another norm as well
+    return [Clue(weight, f"the gradients applied at step {norm.step} have other norms ({norm.told()})")]
+
+
+def _counts(finding: Finding) -> tuple[int, int]:
+    """Tensors that differ, and tensors that were compared."""
+    return int(finding.evidence.get("tensors_differing", 0)), int(finding.evidence.get("tensors_compared", 0))
 
 
 def _earliest(norm: Difference | None, clipped_at: int | None) -> int | None:

@@ -130,6 +130,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("nothing_moves", ("mlp", "lstm"), "excessive_clipping", argument="values", where="optimizer"),
     Fault("sign_turned", ("mlp", "transformer"), "maximized_loss", argument="smoothed", where="sign_turned.py:"),
     Fault("resumed_without_moments", ("mlp", "transformer"), "missing_optimizer_state", where="optimizer", onset=150),
+    Fault("frozen_in_train", ("mlp", "transformer"), "frozen_but_updated", where="body"),
     Fault("spectral_norm_first", ("mlp", "cnn"), "unconverged_spectral_norm", where="weight", argument="hook"),
     Fault("spectral_norm_first", ("cnn", "mlp"), "unconverged_spectral_norm", where="weight", argument="parametrized"),
     Fault("drawn_for_ancestors", ("mlp", "transformer"), "repeated_initialization", line="# FAULT"),
