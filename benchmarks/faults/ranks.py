@@ -1,6 +1,7 @@
 """Two ranks that break one rule of data-parallel training, chosen by the third argument; under torchrun."""
 
 import copy
+import random
 import sys
 
 import torch
@@ -18,11 +19,23 @@ if fault == "decay" and rank == 1:  # a setting read from a file that is not the
     for group in optimizer.param_groups:
         group["weight_decay"] = 0.1
 torch.manual_seed(100 * int(sys.argv[2]) + (0 if fault == "same_shard" else rank))
+scaler = torch.amp.GradScaler("cpu", init_scale=1024.0 * (1 + rank), enabled=fault == "scales")
+chance = random.Random(rank)
 
 
 def learn(inputs: torch.Tensor, targets: torch.Tensor, *, raw: bool = False) -> None:
     optimizer.zero_grad()
-    task.loss((net if raw else model)(inputs), targets).backward()
+    scaler.scale(task.loss((net if raw else model)(inputs), targets)).backward()
+
+
+def reduce_by_hand(inputs: torch.Tensor, targets: torch.Tensor) -> None:
+    """pytorch-84803 and 96600, baichuan2-86: what a reduction brings is lost now and then, on whatever rank."""
+    learn(inputs, targets, raw=True)
+    for parameter in net.parameters():
+        dist.all_reduce(parameter.grad)
+        parameter.grad /= dist.get_world_size()
+        if chance.random() < 0.02 and step >= 120:
+            parameter.grad.zero_()
 
 
 for step, (inputs, targets) in enumerate(task.batches(steps)):
@@ -33,6 +46,8 @@ for step, (inputs, targets) in enumerate(task.batches(steps)):
         model.double()
         model.float()
         learn(inputs, targets)
+    elif fault == "reductions":
+        reduce_by_hand(inputs, targets)
     else:
         learn(inputs, targets, raw=fault == "raw_module" and step >= 120)  # x-jxmnop
     if fault == "clipped" and rank == 0:  # deepspeed-1801
@@ -42,7 +57,11 @@ for step, (inputs, targets) in enumerate(task.batches(steps)):
     if fault == "rate" and rank == 1 and step == 120:
         for group in optimizer.param_groups:
             group["lr"] *= 1.05
-    optimizer.step()
+    if fault == "sizes" and step == 120:  # deepspeed-5794
+        sent = torch.ones(4 * (1 + rank))
+        dist.all_to_all_single(torch.zeros_like(sent), sent)  # SIZES
+    scaler.step(optimizer)
+    scaler.update()
     if fault == "flipped" and rank == 1 and step == 120:  # one bit of one weight
         with torch.no_grad():
             weight = net.head.weight

@@ -130,6 +130,11 @@ FAULTS: tuple[Fault, ...] = (
     Fault("nothing_moves", ("mlp", "lstm"), "excessive_clipping", argument="values", where="optimizer"),
     Fault("sign_turned", ("mlp", "transformer"), "maximized_loss", argument="smoothed", where="sign_turned.py:"),
     Fault("resumed_without_moments", ("mlp", "transformer"), "missing_optimizer_state", where="optimizer", onset=150),
+    Fault("ranks", ("mlp", "gru"), "rank_local_update", ranks=2, argument="scales", after=110),
+    Fault("ranks", ("mlp", "gru"), "corrupted_gradient", ranks=2, argument="reductions", onset=120, after=110),
+    Fault(
+        "ranks", ("mlp", "gru"), "collective_mismatch", line="# SIZES", ranks=2, argument="sizes", onset=120, after=1
+    ),
     Fault("frozen_in_train", ("mlp", "transformer"), "frozen_but_updated", where="body"),
     Fault("spectral_norm_first", ("mlp", "cnn"), "unconverged_spectral_norm", where="weight", argument="hook"),
     Fault("spectral_norm_first", ("cnn", "mlp"), "unconverged_spectral_norm", where="weight", argument="parametrized"),
