@@ -3,13 +3,13 @@
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.loss_past import LossPast, past_of
 from torchvitals.detectors.scalars import (
     NORM,
     TRIPWIRE,
-    Floats,
     Magnitudes,
     Mask,
     grown,
@@ -82,7 +82,7 @@ class Bottomless:
     def update(self, reading: Reading) -> list[Finding]:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
-        loss, _, use, negative = losses(reading, subjects)
+        _, loss, _, use, negative = losses(reading, subjects)
         self.past = past_of(reading, subjects, self.past)
         if negative is not None or self.jumped:
             self._jump(reading.step, loss, use)
@@ -108,7 +108,7 @@ class Bottomless:
         else:
             self.steepest[0] = np.fmax(self.steepest[0], steep)
 
-    def _jump(self, step: int, loss: Floats, use: Mask) -> None:
+    def _jump(self, step: int, loss: NDArray[np.float32], use: Mask) -> None:
         """Note whose loss has just jumped below zero, and forget those that came back."""
         back = use & ~np.isnan(self.level) & ~(loss < 0)
         self.level[back] = np.nan

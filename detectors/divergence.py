@@ -8,7 +8,7 @@ from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.loss_past import LossPast, past_of
 from torchvitals.detectors.ring import NOBODY, Rows, in_turn
-from torchvitals.detectors.scalars import ZERO, Mask, grown, losses, scalar, shortest, single, subjects_of
+from torchvitals.detectors.scalars import ZERO, Mask, grown, losses, rates, scalar, shortest, subjects_of
 
 TOGETHER = 64
 """Ranks whose blocks end at the same step."""
@@ -92,10 +92,9 @@ class Divergence:
     def update(self, reading: Reading) -> list[Finding]:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
-        loss, _, use, negative = losses(reading, subjects)
+        _, loss, _, use, negative = losses(reading, subjects)
         self.past = past_of(reading, subjects, self.past)
-        sent, told = scalar(reading, "learning_rate", subjects)
-        rate = single(np.abs(sent))
+        rate, told = rates(reading, subjects)
         np.copyto(self.rate_now, rate, where=told)
         changed = rate > self.newest_rate
         if negative is not None:

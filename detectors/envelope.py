@@ -70,15 +70,14 @@ class Envelope:
         recent = np.maximum(self._blocks.max(axis=0, initial=-np.inf), self._largest[1])
         return np.where(known < LAG + RECENT // 4, self.bound, recent)
 
-    def add(self, past: LossPast, tolerance: float | Reals = 2.0, settled: Floats | None = None) -> None:
+    def add(self, past: LossPast, tolerance: float | Reals = 2.0, settled: NDArray[np.float32] | None = None) -> None:
         """Take what the newest losses have made settle, or ``settled`` heights in place of them."""
         rows = past.rows
         if rows is NOBODY:
             return
         self._turn(past, rows)
-        old = (past.leaving() if settled is None else settled).astype(
-            np.float32
-        )  # NaN, which fmax passes over, at first
+        # NaN, which fmax passes over, until there is one.
+        old = past.leaving() if settled is None else settled
         if rows is ALL:
             np.fmax(self._largest, old, out=self._largest)
         else:
@@ -91,7 +90,10 @@ class Envelope:
         before = past.counted(rows) - 1
         subjects = self._largest.shape[1]
         if isinstance(before, int):
-            turn = np.arange(-before % RECENT, subjects, RECENT)
+            first = -before % RECENT
+            if first >= subjects:
+                return
+            turn = np.arange(first, subjects, RECENT)
         else:
             places = np.arange(subjects)[rows]
             ends = (before + places) % RECENT == 0
@@ -137,7 +139,7 @@ class Crest:
         kept = self._first.T if self._first.shape[1] == old else np.full((old, EARLY), np.nan, dtype=np.float32)
         self._first = grown(kept, subjects, np.nan).T.copy()
 
-    def add(self, height: Floats, use: Mask, tolerance: float = 2.0) -> None:
+    def add(self, height: NDArray[np.float32], use: Mask, tolerance: float = 2.0) -> None:
         """Take the heights of those in ``use``, all of them finite; the others keep their state."""
         rows, slots = self._held.place(use)
         if rows is NOBODY:
@@ -147,7 +149,7 @@ class Crest:
             if place % EARLY == 0:
                 np.fmax(self.bound, table[slots], out=self.bound)
                 table[slots] = -np.inf
-            np.fmax(table[slots], height, out=table[slots], casting="same_kind")
+            np.fmax(table[slots], height, out=table[slots])
         else:
             turns, old, new = place % EARLY == 0, table[slots, rows], height[rows]
             self.bound[rows] = np.where(turns, np.fmax(self.bound[rows], old), self.bound[rows])
@@ -155,7 +157,7 @@ class Crest:
         if self._first.shape[1]:
             self._start(rows, height, tolerance)
 
-    def _start(self, rows: Rows, height: Floats, tolerance: float) -> None:
+    def _start(self, rows: Rows, height: NDArray[np.float32], tolerance: float) -> None:
         """The first values of a series that is still within its first ``LAG``."""
         known = self._held.count
         places = np.arange(len(known))[rows]
@@ -186,7 +188,7 @@ class Steepness:
             crest.grow(subjects)
         excess = [size.heights[row] - crest.bound for row, crest in self._norms.items()]
         here = size.sent[NORM] | size.sent[TRIPWIRE]
-        np.copyto(self.decades, np.fmax(*excess), where=here, casting="same_kind")
+        np.copyto(self.decades, np.fmax(*excess), where=here)
         for row, crest in self._norms.items():
             crest.add(size.heights[row], size.usable[row])
 

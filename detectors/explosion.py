@@ -3,12 +3,12 @@
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.envelope import UNKNOWN, Crest, Envelope, Steepness, steepness_of
 from torchvitals.detectors.loss_past import LAG, LossPast, past_of
 from torchvitals.detectors.scalars import (
     LOSS,
-    ZERO,
     Floats,
     Losses,
     Mask,
@@ -87,8 +87,6 @@ class Explosion:
         self.prompt, self.damage = prompt, damage
         self.rate_jump, self.known, self.lone, self.items = np.log10(rate_jump), known, lone, items
         self.past = LossPast()
-        self.seen = self.past.known
-        """Losses before this one."""
         self.envelope = Envelope()
         self.rates = Crest(1e-30)
         self.gradients = Steepness()
@@ -112,7 +110,6 @@ class Explosion:
         self._grow(subjects)
         size = magnitudes(reading, subjects)
         self.past = past_of(reading, subjects, self.past)
-        self.seen = self.past.before
         said = self._begun(losses(reading, subjects))
         self.gradients = steepness_of(reading, size, self.gradients)
         jumped, reference = self._jumped(reading, subjects), self.envelope.bound
@@ -162,6 +159,11 @@ class Explosion:
         return np.where(self.negative, np.where(early, np.inf, self.signed), 0.0)
 
     @property
+    def seen(self) -> NDArray[np.int32]:
+        """Losses before this one."""
+        return self.past.before
+
+    @property
     def _noticed(self) -> float:
         """Below this height nothing is elevated."""
         return min(self.least, self.least_jumped, self.far)
@@ -169,7 +171,7 @@ class Explosion:
     def _jumped(self, reading: Reading, subjects: int) -> Mask | None:
         """Whose learning rate has just gone far beyond anything before; None where nobody's has."""
         rate, _ = scalar(reading, "learning_rate", subjects)
-        height = decades(rate)
+        height = decades(rate).astype(np.float32)
         beyond = height - self.rates.bound > self.rate_jump
         jumped = None
         if np.count_nonzero(beyond):
@@ -179,11 +181,8 @@ class Explosion:
 
     def _begun(self, said: Losses) -> Losses:
         """Without zeros before any other loss (a student that starts as its own teacher): they have no scale."""
-        zero = said.values == ZERO
-        if np.count_nonzero(zero):
-            zero &= self.seen == 0
-            return said._replace(sent=said.sent & ~zero, usable=said.usable & ~zero)
-        return said
+        zero = self.past.leading
+        return said if zero is None else said._replace(sent=said.sent & ~zero, usable=said.usable & ~zero)
 
     def _sample(self, reading: Reading, subjects: int) -> None:
         """How fair a sample of the losses to come one loss is."""

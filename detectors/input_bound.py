@@ -54,7 +54,7 @@ class InputBound:
         self._seen = 0
         self._taken = 0
         self._first = -1
-        self._sums = np.zeros((3, 0), dtype=np.float32)  # step time, wait, steps
+        self._sums = np.zeros((3, 0))  # step time, wait, steps
         self._row = np.zeros(0, dtype=np.int32)
         self._since = np.zeros(0, dtype=np.int32)
         self._alarmed = np.zeros(0, dtype=bool)
@@ -74,7 +74,7 @@ class InputBound:
         usable = (wait >= ZERO) & (total >= wait) & (total < LONGEST)
         if np.count_nonzero(usable) < len(usable):
             total, wait = np.where(usable, total, 0.0), np.where(usable, wait, 0.0)
-        self._sums += np.array([total, wait, usable], dtype=np.float32)
+        self._sums += np.array([total, wait, usable])
         if self._first < 0:  # what holds in the first block has held since the job began
             self._first = 0 if self._seen == self.warm_up + 1 else reading.step
         self._taken += 1

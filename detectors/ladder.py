@@ -18,7 +18,7 @@ Singles = NDArray[np.float32]
 class Ladder:
     """Rung k has the lowest values of the newest eight blocks of ``steps`` × 2^k steps, for every subject.
 
-    float32: 296 bytes per subject; a block that nobody spoke in is NaN. A rung may be looked at when its newest block
+    float32: 300 bytes per subject; a block that nobody spoke in is NaN. A rung may be looked at when its newest block
     has just ended.
 
     >>> ladder = Ladder()
@@ -37,7 +37,7 @@ class Ladder:
         self._older = np.full((RUNGS - 1, OWN, 0), np.nan, dtype=np.float32)
         self._oldest = [0] * RUNGS
         """Place of the oldest block on each rung."""
-        self._low = np.full(0, np.nan, dtype=np.float32)
+        self._low = np.full(0, np.nan)
         self._block = -1
         """The one in progress."""
         self._blocks = 0
@@ -70,7 +70,7 @@ class Ladder:
     def add(self, values: Floats) -> None:
         """Take the values of one step, NaN where there is none."""
         self._grow(len(values))
-        np.fmin(self._low, values, out=self._low, casting="same_kind")
+        np.fmin(self._low, values, out=self._low)
 
     def _turn(self) -> list[int]:
         """End the block in progress."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import Reading
 from torchvitals.detectors.ring import ALL, NOBODY, Ring, Rows, Slots
-from torchvitals.detectors.scalars import ZERO, Floats, Losses, Mask, decades, grown, losses, single
+from torchvitals.detectors.scalars import ZERO, Losses, Mask, decades, grown, losses
 
 KEPT = 64
 """Losses of each rank; the bits of a word as well."""
@@ -32,13 +32,15 @@ class LossPast:
         self.ring = Ring(KEPT, np.float32)
         self.rows: Rows = NOBODY
         """Whose loss the newest reading brought."""
+        self.leading: Mask | None = None
+        """Where that is a zero before any other; None where nobody's is."""
         self._zeros: NDArray[np.int32] | None = None
         """Losses of exactly zero before any other; None where nobody has had one."""
         self._steps: deque[int] = deque(maxlen=KEPT)
         """Of the newest readings that brought anybody's, and by rank in which of them it spoke: bit k is k before the
         newest. None while all have spoken in all of them."""
         self._spoke: NDArray[np.uint64] | None = None
-        self._leaving: Floats | None = None
+        self._leaving: Singles | None = None
 
     @property
     def count(self) -> NDArray[np.int32]:
@@ -72,7 +74,7 @@ class LossPast:
         self._grow(subjects)
         self._begin(said)
         self._leaving = None
-        self.rows = self.ring.add(single(said.values), said.usable)
+        self.rows = self.ring.add(said.singles, said.usable)
         if self.rows is not NOBODY:
             self._date(reading.step, said.usable)
 
@@ -101,11 +103,18 @@ class LossPast:
         begun = np.zeros(len(rows), dtype=np.int32) if self._zeros is None else self._zeros[rows]
         return np.where(place < self.known[rows], self.ring.values[(begun + place) % KEPT, rows], np.float32(np.nan))
 
-    def leaving(self) -> Floats:
+    def leaving(self) -> Singles:
         """Heights (log10 magnitudes) of the losses that have just settled, of ``rows``; NaN where there is none yet."""
         if self._leaving is None:
-            self._leaving = decades(self.newest(self.rows, 1, skip=LAG)[0])
+            count = self.ring.counted(self.rows)
+            old = self.ring.values[(count - 1 - LAG) % KEPT] if isinstance(count, int) else self._at(count, LAG)
+            self._leaving = decades(old.astype(np.float64)).astype(np.float32)
         return self._leaving
+
+    def _at(self, count: NDArray[np.int32], back: int) -> Singles:
+        """The losses so far back of those in ``rows``, which have sent so many."""
+        old: Singles = self.ring.values[(count - 1 - back) % KEPT, np.arange(self.ring.subjects)[self.rows]]
+        return old
 
     def dates(self, row: int, number: int) -> list[int]:
         """Steps of its newest losses, the oldest first; one that is older than all known steps is as old as these."""
@@ -130,11 +139,12 @@ class LossPast:
 
     def _begin(self, said: Losses) -> None:
         """Count the zeros before any other loss."""
-        zero = said.values == ZERO
+        self.leading, zero = None, said.values == ZERO
         if not np.count_nonzero(zero):
             return
         leading = zero & said.usable & (self.known == 0)
         if np.count_nonzero(leading):
+            self.leading = leading
             self._zeros = np.zeros(len(leading), dtype=np.int32) if self._zeros is None else self._zeros
             self._zeros += leading
 

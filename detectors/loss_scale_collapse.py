@@ -60,8 +60,13 @@ class LossScaleCollapse:
         self.first = np.zeros(0, dtype=np.float32)
         self.scales = Ring(window, np.uint16, fill=0)
         """Upper halves of float32: powers of two are exact, others to 1 %."""
+        self.told = np.zeros(0)
+        """The newest, and the upper halves of these: they seldom change."""
+        self.upper = np.zeros(0, dtype=np.uint16)
         self.skips = np.zeros(0, dtype=np.uint64)
         """Of the newest attempts, one bit each: bit 0 is the newest."""
+        self.skipping = False
+        """Whether there are any."""
         self.fresh = False
         """Whether somebody may have sent no scale so far."""
         self.broken = np.zeros(0, dtype=np.int32)
@@ -118,8 +123,12 @@ class LossScaleCollapse:
         return collapsed
 
     def _remember(self, scale: Floats, skip: Mask, scaled: Mask) -> None:
-        rows = self.scales.add((single(scale).view(np.uint32) >> 16).astype(np.uint16), scaled)
-        self.skips[rows] = self.skips[rows] << np.uint64(1) | skip[rows]
+        if np.count_nonzero(scale == self.told) < len(scale):
+            self.told, self.upper = scale, (single(scale).view(np.uint32) >> 16).astype(np.uint16)
+        rows = self.scales.add(self.upper, scaled)
+        if self.skipping or np.count_nonzero(skip):
+            self.skips[rows] = self.skips[rows] << np.uint64(1) | skip[rows]
+            self.skipping = bool(self.skips.any())
 
     def _skips(self, rows: NDArray[np.intp]) -> NDArray[np.int64]:
         """How many of the window's attempts were skipped."""
@@ -132,6 +141,7 @@ class LossScaleCollapse:
         self.fresh = True
         self.scales.grow(subjects)
         self.skips = grown(self.skips, subjects)
+        self.told, self.upper = grown(self.told, subjects, np.nan), grown(self.upper, subjects)
         self.fired, self.row, self.good = (grown(state, subjects) for state in (self.fired, self.row, self.good))
         self.began, self.broken = grown(self.began, subjects, -1), grown(self.broken, subjects)
         self.first = grown(self.first, subjects, np.nan)

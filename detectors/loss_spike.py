@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.envelope import Envelope, Steepness, steepness_of
@@ -136,7 +137,7 @@ class LossSpike:
         noise = ~spike & (known >= self.few)
         self.noise[rows[noise]] = np.fmax(self.noise[rows[noise]], excess[noise])
 
-    def _settled(self) -> Floats:
+    def _settled(self) -> NDArray[np.float32]:
         """Heights of the losses that have just settled, without spikes."""
         settled, count = self.past.leaving().copy(), self.past.count
         places = np.arange(len(count))[self.past.rows]

@@ -68,8 +68,8 @@ class MemoryPressure:
         self.share, self.least_gain = share, least_gain
         self.evenness, self.straightness = evenness, straightness
         self.warm_up = warm_up
-        self._start = np.zeros(0, dtype=np.float32)
-        self._last = np.zeros(0, dtype=np.float32)
+        self._start = np.zeros(0)
+        self._last = np.zeros(0)
         self._rises = np.zeros(0, dtype=np.int32)
         self._since = np.zeros(0, dtype=np.int32)
         self._ladders = [Ladder() for _ in USED]
@@ -164,11 +164,10 @@ class MemoryPressure:
         )
 
     def _retried(self, reading: Reading) -> list[Finding]:
-        told, present = scalar(reading, "cuda_alloc_retries", len(self._alarmed))
-        count = single(told)
+        count, present = scalar(reading, "cuda_alloc_retries", len(self._alarmed))
         if np.count_nonzero(count == self._last) == len(count):
             return []
-        usable = present & np.isfinite(told) & (count >= 0)
+        usable = present & np.isfinite(count) & (count >= 0)
         np.copyto(self._start, count, where=usable & np.isnan(self._start))
         rose = usable & (count > np.fmax(self._last, self._start))
         np.fmax(self._last, count, out=self._last, where=usable)

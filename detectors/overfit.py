@@ -68,7 +68,7 @@ class Overfit:
     def update(self, reading: Reading) -> list[Finding]:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
-        loss, _, use, _ = losses(reading, subjects)
+        loss, _, _, use, _ = losses(reading, subjects)
         self.sum[0] += loss if np.count_nonzero(use) == subjects else np.where(use, loss, 0.0)
         self.sum[1] += use
         if "validation_loss" not in reading.values:

@@ -8,7 +8,7 @@ from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.loss_past import KEPT, LossPast, past_of
 from torchvitals.detectors.ring import NOBODY, Rows, in_turn
-from torchvitals.detectors.scalars import Floats, Mask, grown, losses, scalar, shortest, single, subjects_of
+from torchvitals.detectors.scalars import Mask, grown, losses, rates, shortest, single, subjects_of
 
 SMALL = (3, 5, 6, 7, 8, 9, 10, 11, 12)
 """Numbers of classes whose chance level is told from other losses. Not 2 and 4: an adversarial game in balance
@@ -80,9 +80,9 @@ class Plateau:
     def update(self, reading: Reading) -> list[Finding]:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
-        loss, _, use, _ = losses(reading, subjects)
+        _, loss, _, use, _ = losses(reading, subjects)
         self.past = past_of(reading, subjects, self.past)
-        rate = single(scalar(reading, "learning_rate", subjects)[0])
+        rate = rates(reading, subjects)[0]
         np.fmax(self.rate, rate, out=self.rate)
         idle = rate < 0.1 * self.rate
         if np.count_nonzero(idle):
@@ -104,11 +104,11 @@ class Plateau:
             return Status("warming_up", f"{int(working.max())} of {self.patience} steps")
         return Status("ok")
 
-    def _begin(self, step: int, loss: Floats, use: Mask) -> None:
+    def _begin(self, step: int, loss: NDArray[np.float32], use: Mask) -> None:
         """Note the first loss of those who have not sent one before."""
         count = self.past.count
         first = use & (count == 1)
-        self.first[first], self.start[first] = step, single(loss[first])
+        self.first[first], self.start[first] = step, loss[first]
         self.fresh = bool((count == 0).any())
 
     def _due(self, rows: Rows) -> NDArray[np.intp]:

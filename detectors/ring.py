@@ -19,6 +19,8 @@ def in_turn(turn: int, turns: int, subjects: int, together: int = 64) -> NDArray
     >>> in_turn(5, 2, 7, together=2).tolist()
     [2, 3, 6]
     """
+    if subjects <= together:
+        return NOBODY if turn % turns else np.arange(subjects)
     first = np.arange(turn % turns * together, subjects, turns * together)
     places = (first[:, None] + np.arange(together)).ravel()
     return places[places < subjects]

@@ -23,6 +23,7 @@ LEAST = np.array(1e-300)
 """Smaller magnitudes are taken as this one: exact zeros stay finite."""
 LARGEST = 1e30
 """Larger ones are cut here where they are kept."""
+MOST, FEWEST = np.array(LARGEST), np.array(-LARGEST)
 LOSS, NORM, TRIPWIRE = 0, 1, 2
 """Rows of the magnitudes."""
 
@@ -70,6 +71,8 @@ class Losses(NamedTuple):
     """The losses of one step: who sent one that was applied, where it is finite, and where it is below zero."""
 
     values: Floats
+    singles: NDArray[np.float32]
+    """The same as they are kept: operations on one of each precision take ten times as long for a single rank."""
     sent: Mask
     usable: Mask
     negative: Mask | None
@@ -87,7 +90,14 @@ def losses(reading: Reading, subjects: int) -> Losses:
     negative = values < ZERO
     finite = np.isfinite(values)
     usable = sent if np.count_nonzero(finite) == subjects else sent & finite
-    return Losses(values, sent, usable, negative if np.count_nonzero(negative) else None)
+    return Losses(values, single(values), sent, usable, negative if np.count_nonzero(negative) else None)
+
+
+@made_once
+def rates(reading: Reading, subjects: int) -> tuple[NDArray[np.float32], Mask]:
+    """Magnitudes of the learning rates of one step, and who told theirs."""
+    rate, told = scalar(reading, "learning_rate", subjects)
+    return single(np.abs(rate)), told
 
 
 class Magnitudes(NamedTuple):
@@ -96,7 +106,7 @@ class Magnitudes(NamedTuple):
     NaN where nothing was sent, infinite where it was not finite; ``usable`` is where it was, ``sent`` who sent any.
     """
 
-    heights: Floats
+    heights: NDArray[np.float32]
     usable: Mask
     sent: tuple[Mask, Mask, Mask]
 
@@ -104,17 +114,17 @@ class Magnitudes(NamedTuple):
 @made_once
 def magnitudes(reading: Reading, subjects: int) -> Magnitudes:
     """Those of one step."""
-    loss, applied, usable_loss, _ = losses(reading, subjects)
+    said = losses(reading, subjects)
     norm, has_norm = gradient(reading, subjects)
     small, has_small = scalar(reading, "tripwire_norm", subjects)
-    values, sent = np.array([loss, norm, small]), (applied, has_norm, has_small)
+    values, sent = np.array([said.values, norm, small]), (said.sent, has_norm, has_small)
     usable = np.isfinite(values)
     heights = decades(values)
     if np.count_nonzero(usable) < usable.size:
         heights[~usable & sent] = np.inf
-    if usable_loss is not applied:
-        usable[LOSS] = usable_loss
-    return Magnitudes(heights, usable, sent)
+    if said.usable is not said.sent:
+        usable[LOSS] = said.usable
+    return Magnitudes(heights.astype(np.float32), usable, sent)
 
 
 def decades(values: Reals) -> Floats:
@@ -147,7 +157,8 @@ def subjects_of(reading: Reading, names: tuple[str, ...]) -> int:
 
 def single(values: Floats) -> NDArray[np.float32]:
     """As float32, cut at ``LARGEST``: what is made of them must stay finite."""
-    return np.clip(values, -LARGEST, LARGEST).astype(np.float32)
+    cut: Floats = np.maximum(np.minimum(values, MOST), FEWEST)  # for one subject a quarter of the time of np.clip
+    return cut.astype(np.float32)
 
 
 def shortest(value: np.floating[Any]) -> float:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torchvitals.detectors.allowance import Allowance, Tail
 from torchvitals.detectors.block_statistics import Floats, Mask, row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import LARGEST, ZERO, grown, scalar, single
+from torchvitals.detectors.scalars import ZERO, grown, scalar, single
 from torchvitals.detectors.surprise import surprise
 
 Rows = NDArray[np.intp]
@@ -111,7 +111,7 @@ class Slowdown:
         """Whether the slow blocks in progress are more than chance."""
         self._load = np.zeros(0, dtype=np.float32)
         """Newest load of each rank's machine; 0 while nobody told it."""
-        self._items = np.full(0, np.nan, dtype=np.float32)
+        self._items = np.full(0, np.nan)
         """In a batch of the reference, and for how many steps there have been others."""
         self._differs = np.zeros(0, dtype=np.int16)
         self._resizing = False
@@ -136,7 +136,7 @@ class Slowdown:
             load, told = scalar(reading, "machine_load", ranks)
             np.copyto(self._load, single(load), where=told & np.isfinite(load))
         if "batch_items" in reading.values:
-            self._resize(single(scalar(reading, "batch_items", ranks)[0]))
+            self._resize(scalar(reading, "batch_items", ranks)[0])
         self._seen += 1
         if self._seen <= self.warm_up:
             return []
@@ -237,11 +237,11 @@ class Slowdown:
         self._recent[ranks] = np.roll(self._recent[ranks], -1, axis=1)
         self._recent[ranks, -1] = median
 
-    def _resize(self, items: NDArray[np.float32]) -> None:
+    def _resize(self, items: Floats) -> None:
         """Begin the reference anew where batches have had another size for more steps than half a block, in a row."""
         if not self._resizing and not np.count_nonzero(items != self._items):
             return
-        known = (items > 0) & (items < LARGEST)
+        known = (items > 0) & (items < np.inf)
         fresh = known & np.isnan(self._items)
         np.copyto(self._items, items, where=fresh)
         ratio = np.divide(items, self._items, out=np.ones_like(items), where=known)

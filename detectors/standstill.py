@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.loss_past import KEPT, LossPast, past_of
-from torchvitals.detectors.scalars import grown, losses, scalar, shortest, single, subjects_of
+from torchvitals.detectors.scalars import grown, losses, rates, scalar, shortest, single, subjects_of
 
 TOGETHER = 64
 """Ranks whose windows end at the same step; those of the next as many end one step later, to spread the work."""
@@ -89,8 +89,8 @@ class Standstill:
             return []
         use = losses(reading, subjects).usable
         self.past = past_of(reading, subjects, self.past)
-        rate, known = scalar(reading, "learning_rate", subjects)
-        np.copyto(self.rate, single(rate), where=known)
+        rate, known = rates(reading, subjects)
+        np.copyto(self.rate, rate, where=known)
         self._measure(reading, subjects)
         self.first[use & (self.past.count == 1)] = reading.step
         age = self.past.count - self.delay

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.loss_past import LossPast, past_of
-from torchvitals.detectors.scalars import grown, losses, scalar, shortest, single, subjects_of
+from torchvitals.detectors.scalars import grown, losses, rates, scalar, shortest, subjects_of
 
 LOW = 1.5
 """Times the first loss: what lies no higher is where it began."""
@@ -60,14 +60,14 @@ class ThrownOff:
             return []
         subjects = max(len(self.fair), subjects)
         self._grow(subjects)
-        loss, _, use, _ = losses(reading, subjects)
+        _, loss, _, use, _ = losses(reading, subjects)
         self.past = past_of(reading, subjects, self.past)
         self.since[use & (self.since < 0)] = reading.step
         self.since[use & (loss <= LOW * self.past.ring.values[0])] = -1
-        rate, _ = scalar(reading, "learning_rate", subjects)
+        rate, _ = rates(reading, subjects)
         items, _ = scalar(reading, "batch_items", subjects)
         self.fair |= items >= self.items
-        self.highest_rate = np.fmax(self.highest_rate, single(rate))
+        self.highest_rate = np.fmax(self.highest_rate, rate)
         count = self.past.count
         self.over = bool((count >= self.horizon).all())
         due = use & (count == self.horizon) & self.fair & (self.highest_rate >= self.rate)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import ZERO, grown, scalar, single
+from torchvitals.detectors.scalars import ZERO, grown, losses, shortest
 from torchvitals.detectors.streak import Streak
 
 Floats = NDArray[np.float64]
@@ -180,8 +180,8 @@ class ZeroGradient:
             return []
         self._seen = True
         ranks = len(norm)
-        loss = np.abs(scalar(reading, "loss", ranks)[0])
-        self._largest = np.fmax(grown(self._largest, ranks), single(loss))
+        loss = np.abs(losses(reading, ranks).singles)
+        self._largest = np.fmax(grown(self._largest, ranks), loss)
         known, zero, empty = reading.present["gradient_norm"], norm == ZERO, self._largest == ZERO
         if np.count_nonzero(zero):
             zero &= empty | ~(loss <= self._content * self._largest)  # which is False when nobody knows the loss
@@ -191,7 +191,7 @@ class ZeroGradient:
         enough = count >= np.where(empty, self._never, self._patience)
         new = [int(r) for r in (known & enough).nonzero()[0] if int(r) not in self._told]
         self._told.update(new)
-        return [self._finding(reading.step, rank, float(loss[rank])) for rank in new]
+        return [self._finding(reading.step, rank, shortest(loss[rank])) for rank in new]
 
     def _finding(self, step: int, rank: int, loss: float) -> Finding:
         evidence: dict[str, Any] = {"gradient_norm": 0.0, "loss": loss, "everywhere": True}

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.loss_past import LossPast, past_of
-from torchvitals.detectors.scalars import Floats, Mask, grown, losses, scalar, shortest, single, subjects_of
+from torchvitals.detectors.scalars import Mask, grown, losses, rates, scalar, shortest, subjects_of
 
 ADVERSARIAL = (2, 4)
 """Classes whose chance level is also that of a game in balance, whose losses may climb: ln 2 and ln 4."""
@@ -74,15 +74,15 @@ class WorseThanGuess:
             return []
         subjects = max(len(self.start), subjects)
         self._grow(subjects)
-        loss, _, use, _ = losses(reading, subjects)
+        _, loss, _, use, _ = losses(reading, subjects)
         self.past = past_of(reading, subjects, self.past)
-        rate = single(scalar(reading, "learning_rate", subjects)[0])
+        rate = rates(reading, subjects)[0]
         items, _ = scalar(reading, "batch_items", subjects)
         np.fmax(self.highest_rate, rate, out=self.highest_rate)
         self.fair |= items >= self.items
         count = self.past.count
         first = use & (count == 1)
-        self.start[first], self.began[first] = single(loss[first]), reading.step
+        self.start[first], self.began[first] = loss[first], reading.step
         age = count - self.delay
         self._follow(loss, age, use & (age > self.horizon // 3))
         self.over = bool((age >= self.horizon).all())
@@ -98,9 +98,9 @@ class WorseThanGuess:
             return Status("warming_up", f"{int(self.past.count.max())} of {self.horizon} losses seen")
         return Status("ok")
 
-    def _follow(self, loss: Floats, age: NDArray[np.int64], use: Mask) -> None:
+    def _follow(self, loss: NDArray[np.float32], age: NDArray[np.int64], use: Mask) -> None:
         """Keep what the losses after the first third say."""
-        self.below += use & (single(loss) < self.start)
+        self.below += use & (loss < self.start)
         ended = np.flatnonzero(use & (age % self.block == 0))
         self.lowest[ended] = np.minimum(self.lowest[ended], row_median(self.past.newest(ended, self.block).T))
 

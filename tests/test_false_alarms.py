@@ -13,7 +13,7 @@ from torchvitals.agent.engine import Engine
 from torchvitals.agent.false_alarms import VARIABLE
 from torchvitals.agent.watch import Watch
 from torchvitals.detectors import DETECTORS
-from torchvitals.detectors.allowance import Allowance, Calibrated, Tail
+from torchvitals.detectors.allowance import MONTH, Allowance, Calibrated, Tail
 from torchvitals.detectors.class_order import SHARE, ClassOrder
 from torchvitals.detectors.detector import Reading
 from torchvitals.detectors.slowdown import Slowdown
@@ -109,6 +109,28 @@ def test_a_level_that_wanders_to_where_it_never_was_is_no_alarm_and_a_leap_is() 
     assert tail.memory > 0.8
     assert above <= 20
     assert tail.limit() < 3 * highest
+
+
+def test_a_cycle_is_not_told_of_each_time_that_it_comes_round() -> None:
+    rng, tail, above = np.random.default_rng(0), Tail(Allowance(per_month=259.2)), 0  # one in 10,000 seconds
+    for second in range(10_000):
+        score = tail.first() + 1.5 + 0.2 * rng.random() if second % 97 == 48 else -math.inf
+        above += score > tail.limit()
+        tail.note(score, float(second))
+
+    assert above <= 30  # of 103
+
+
+def test_roots_of_scores_fall_off_exponentially_a_little_further_than_was_seen() -> None:
+    tail = Tail(Allowance(per_month=MONTH / 27), stretch=1, kept=4, held=0)
+    for second, root in enumerate((1.5, 0.5, 2.0, 1.0)):
+        tail.note(root**2, float(second))
+
+    assert tail.memory == 0
+    assert tail.limit() == pytest.approx((0.5 + 3 * (27 ** (1 / 3) - 1)) ** 2)  # roots lie 1 above 0.5 in the mean
+    tail.allowance = Allowance(per_month=MONTH / 64)  # further than ten times the four that were seen
+    roots = 3 * (40 ** (1 / 3) - 1)
+    assert tail.limit() == pytest.approx((0.5 + roots) ** 2 + tail.excess() * (3 * (64 ** (1 / 3) - 1) - roots))
 
 
 def test_maxima_that_forget_are_taken_as_they_are() -> None:
