@@ -54,10 +54,11 @@ class Divergence:
         turn: float = 2.0,  # of the last good block and of the highest: what grows by design grows slowly
         rate_jump: float = 3.0,
         improving: float = 0.8,  # the last block against the first: it is being learnt again
+        back: int = 6,  # blocks: six of 16 steps are what a small net takes to learn it all anew
         lower: float = 0.95,  # of the lowest bad block; none in `patience` blocks: it has come to rest up there
     ) -> None:
         self.block, self.patience, self.worse, self.learnt = block, patience, worse, learnt
-        self.turn, self.rate_jump, self.improving, self.lower = turn, rate_jump, improving, lower
+        self.turn, self.rate_jump, self.improving, self.back, self.lower = turn, rate_jump, improving, back, lower
         self.past = LossPast()
         self.start = np.zeros(0, dtype=np.float32)
         self.best = np.zeros(0, dtype=np.float32)
@@ -159,7 +160,9 @@ class Divergence:
         fell = (self.bad[rows] <= 1) | (middle < self.lower * self.low[rows])
         self.low[rows] = np.where(fell, middle, self.low[rows])
         self.resting[rows] = np.where(fell, 0, self.resting[rows] + 1)
-        rests = (self.resting[rows] >= self.patience) & (self.newest_rate[rows] > self.rate_jump * self.rate[rows])
+        beyond = self.newest_rate[rows] > self.rate_jump * self.rate[rows]
+        leapt = (self.bad[rows] >= self.back) & (self.entry[rows] > self.worse * self.start[rows])
+        rests = beyond & (leapt | (self.resting[rows] >= self.patience))
         stays = rests | (middle > self.improving * self.entry[rows])
         certain = (self.bad[rows] >= self.patience) & stays
         self.fired[rows[certain]] = True

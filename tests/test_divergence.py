@@ -37,6 +37,14 @@ def test_an_overshoot_that_comes_to_rest_far_up_is_no_new_start() -> None:
     assert watch([*overshoot, *[2.25 * 0.997**step for step in range(250)]], rates) == []
 
 
+@pytest.mark.parametrize(("height", "expected"), [(12.0, [160]), (5.0, [])])
+def test_a_leap_beyond_all_that_a_fresh_net_does_is_not_undone_by_a_slow_return(height, expected) -> None:
+    rates = [0.1] * 160 + [10.0] * 200
+    back = [*[height] * 16, *[2.25 * 0.997**step for step in range(184)]]
+
+    assert [f.first_step for f in watch([*LEARNING, *back], rates)] == expected
+
+
 def test_a_rate_that_is_told_when_it_changes_holds_until_then() -> None:
     detector, found = Divergence(), []
     for step, loss in enumerate([*LEARNING, *[2.3] * 100]):
