@@ -11,7 +11,7 @@ from torchvitals.hooks.recorder import Recorder
 from torchvitals.hooks.spectral_norms import SpectralNorms
 from torchvitals.hooks.taps import Taps
 
-Guard = Callable[[str, Callable[..., None]], Callable[..., None]]
+PROBE = "beginnings"
 
 
 class Beginnings:
@@ -33,36 +33,42 @@ class Beginnings:
         self._norms = SpectralNorms(lambda **details: self._note("spectral_norm_unsettled", **details))
         self._taps = Taps()
         self._began = False
+        guard = recorder.fuse.guard
+        self.loads = guard(PROBE, self._before_loading)
+        self.loaded = guard(PROBE, self._after_loading)
+        self.evaluated = guard(PROBE, self._after_evaluation)
+        self.steps = guard(PROBE, self._before_first_step)
 
-    def install(self, guard: Guard) -> None:
+    def install(self) -> None:
         """Follow ``Module.apply`` from now on."""
-        passes = self._passes
-        self._taps.wrap(Module, "apply", guard("relations", passes.begins), guard("relations", passes.ended))
+        begins, ended = self._passes.begins, self._passes.ended
+        guard = self._recorder.fuse.guard
+        self._taps.wrap(Module, "apply", guard(PROBE, begins), guard(PROBE, ended))
 
-    def loads(self, args: tuple[Any, ...]) -> None:
+    def _before_loading(self, args: tuple[Any, ...]) -> None:
         """A module is about to take a state."""
         if not self._began:
             self._loaded.begins(args[0])
 
-    def loaded(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _after_loading(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """It has taken it."""
         if not self._began:
             self._loaded.taken(args[0], args[1] if len(args) > 1 else kwargs["state_dict"])
 
-    def evaluated(self, module: Module | None, inputs: Any) -> None:
+    def _after_evaluation(self, module: Module | None, inputs: Any) -> None:
         """A root has answered."""
         if self._loaded and module is not None:
             self._loaded.used(module.parameters())
         self._norms.evaluated(module, inputs)
         self.tell()
 
-    def steps(self, parameters: Iterable[torch.Tensor]) -> None:
+    def _before_first_step(self, parameters: Iterable[torch.Tensor]) -> None:
         """An optimizer is about to make its first step."""
+        self._began = True
+        self.remove()
         if self._loaded:
             self._loaded.used(parameters)
-        self._began = True
         self.tell()
-        self.remove()
 
     def tell(self) -> None:
         """Tell what has been found, if this process says anything at all."""

@@ -58,8 +58,9 @@ class Relations:
         self.first_batches = FirstBatches()
         self._resumption = Resumption()
         self.modes = Modes()
-        self._freezing = LateFreezing(self._frozen_late)
-        self.ended = observer.recorder.fuse.guard("relations", self._look_once_more)
+        guard = observer.recorder.fuse.guard
+        self._look_at_freezing = guard("freezing", LateFreezing(self._frozen_late).look)
+        self.ended = guard("relations", self._look_once_more)
         self.beginnings = Beginnings(self._tell, observer.recorder)
         self.dropout = DropoutInEvaluation(lambda line: self._tell("dropout_in_evaluation", line=line))
 
@@ -78,7 +79,7 @@ class Relations:
         taps.wrap(torch, "load", None, read)
         taps.wrap(Module, "load_state_dict", begins, taken)
         taps.wrap(Optimizer, "load_state_dict", None, state)
-        self.beginnings.install(guard)
+        self.beginnings.install()
 
     def held(self) -> dict[str, Any]:
         """The share of what was trained that the optimizers hold; what either side lacks goes to the step."""
@@ -184,7 +185,7 @@ class Relations:
             watch.marks.keep(watch.parameters)
         if watch.sampled:
             self._keep_frozen(watch.parameters)
-            self._freezing.look(watch.parameters, self._trained)
+            self._look_at_freezing(watch.parameters, self._trained)
         if watch.leads:
             self._look_for_neglected()
             if watch.step == SETTLED_STEP:
@@ -200,7 +201,7 @@ class Relations:
     def _look_once_more(self) -> None:
         """The job is over: steps that were only counted had not been looked at so closely."""
         for watch in self._observer.optimizers:
-            self._freezing.look(watch.parameters, self._trained)
+            self._look_at_freezing(watch.parameters, self._trained)
         self.beginnings.tell()
 
     def _weights_loaded(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
