@@ -153,6 +153,17 @@ def told_not_to_share(case: Case, start: int) -> float | None:
     return sum(told) / len(told) if told else None
 
 
+def unshared_at_last(case: Case, start: int) -> int:
+    """Steps from just before ``start`` on that were shared, but whose last backward pass ran under ``no_sync``."""
+    return max(
+        (
+            int((case.history.series("no_sync_last", rank).steps >= start - 1).sum())
+            for rank in case.history.ranks("no_sync_last")
+        ),
+        default=0,
+    )
+
+
 def accumulates(case: Case) -> float:
     """The largest usual number of backward passes per step of any rank; 1 where nothing is accumulated."""
     usual = [

@@ -165,6 +165,9 @@ class IdleOptimizer:
         return Status("alarm") if self._told else Status("ok")
 
 
+NORMS = ("parameter_update_norm", "parameter_gradient_norm", "parameter_weight_norm")
+
+
 class UnchangedParameters:
     """Weights that stay bit-equal although they have a gradient, and parameters that never get one.
 
@@ -173,8 +176,8 @@ class UnchangedParameters:
         alive: gradients under this share of their largest value so far may be too small to move a float32 weight:
             a converged job stands still.
         audible: the same against the largest gradient of the step: a vanished gradient is another matter.
-        majority: share of the trainable parameters, from the input on, that must lack a gradient. Unused heads
-            and idle experts lack one in many healthy nets.
+        majority: share of the trainable parameters, from the input on, that must lack a gradient, unless their modules
+            are known to be called. Unused heads and idle experts lack one in many healthy nets.
         lasting: share of the steps before that weights must stand still: schedules end at or near zero.
 
     >>> detector = UnchangedParameters()
@@ -189,7 +192,7 @@ class UnchangedParameters:
 
     kind: ClassVar[str] = "stuck_parameters"
     axis: ClassVar[DetectorAxis] = "parameter"
-    reads: ClassVar[tuple[str, ...]] = ("parameter_update_norm", "parameter_gradient_norm", "parameter_weight_norm")
+    reads: ClassVar[tuple[str, ...]] = (*NORMS, "parameter_cut")
 
     def __init__(
         self,
@@ -213,13 +216,16 @@ class UnchangedParameters:
         self._samples = 0
 
     def update(self, reading: Reading) -> list[Finding]:
-        if not all(name in reading.values for name in self.reads):
+        if not all(name in reading.values for name in NORMS):
             return []
-        change, gradient, _ = (np.where(reading.present[n], reading.values[n], np.nan) for n in self.reads)
+        change, gradient, _ = (np.where(reading.present[n], reading.values[n], np.nan) for n in NORMS)
         trains = reading.present["parameter_weight_norm"]
         hears = reading.present["parameter_gradient_norm"]
         self._samples += 1
-        return [*self._unchanged(reading.step, change, gradient), *self._without(reading.step, hears, trains)]
+        cut = np.zeros(len(hears), dtype=bool)
+        if "parameter_cut" in reading.values:
+            cut = reading.present["parameter_cut"] & (reading.values["parameter_cut"] > 0)
+        return [*self._unchanged(reading.step, change, gradient), *self._without(reading.step, hears, trains, cut)]
 
     def _unchanged(self, step: int, change: Floats, gradient: Floats) -> list[Finding]:
         self._largest = np.pad(self._largest, (0, len(gradient) - len(self._largest)))
@@ -238,13 +244,14 @@ class UnchangedParameters:
         evidence = {"relation": "unchanged", "parameters": len(stuck), "all": everything}
         return [self._finding(step, first, self._still.onset(first), float(len(stuck)), evidence)]
 
-    def _without(self, step: int, hears: Bools, trains: Bools) -> list[Finding]:
+    def _without(self, step: int, hears: Bools, trains: Bools, cut: Bools) -> list[Finding]:
         self._ever = np.pad(self._ever, (0, len(hears) - len(self._ever))) | hears
         trainable = np.flatnonzero(trains)
         lacking = ~self._ever[trainable]
         run = int(np.argmin(lacking)) if not lacking.all() else len(lacking)
         nothing = not len(trainable) or run == len(trainable)
-        holds = nothing or run >= max(1.0, self._majority * len(trainable))
+        called = run > 0 and bool(cut[trainable[:run]].all())
+        holds = nothing or called or run >= max(1.0, self._majority * len(trainable))
         count = self._cut.update(step, np.array([holds]), np.array([True]))[0]
         if not len(hears) or count < self._patience or "without_gradient" in self._told:
             return []
@@ -253,6 +260,7 @@ class UnchangedParameters:
             "parameters": run,
             "trainable": len(trainable),
             "all": nothing,
+            "called": called,
         }
         first = int(trainable[0]) if len(trainable) else 0
         return [self._finding(step, first, self._cut.onset(0), float(run), evidence)]

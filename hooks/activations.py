@@ -67,6 +67,11 @@ class ActivationProfile:
             self._handles.pop().remove()
 
     @property
+    def called(self) -> set[str]:
+        """Names of the modules that have ever been called while the hooks were there."""
+        return {name for name, _ in self._indices}
+
+    @property
     def seconds(self) -> float:
         """What the hooks have cost since ``install``; read it before ``collect``."""
         return self._sheet.seconds

@@ -67,6 +67,8 @@ class RootWatch:
         """Whether the forward in progress is one of a step that is only counted."""
         self._activations: ActivationProfile | None = None
         self._measuring = False
+        self.heard: set[str] = set()
+        """Modules that are called in a training forward, as far as it was looked into."""
         self._axis_sent: list[str] = []
         self._axis = f"module:{len(observer.roots)}"
         self._handles: list[RemovableHandle] = []
@@ -205,6 +207,7 @@ class RootWatch:
         entries, values = profile.collect(output)
         if not entries:
             return
+        self.heard = {self.prefix + name for name in profile.called}
         names = [self.prefix + entry for entry in entries]
         if names != self._axis_sent:
             self._axis_sent = names

@@ -1,7 +1,7 @@
 """The gradient profile of one optimizer at its sampled steps: begun before the update is applied, sent after it."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,7 +62,11 @@ class GradientSampling:
         interval = self._recorder.budget.interval("sample", self._watch.step, self._watch.index)
         optimizer = self._watch.optimizer()
         still = resting(optimizer) if optimizer is not None else ()
-        self._facts = self.declared().before(scale, applied=applied, resting=still)
+        profile = self.declared()
+        self._facts = profile.before(scale, applied=applied, resting=still)
+        heard = set().union(*(root.heard for root in self._watch.roots))
+        if (cut := _cut_off(profile.names, self._watch.parameters, heard)) is not None:
+            self._facts["parameter_cut"] = cut
         self._running = True
         self._cost = time.perf_counter() - began
         return {"sampling_interval": float(interval)}
@@ -89,3 +93,19 @@ class GradientSampling:
             largest = float(np.max(gradients / np.sqrt(np.maximum(sizes, 1.0)), initial=0.0))
             shares["epsilon_share"] = epsilon / (epsilon + largest)
         return shares
+
+
+def _cut_off(
+    names: Sequence[str], parameters: Sequence[torch.Tensor], heard: Collection[str]
+) -> NDArray[np.float64] | None:
+    """1 for the parameters nearest to the input that get no gradient though their modules are called, and others do.
+
+    Something lies between them and the loss: ``detach()``, ``.data``, NumPy. A head that nobody asks is near the end.
+    """
+    trained = [place for place, parameter in enumerate(parameters) if parameter.requires_grad]
+    end = next((at for at, place in enumerate(trained) if parameters[place].grad is not None), 0)
+    if not end or any(names[place].rpartition(".")[0] not in heard for place in trained[:end]):
+        return None
+    flags = np.zeros(len(parameters))
+    flags[trained[:end]] = 1.0
+    return flags

@@ -11,13 +11,11 @@ from torchvitals.hooks.operation_line import nearest, operation_line
 
 _OUTSIDE = 0.5
 """Real images have been labelled up to 1.2 on purpose; the nearest mistakes are labels of -1 and 2."""
-_ROUNDING = 0.01
-"""Of shares in half precision."""
 MOST_NODES = 64
 """Nodes looked at: sums, means and scales of losses, not the model."""
 MOST_OF_A_FORWARD = 20_000
 """Nodes of a whole forward that are looked at, 20 ms: one of 1,000 layers has fewer."""
-_SUMMING = (
+SUMMING = (
     "Add", "Sub", "Mul", "Div", "Mean", "Sum", "Neg", "Stack", "NllLoss", "NllLoss2D", "ToCopy", "Squeeze", "View",
     "MaskedFill",
 )  # fmt: skip
@@ -25,13 +23,6 @@ _SHAPING = (
     "View", "UnsafeView", "Reshape", "ReshapeAlias", "Transpose", "T", "Permute", "Squeeze", "Unsqueeze", "ToCopy",
     "Clone", "Slice", "Expand", "Alias",
 )  # fmt: skip
-_JOINING = ("Add", "Sub", "Stack")
-_NEVER_POSITIVE = ("LogSoftmax", "LogSigmoid")
-_NEVER_NEGATIVE = {
-    "MseLoss": "mse_loss", "SmoothL1Loss": "smooth_l1_loss", "HuberLoss": "huber_loss",
-    "BinaryCrossEntropy": "binary_cross_entropy", "BinaryCrossEntropyWithLogits": "binary_cross_entropy_with_logits",
-}  # fmt: skip
-"""Node of a loss that cannot be below zero → how a job spells it."""
 _AGAIN = {
     "LogSoftmax": ("softmax", "nll_loss", ("Softmax",)),
     "BinaryCrossEntropyWithLogits": ("sigmoid", "binary_cross_entropy_with_logits", ("Sigmoid", "Softmax")),
@@ -65,8 +56,8 @@ def squashed_twice(loss: torch.Tensor, frames: list[FrameType]) -> dict[str, Any
     slowly and badly, which no curve gives away.
     """
     for node in _loss_nodes(loss):
-        applied, spelled, forbidden = _AGAIN.get(_word(node), ("", "", ()))
-        fed_by = _before_shaping(node)
+        applied, spelled, forbidden = _AGAIN.get(operation(node), ("", "", ()))
+        fed_by = before_shaping(node)
         if applied and fed_by in forbidden:
             line = operation_line(spelled, frames)
             return {"outer": applied, "inner": fed_by.lower(), "line": str(line if line.file else nearest(frames))}
@@ -77,7 +68,7 @@ def start_of_classifier(loss: torch.Tensor) -> dict[str, float] | None:
     """The first cross-entropy in the graph of ``loss``: its classes, what guessing costs, and what it is."""
     for node in _loss_nodes(loss):
         scores, target = getattr(node, "_saved_self", None), getattr(node, "_saved_target", None)
-        if _word(node) not in ("NllLoss", "NllLoss2D") or scores is None or target is None or scores.dim() < 2:
+        if operation(node) not in ("NllLoss", "NllLoss2D") or scores is None or target is None or scores.dim() < 2:
             continue
         classes = scores.shape[1]
         if scores.device.type != "cpu" or classes < 2:
@@ -97,92 +88,13 @@ def invalid_targets(loss: torch.Tensor, frames: list[FrameType]) -> dict[str, An
     """
     for node in _loss_nodes(loss):
         target = getattr(node, "_saved_target", None)
-        if _word(node) != "BinaryCrossEntropyWithLogits" or target is None or target.device.type != "cpu":
+        if operation(node) != "BinaryCrossEntropyWithLogits" or target is None or target.device.type != "cpu":
             continue
         low, high = (float(value) for value in torch.aminmax(target.detach())) if target.numel() else (0.0, 1.0)
         if low < -_OUTSIDE or high > 1 + _OUTSIDE:
             line = operation_line("binary_cross_entropy_with_logits", frames)
             return {"low": low, "high": high, "line": str(line if line.file else nearest(frames))}
     return None
-
-
-def turned(loss: torch.Tensor) -> tuple[int, str] | None:
-    """Whether less of ``loss`` is more (-1) or less (1) of losses that cannot be below zero, and which one is first.
-
-    ``None`` where it is made of others, or of both: a game, a bound, a policy weighted by its returns. Sums, means,
-    numbers that are known and minus signs are read; whatever else meets the loss on its way leaves nothing certain.
-
-    >>> error = torch.nn.functional.mse_loss(torch.ones(2, requires_grad=True), torch.zeros(2))
-    >>> turned(error / 4), turned(-error - error), turned(error - 2 * error)
-    ((1, 'mse_loss'), (-1, 'mse_loss'), None)
-    """
-    found: list[tuple[int, str]] = []
-    waiting, seen = deque([(loss.grad_fn, 1)]), 0
-    while waiting:
-        node, sign = waiting.popleft()
-        seen += 1
-        if node is None or seen > MOST_NODES:
-            return None
-        if function := _never_negative(node):
-            found.append((sign, function))
-            continue
-        if function := _never_positive(node):
-            found.append((-sign, function))
-            continue
-        if not (factor := _sign(node)):
-            return None
-        taken = [-1 if place and _word(node) == "Sub" else 1 for place in range(len(node.next_functions))]
-        parts = [(part, own) for (part, _), own in zip(node.next_functions, taken, strict=True) if part is not None]
-        if not parts or (len(parts) > 1 and _word(node) not in _JOINING):
-            return None
-        waiting.extend((part, sign * factor * own) for part, own in parts)
-    return found[0] if len({sign for sign, _ in found}) == 1 else None
-
-
-def _never_negative(node: Any) -> str:
-    """The loss that ``node`` computes, if whatever it is given it answers zero or more."""
-    word = _word(node)
-    if word in ("NllLoss", "NllLoss2D"):
-        return "nll_loss" if _before_shaping(node) in ("LogSoftmax", "Log") else ""
-    if word == "Abs" or (word == "Pow" and getattr(node, "_saved_exponent", None) == 2):
-        # of a difference it is an error; a spread or a projection may well be meant to grow
-        return word.lower() if _before_shaping(node) == "Sub" else ""
-    return _NEVER_NEGATIVE.get(word, "")
-
-
-def _never_positive(node: Any) -> str:
-    """The loss whose negative ``node`` computes: log-probabilities, all of them or weighted by those of the targets.
-
-    A smoothed cross-entropy is one of the labels and one of all classes. Weights that do not sum to 1 in each row may
-    be returns, which a policy is to earn more of.
-    """
-    if _word(node) in _NEVER_POSITIVE:
-        return "cross_entropy"
-    learnt = [place for place, (following, _) in enumerate(node.next_functions) if following is not None]
-    if _word(node) != "Mul" or len(learnt) != 1 or _before_shaping(node, learnt[0]) != "LogSoftmax":
-        return ""
-    targets = getattr(node, ("_saved_other", "_saved_self")[learnt[0]], None)
-    if not isinstance(targets, torch.Tensor) or not targets.is_cpu or targets.dim() < 2:
-        return ""
-    with torch.no_grad():
-        sums = targets.float().sum(dim=1)
-        shares = bool((targets >= 0).all()) and bool(((sums - 1).abs() < _ROUNDING).all())
-    return "cross_entropy" if shares else ""
-
-
-def _sign(node: Any) -> int:
-    """What ``node`` does to the sign of a loss; 0 where that is not known."""
-    word = _word(node)
-    if word in ("Neg", "Rsub"):
-        return -1
-    if word not in ("Mul", "Div"):
-        return int(word in _SUMMING)
-    factor = getattr(node, "_saved_other", None)
-    if isinstance(factor, torch.Tensor) and (factor.numel() != 1 or factor.device.type != "cpu"):
-        return 0
-    if not isinstance(factor, torch.Tensor | int | float):
-        return 0
-    return (float(factor) > 0) - (float(factor) < 0)
 
 
 def _loss_nodes(loss: torch.Tensor) -> Iterator[Any]:
@@ -194,11 +106,11 @@ def _loss_nodes(loss: torch.Tensor) -> Iterator[Any]:
             continue
         seen += 1
         yield node
-        if _word(node) in _SUMMING:
+        if operation(node) in SUMMING:
             waiting.extend(following for following, _ in node.next_functions)
 
 
-def _before_shaping(node: Any, place: int = 0) -> str:
+def before_shaping(node: Any, place: int = 0) -> str:
     """The operation that made an input of ``node``, whatever has only reshaped or cast it since."""
     for _ in range(MOST_NODES):
         following = node.next_functions[place][0] if node.next_functions else None
@@ -206,11 +118,11 @@ def _before_shaping(node: Any, place: int = 0) -> str:
         if following is None:
             return ""
         node = following
-        if _word(node) not in _SHAPING:
-            return _word(node)
+        if operation(node) not in _SHAPING:
+            return operation(node)
     return ""
 
 
-def _word(node: Any) -> str:
+def operation(node: Any) -> str:
     """``LogSoftmaxBackward0`` → ``LogSoftmax``."""
     return str(node.name()).rpartition("::")[2].partition("Backward")[0]

@@ -15,7 +15,8 @@ from torchvitals.hooks.beginnings import Beginnings
 from torchvitals.hooks.dropout_in_evaluation import DropoutInEvaluation
 from torchvitals.hooks.first_batches import FirstBatches
 from torchvitals.hooks.late_freezing import LateFreezing
-from torchvitals.hooks.loss_graph import invalid_targets, squashed_twice, start_of_classifier, turned
+from torchvitals.hooks.loss_graph import invalid_targets, squashed_twice, start_of_classifier
+from torchvitals.hooks.loss_sign import turned
 from torchvitals.hooks.modes import Modes
 from torchvitals.hooks.neglect import Neglect
 from torchvitals.hooks.operation_line import nearest, operation_line
@@ -34,6 +35,8 @@ Guard = Callable[[str, Callable[..., None]], Callable[..., None]]
 
 GRAPHS = 4
 """Losses whose graph is looked at; an adversarial pair has two or three in a step."""
+STEADY = 3
+"""Losses in a row that must be turned: what a policy's is weighted by may be below zero now and then."""
 SETTLED_STEP = 200
 """Step from which an optimizer that has never stepped is forgotten: critics and policies start within a hundred."""
 COMPARED_NUMEL = 1 << 16
@@ -54,6 +57,8 @@ class Relations:
         self._writes = Writes()
         self._neglect = Neglect()
         self._began = False
+        self._sign = self._turned = 0
+        """Which way the newest losses were minimised, and how many of them in a row."""
         self._workers = WorkerBatches()
         self.first_batches = FirstBatches()
         self._resumption = Resumption()
@@ -125,7 +130,9 @@ class Relations:
         """Send where all that is trained is moved to make a loss larger; in a game only one side is."""
         optimizer = self._only_optimizer()
         found = turned(loss) if optimizer is not None else None
-        if optimizer is None or found is None or "turned_loss" in self._told:
+        self._turned = self._turned + 1 if found is not None and found[0] == self._sign else int(found is not None)
+        self._sign = found[0] if found is not None else 0
+        if optimizer is None or found is None or self._turned < STEADY or "turned_loss" in self._told:
             return
         sign, function = found
         upwards = {bool(group.get("maximize")) for group in optimizer.param_groups}

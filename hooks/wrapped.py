@@ -24,6 +24,7 @@ Scalars = dict[str, torch.Tensor | float]
 
 AVERAGERS = ("accelerate.local_sgd", "torchft.local_sgd")
 """Modules that only a job imports that averages its weights: how rarely is its own affair."""
+LAST = "no_sync_last"
 APART, IN_CODE = "trains_apart", "averaging_in_code"
 
 
@@ -43,12 +44,14 @@ class Wrapped:
             return
         told_not_to = not any(wrapper.require_backward_grad_sync for wrapper in sharing)
         pending.scalars["no_sync_passes"] = pending.scalars.get("no_sync_passes", 0.0) + told_not_to
+        pending.scalars[LAST] = float(told_not_to)
         if pending.with_all is None:
             pending.with_all = self._issued()
 
     def told(self, watch: "OptimizerWatch", pending: "Pending", scalars: Scalars) -> Scalars:
         """What to add to the ``scalars`` of the step that ``watch`` closes; of others' weights they say nothing."""
         under, shared = scalars.get("no_sync_passes"), scalars.get("collectives")
+        last = scalars.pop(LAST, None)
         code: Scalars = {IN_CODE: float(averaging_in_code())} if shared == 0 else {}
         if under is None:
             return code
@@ -58,8 +61,9 @@ class Wrapped:
         if shared == 0:
             meant = under == 1 == pending.backward_passes and code[IN_CODE] != NONE
             return code | ({APART: 1.0} if meant else {})
+        kept: Scalars = {LAST: 1.0} if last else {}
         with_all = self._issued() if shared and pending.with_all is not None else None
-        return {APART: 1.0} if with_all is not None and with_all == pending.with_all else {}
+        return kept | ({APART: 1.0} if with_all is not None and with_all == pending.with_all else {})
 
     def _issued(self) -> int | None:
         """Collectives so far in the groups of the wrappers; ``None`` where there are no others to tell them from."""

@@ -101,6 +101,9 @@ SIGNALS: tuple[Signal, ...] = (
         "averaging_in_code", "1", "none", "step",
         "Of a step that shared nothing: 2 if the job's own code averages weights between ranks, 1 if it may, 0 if not.",
     ),
+    Signal(
+        "no_sync_last", "1", "none", "step", "1 where the last backward pass of a shared step ran under no_sync."
+    ),
     Signal("no_sync_passes", "{pass}", "none", "step", "Backward passes under the wrapper's no_sync (DDP)."),
     Signal("optimizer_extra_parameters", "{parameter}", "none", "step", "Optimizer parameters no live model owns."),
     Signal(
@@ -124,6 +127,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("overhead_ratio", "1", "none", "step", "Measured cost of the hooks as a share of step time."),
     Signal("sampling_interval", "{step}", "none", "step", "Steps between sampled steps, as the budget has set it."),
     # sampled steps, one entry per parameter tensor
+    Signal("parameter_cut", "1", "parameter", "sampled", "1 for the first ones, if cut off in called modules."),
     Signal("parameter_gradient_norm", "1", "parameter", "sampled", "2-norm of each gradient about to be applied."),
     Signal("parameter_weight_norm", "1", "parameter", "sampled", "2-norm of each parameter after the step."),
     Signal("parameter_update_norm", "1", "parameter", "sampled", "2-norm of the change the step made."),

@@ -63,6 +63,17 @@ def test_the_other_optimizer_s_rate_is_to_blame():
     assert weight(opinion) > 3
 
 
+def test_a_rate_below_zero_goes_uphill():
+    falling = [0.1 * (1 - step / 400) for step in range(520)]
+
+    opinion = LearningRateTooHigh().weigh(case("explosion", 507, history(learning_rate=falling)))
+
+    assert (opinion.first_step, opinion.where) == (401, "optimizer")
+    assert weight(opinion) > 4
+    beyond = LearningRateTooHigh().weigh(case("explosion", 300, history(learning_rate=falling)))
+    assert beyond is None or "negative" not in beyond.title
+
+
 def test_a_rate_is_in_force_between_two_looks_at_it():
     kept = History()
     for step, rate in ((0, 0.1), (40, 0.2), (80, 0.3)):
@@ -131,6 +142,16 @@ def test_a_rate_that_compounds_is_named_before_the_units_that_die_of_it(reach):
     odds = rates(given, LearningRateTooHigh, DyingRelu)
 
     assert odds["learning_rate_too_high"] > odds["dying_relu"] + 1
+
+
+@pytest.mark.parametrize(("largest", "step", "raw"), [(255.0, 2, True), (255.0, 100, False), (4.0, 2, False)])
+def test_units_that_die_at_the_first_updates_on_raw_inputs_die_of_these(largest, step, raw):
+    given = case("dead_relu", step, history(input_absmax=[largest] * 120), **DEAD)
+    given.facts = {"models": [{"activations": {"ReLU": 2}}]}
+
+    odds = rates(given, MissingNormalization, DyingRelu)
+
+    assert (odds.get("missing_normalization", 0.0) > odds["dying_relu"] + 1) is raw
 
 
 def test_a_warm_up_is_not_blamed_for_units_that_die_in_it():

@@ -10,7 +10,7 @@ from torchvitals.agent.history import History
 from torchvitals.agent.offline import diagnose_directory
 from torchvitals.detectors.detector import Finding
 from torchvitals.hooks import attach
-from torchvitals.hooks.loss_graph import turned
+from torchvitals.hooks.loss_sign import turned
 
 STEPS = 160
 
@@ -130,6 +130,55 @@ def test_the_sign_of_log_probabilities_is_read_off_the_graph():
     # what is paid for each class, and an action's log-probability weighted by its cost
     assert turned((logs * torch.rand(6, 3)).sum()) is None
     assert turned((logs.gather(1, labels[:, None]).squeeze(1) * torch.rand(6)).mean()) is None
+
+
+def gaussians():
+    """Log-likelihoods of a Gaussian whose spread is learnt, as people write them."""
+    answers, labels = nn.Linear(3, 2)(torch.randn(6, 3)), torch.randn(6, 1)
+    mean, log = answers.chunk(2, -1)
+    log = log.clamp(-4, 4)
+    normal = torch.distributions.Normal
+    return [
+        -0.5 * (log + (labels - mean) ** 2 / log.exp()).mean(),
+        -(0.5 * log + 0.5 * (labels - mean).pow(2) * (-log).exp()).sum(),
+        normal(mean, (log / 2).exp()).log_prob(labels).mean(),
+        normal(mean, nn.functional.softplus(log) + 1e-3).log_prob(labels).sum(-1).mean(),
+    ]
+
+
+def test_the_sign_of_a_gaussian_likelihood_is_read_off_the_graph():
+    assert [turned(likelihood)[0] for likelihood in gaussians()] == [-1] * 4
+    assert [turned(-likelihood)[0] for likelihood in gaussians()] == [1] * 4
+    answers, returns = nn.Linear(3, 2)(torch.randn(6, 3)), torch.randn(6, 1)
+    mean, log = answers.chunk(2, -1)
+    divergence = -0.5 * (1 + log - mean**2 - log.exp()).mean()
+    chosen = torch.distributions.Normal(mean, log.exp()).log_prob(torch.randn(6, 1))
+    # a distance from the prior, a policy weighted by its returns, a spread that nobody learns beside another term
+    assert turned(divergence) is None
+    assert turned(-(chosen * returns).mean()) is None
+    assert turned(log.mean() - (mean - returns).pow(2).mean()) is None
+
+
+def test_a_likelihood_that_is_minimised_is_told(tmp_path):
+    model = net(2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+
+    def train(sign=1.0):
+        inputs, _ = rows()
+        mean, log = model(inputs).chunk(2, -1)
+        optimizer.zero_grad()
+        (
+            sign * torch.distributions.Normal(mean, (log.clamp(-4, 4) / 2).exp()).log_prob(inputs[:, :1]).mean()
+        ).backward()
+        optimizer.step()
+
+    ((kind, cause, where),) = told(tmp_path / "turned", model, optimizer, train)
+
+    assert (kind, cause) == ("divergence", "maximized_loss")
+    assert "test_maximized.py:" in where
+    model = net(2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    assert told(tmp_path / "well", model, optimizer, lambda: train(-1.0)) == []
 
 
 @pytest.mark.parametrize(("after", "speaks"), [(-1.5, True), (1.5, False)])

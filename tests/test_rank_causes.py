@@ -149,6 +149,16 @@ def test_the_wrappers_own_flag_tells_no_sync_from_a_forward_past_it(passes, unde
     assert found[1] > 0.8
 
 
+def test_a_last_pass_that_is_not_shared_is_no_rank_s_own_update():
+    shared = {"collectives": [[1.0] * 100] * 2, "backward_passes": [[2.0] * 100] * 2}
+
+    found = best(case(desync(), **shared, no_sync_last=[[None] * 50 + [1.0] * 50] * 2))
+
+    assert found[0] == "no_sync_left_on"
+    assert found[1] > 0.8
+    assert best(case(desync(), **shared))[0] == "rank_local_update"
+
+
 def test_clipping_on_one_rank_names_rank_and_step():
     norms = [[0.5] * 53 + [0.25] + [0.4] * 46, [0.5] * 100]
     unclipped = [[None] * 53 + [0.5], []]

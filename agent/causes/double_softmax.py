@@ -18,7 +18,7 @@ class DoubleSoftmax:
         if finding is None:
             return None
         inner = finding.evidence.get("inner", "softmax")
-        loss = "cross-entropy" if finding.evidence.get("outer") == "LogSoftmax" else "binary cross-entropy with logits"
+        loss = "cross-entropy" if finding.evidence.get("outer") == "softmax" else "binary cross-entropy with logits"
         return Opinion(
             clues=[Clue(4.0, f"in the graph of the loss a {inner} feeds a {loss}, which applies its own")],
             title=f"The loss at {finding.name} gets probabilities instead of scores"[:79],

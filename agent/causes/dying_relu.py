@@ -5,11 +5,13 @@ from typing import ClassVar
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.layer_names import activations_of, layer_of
-from torchvitals.agent.step_evidence import compounding, endless_momentum, first_value, raised_rate
+from torchvitals.agent.step_evidence import compounding, endless_momentum, first_value, raised_rate, raw_input
 from torchvitals.detectors.detector import Finding
 
 WILD = 1e3
 """A first gradient norm of this size means that inputs or weights are out of scale; units die of it."""
+EARLY = 12
+"""Steps within which unscaled inputs wreck a run, if they do."""
 RECTIFIERS = ("ReLU", "ReLU6", "Threshold", "Hardswish")
 
 
@@ -96,6 +98,9 @@ def _upstream(case: Case) -> list[Clue]:
     norm = first_value(case, "gradient_norm_unclipped") or first_value(case, "gradient_norm")
     if norm is not None and not norm < WILD:
         clues.append(Clue(-2.0, f"the gradient norm was {norm:.3g} before the first update"))
+    raw = raw_input(case)
+    if raw and opening.first_step <= EARLY:
+        clues.append(Clue(-2.0, f"the inputs reach {raw:.3g} unscaled, of which the first updates grow as large"))
     if factor := compounding(case):
         clues.append(Clue(-3.0, f"the learning rate grows by a factor of {factor:.4g} in each step"))
     elif raised := raised_rate(case):

@@ -78,4 +78,5 @@ def _explanation(case: Case, forward: bool) -> str:
         if forward
         else "Gradients go beyond 65504 even at a small loss scale."
     )
-    return f"From step {opening.first_step} on float16 overflows and the scaler skips steps. {part}"
+    skips = " and the scaler skips steps" if case.facts.get("scaler") else ""
+    return f"From step {opening.first_step} on float16 overflows{skips}. {part}"

@@ -67,6 +67,8 @@ def _clues(finding: Finding, frozen: int) -> list[Clue]:
     if not trainable:
         return [Clue(3.0, "the optimizer holds frozen parameters only")]
     clues = [Clue(2.0, f"{parameters} of {trainable} trainable parameters have never had a gradient")]
+    if finding.evidence.get("called"):
+        clues.append(Clue(1.5, "their modules are called at each step, and nothing leads back to them"))
     if frozen:
         clues.append(Clue(0.5, f"{frozen} parameters of the model are frozen"))
     return clues

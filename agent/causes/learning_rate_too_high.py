@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import numpy as np
 from torchvitals.agent.broken_relation import broken
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.step_evidence import (
@@ -51,6 +52,8 @@ class LearningRateTooHigh:
     def weigh(self, case: Case) -> Opinion | None:
         rate = in_force(case, "learning_rate")
         momentum = endless_momentum(case)
+        if (below := _below_zero(case)) is not None:
+            return below
         if not rate or (case.opening.kind == "miswired" and not broken(case, "endless_momentum")):
             return None
         if momentum:
@@ -68,6 +71,30 @@ class LearningRateTooHigh:
             remedy=_remedy(case, rate, jump),
             first_step=began,
         )
+
+
+def _below_zero(case: Case) -> Opinion | None:
+    """A schedule that goes on past its end: of a negative rate each step goes uphill."""
+    series, onset = scalars(case, "learning_rate"), case.opening.step
+    negative = np.flatnonzero((series.values < 0) & (series.steps <= onset))
+    if not len(negative):
+        return None
+    step, rate = int(series.steps[negative[0]]), float(series.values[negative[-1]])
+    scheduler = case.facts.get("scheduler")
+    return Opinion(
+        clues=[Clue(5.0, f"the learning rate is below zero from step {step} on ({rate:.3g} by step {onset})")],
+        title=f"The learning rate is negative from step {step} on: each step goes uphill",
+        explanation=(
+            f"From step {step} on the learning rate is below zero, {rate:.3g} by step {onset}: the weights move along "
+            "the gradient and not against it, so that each step makes the loss larger."
+        ),
+        remedy=(
+            f"Bound what {scheduler or 'changes the rate'} multiplies with: `max(0.0, ...)`, or as many steps as the "
+            f"run has. Resume from a checkpoint before step {step}."
+        ),
+        where="optimizer",
+        first_step=step,
+    )
 
 
 def _of_momentum(case: Case, rate: float, momentum: float) -> Opinion:

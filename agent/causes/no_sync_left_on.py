@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.ranks import accumulates, sharing, told_not_to_share
+from torchvitals.agent.ranks import accumulates, sharing, told_not_to_share, unshared_at_last
 
 
 class NoSyncLeftOn:
@@ -18,7 +18,7 @@ class NoSyncLeftOn:
         start = missed[0].first_step if missed else 0
         shared = sharing(case, start)
         if not shared.unshared:
-            return None
+            return _of_the_last_pass(case, case.opening.first_step)
         passes = accumulates(case)
         share = shared.unshared / shared.steps
         missing = f"{shared.unshared} of {shared.steps} steps from step {start} on had no collective"
@@ -46,3 +46,22 @@ class NoSyncLeftOn:
             ),
             first_step=start if missed else None,
         )
+
+
+def _of_the_last_pass(case: Case, start: int) -> Opinion | None:
+    """Earlier passes of a step share what they added up, and the last adds what no other rank gets."""
+    steps = unshared_at_last(case, start)
+    if not steps:
+        return None
+    return Opinion(
+        clues=[Clue(5.0, f"in {steps} steps the last backward pass ran under `no_sync`, and an earlier one did not")],
+        title=f"The last backward of a step runs under no_sync from step {start} on",
+        explanation=(
+            f"From step {start} on gradients are reduced before the last micro-batch of a step and not after it, so "
+            "that each rank applies the gradients of its own last micro-batch as well."
+        ),
+        remedy=(
+            "Put `no_sync()` (or `require_backward_grad_sync = False`) around all micro-batches of a step but the last "
+            "one; see whether the count of micro-batches is off by one."
+        ),
+    )

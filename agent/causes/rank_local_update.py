@@ -18,6 +18,7 @@ from torchvitals.agent.ranks import (
     senders,
     settings_desync,
     sharing,
+    unshared_at_last,
 )
 from torchvitals.detectors.detector import Finding
 
@@ -38,6 +39,8 @@ class RankLocalUpdate:
         finding = desync[0]
         norm = first_difference(case, "gradient_norm")
         clues = [*_shared(case, finding), *_spread(finding), *_of_norms(norm, finding)]
+        if unshared_at_last(case, finding.first_step):
+            clues.append(Clue(-4.0, "the gradients of the last backward pass were not shared"))
         rate = first_difference(case, "learning_rate") or first_difference(case, "loss_scale")
         clipping, clipped_at = senders(case, "gradient_norm_unclipped")
         alone = bool(clipping) and len(clipping) < len(case.history.ranks("gradient_norm"))
