@@ -188,7 +188,9 @@ def nulls(seeds: Iterable[int], steps: int, subjects: int, axes: Iterable[Detect
     for seed, axis, kind in product(seeds, axes, null_streams.NULLS):
         share = {"rank": 1, "feature": 4, "replica": 16}.get(axis, 8)  # the others cost more for each reading
         detectors = [cls() for cls in DETECTORS if cls.axis == axis]
+        shared: dict[str, Any] = {}
         for reading in null_streams.readings(axis, kind, steps // share, subjects, seed=seed + 1):
+            reading.shared = shared
             for each in detectors:
                 for finding in each.update(reading):
                     found[f"{axis} {each.kind}"] += 1

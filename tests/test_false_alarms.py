@@ -16,8 +16,10 @@ from torchvitals.detectors import DETECTORS
 from torchvitals.detectors.allowance import MONTH, Allowance, Calibrated, Tail
 from torchvitals.detectors.class_order import SHARE, ClassOrder
 from torchvitals.detectors.detector import Reading
+from torchvitals.detectors.drift import Drift
 from torchvitals.detectors.slowdown import Slowdown
 from torchvitals.detectors.surprise import surprise
+from torchvitals.detectors.two_sample import STATISTICS, Contrast
 from torchvitals.signals.reader import Entry, RunReader
 from torchvitals.signals.records import LAUNCHER_RANK, Event, Hello
 
@@ -210,3 +212,18 @@ def test_the_launcher_writes_the_number_down(tmp_path) -> None:
     events = [e.record for p in RunReader(run).processes.values() for e in p.read() if isinstance(e.record, Event)]
 
     assert next(e for e in events if e.kind == "command").details["environment"][VARIABLE] == "0.5"
+
+
+def test_small_changes_of_a_young_service_share_what_is_allowed_for_a_block() -> None:
+    detector = Drift()
+    shape = (len(STATISTICS), 2)
+    p = np.full(shape, 1.0)
+    p[0] = 0.9 * np.exp(-detector.tail.limit()) / 2  # of two features; unlikely enough by itself
+    large = np.zeros(shape, dtype=bool)
+    large[0, 1] = True
+    moved = np.zeros(shape, dtype=bool)
+    moved[0] = True
+
+    (told,) = detector._confirmed([Contrast(moved, large, np.ones(shape), p)], 0.0)
+
+    assert told.moved[0].tolist() == [False, True]
