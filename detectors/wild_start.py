@@ -1,4 +1,4 @@
-"""Wild start: before any update the loss is many times that of a guess."""
+"""Wild start: before any update the loss is many times that of a guess, or the answers are out of all proportion."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -6,12 +6,17 @@ from typing import ClassVar
 from torchvitals.detectors.detector import Finding, Status
 from torchvitals.signals.records import AnyRecord, Event, Hello
 
+_FIGURES = ("loss", "chance", "answers", "targets", "inputs")
+
 
 class WildStart:
     """A cross-entropy over C classes that begins beyond ``times`` ln C: outputs of hundreds where ones are due.
 
     The hooks work it out from the first graph of the loss, so that no weight or scale of the loss matters. A net that
     is fine-tuned and wrong about everything begins at two or three times ln C.
+
+    Of a squared error there are no classes to guess among: there the answers must be ``beyond`` times as large as the
+    targets, which may be small for no fault of the net's, and ``grown`` times as large as the inputs, too.
 
     >>> detector, hello = WildStart(), Hello(run="r", rank=0, world_size=1, pid=7)
     >>> for start in (3.1, 80.0):
@@ -24,18 +29,22 @@ class WildStart:
     kind: ClassVar[str] = "explosion"
     records: ClassVar[tuple[type, ...]] = (Event,)
 
-    def __init__(self, *, times: float = 10.0) -> None:
-        self.times = times
+    def __init__(self, *, times: float = 10.0, beyond: float = 1e4, grown: float = 1e3) -> None:
+        self.times, self.beyond, self.grown = times, beyond, grown
         self._told = False
         self._seen = False
 
     def observe(self, hello: Hello, record: AnyRecord) -> list[Finding]:
         """Take one event."""
-        if not isinstance(record, Event) or record.kind != "first_loss":
+        if not isinstance(record, Event) or record.kind not in ("first_loss", "first_answers"):
             return []
         self._seen = True
-        loss, chance = float(record.details.get("loss", 0.0)), float(record.details.get("chance", 0.0))
-        if self._told or not chance > 0 or not loss > self.times * chance:
+        known = {name: float(record.details.get(name, 0.0)) for name in _FIGURES}
+        if record.kind == "first_loss":
+            value, limit = known["loss"], self.times * known["chance"]
+        else:
+            value, limit = known["answers"], max(self.beyond * known["targets"], self.grown * known["inputs"])
+        if self._told or not limit > 0 or not value > limit:
             return []
         self._told = True
         return [
@@ -44,10 +53,10 @@ class WildStart:
                 severity="error",
                 first_step=record.step,
                 step=record.step,
-                value=loss,
-                threshold=self.times * chance,
+                value=value,
+                threshold=limit,
                 rank=hello.rank,
-                evidence={"signal": "first_loss", "classes": record.details.get("classes"), "chance": chance},
+                evidence={"signal": record.kind, **record.details},
             )
         ]
 
@@ -59,4 +68,5 @@ class WildStart:
     def status(self) -> Status:
         if self._told:
             return Status("alarm")
-        return Status("ok") if self._seen else Status("not_checked", "the loss is no cross-entropy over classes")
+        why = "the loss is no cross-entropy over classes, and no squared error"
+        return Status("ok") if self._seen else Status("not_checked", why)

@@ -80,6 +80,24 @@ def start_of_classifier(loss: torch.Tensor) -> dict[str, float] | None:
     return None
 
 
+def start_of_regressor(loss: torch.Tensor) -> dict[str, float] | None:
+    """How large the answers and the targets of the first squared error in the graph of ``loss`` are: 2-norms by entry.
+
+    >>> answers = torch.full((4,), 3e4, requires_grad=True)
+    >>> start_of_regressor(torch.nn.functional.mse_loss(answers, torch.ones(4)))
+    {'answers': 30000.0, 'targets': 1.0}
+    """
+    for node in _loss_nodes(loss):
+        answers, targets = getattr(node, "_saved_self", None), getattr(node, "_saved_target", None)
+        if operation(node) != "MseLoss" or answers is None or targets is None:
+            continue
+        if not answers.is_cpu or not answers.numel():
+            return None
+        sizes = [float(torch.linalg.vector_norm(t.detach().float())) / t.numel() ** 0.5 for t in (answers, targets)]
+        return {"answers": sizes[0], "targets": sizes[1]}
+    return None
+
+
 def invalid_targets(loss: torch.Tensor, frames: list[FrameType]) -> dict[str, Any] | None:
     """Targets far outside of 0 to 1 in a binary cross-entropy with logits, which takes them without a word.
 

@@ -109,8 +109,9 @@ class Origins:
         answers = [(root, answer) for root in trained if (answer := ask(root))]
         self._recorder.busy = False
         if answers:
-            # A model that is not to blame may answer that it cannot tell; one that knows comes first.
-            root, answer = max(answers, key=lambda pair: bool(pair[1].get("complete")))
+            # A model that is not to blame may answer that it cannot tell, or that the loss made what another one gave
+            # it; one that was seen to make it comes first.
+            root, answer = max(answers, key=lambda pair: (bool(pair[1].get("complete")), pair[1]["phase"] == "forward"))
             module = root.prefix + answer["module"] if answer.get("module") else ""
             self._tell({**answer, "module": module})
 

@@ -15,7 +15,7 @@ from torchvitals.hooks.beginnings import Beginnings
 from torchvitals.hooks.dropout_in_evaluation import DropoutInEvaluation
 from torchvitals.hooks.first_batches import FirstBatches
 from torchvitals.hooks.late_freezing import LateFreezing
-from torchvitals.hooks.loss_graph import invalid_targets, squashed_twice, start_of_classifier
+from torchvitals.hooks.loss_graph import invalid_targets, squashed_twice, start_of_classifier, start_of_regressor
 from torchvitals.hooks.loss_sign import turned
 from torchvitals.hooks.modes import Modes
 from torchvitals.hooks.neglect import Neglect
@@ -119,6 +119,9 @@ class Relations:
             self._began = True
             if start := start_of_classifier(loss):
                 self._observer.recorder.event("first_loss", **start)
+            elif start := start_of_regressor(loss):
+                inputs = self._observer.pending.scalars.get("input_absmax", 0.0)
+                self._observer.recorder.event("first_answers", **start, inputs=inputs)
 
     def _look_at_leaf(self, loss: torch.Tensor) -> None:
         """Send where ``backward`` is called on a tensor that was made of a number, from which nothing leads back."""

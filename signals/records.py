@@ -188,6 +188,7 @@ EVENT_KINDS: dict[str, str] = {
     "fuse": "A probe failed inside and was removed; details hold its name and the error.",
     "origin": "Replay named the first operation that made a non-finite value; see hooks/replay.py.",
     "first_loss": "What a classifier's first loss is, worked out from its graph: `loss`, `classes`, `chance`.",
+    "first_answers": "How large a regressor's first `answers`, its `targets` and its `inputs` are.",
     "leaf_loss": "`backward` was called on a tensor made of a number, from which no gradient leads back: `line`.",
     "relation": "A relation of sound training loops is broken: which `relation`, and where; see hooks/relations.py.",
     "holder": "The leak hunt named what keeps objects alive; see hooks/leaks.py.",

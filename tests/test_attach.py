@@ -297,3 +297,24 @@ def test_a_compiled_model_without_a_length_is_watched(tmp_path: Path) -> None:
         train(model, optimizer, 4, lambda _: None)
 
     assert [record.step for record in steps(tmp_path)] == [0, 1, 2, 3]
+
+
+class Angle(nn.Module):
+    """The angle of a cosine that rounding, or a slip, has taken beyond 1."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.acos(x.sigmoid() + 0.5)
+
+
+def test_of_models_that_are_called_one_by_one_the_one_that_spoilt_the_loss_is_named(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    body, head = nn.Linear(6, 3), nn.Sequential(Angle(), nn.Linear(3, 3))
+    optimizer = torch.optim.SGD([*body.parameters(), *head.parameters()], lr=0.1)
+    with attach([body, head], optimizer, directory=tmp_path):
+        loss = nn.functional.cross_entropy(head(body(torch.randn(8, 6))), torch.arange(8) % 3)
+        loss.backward()
+        optimizer.step()
+
+    (origin,) = events(tmp_path, "origin")
+    assert origin.details["operation"].startswith("aten.acos")
+    assert origin.details["phase"] == "forward"

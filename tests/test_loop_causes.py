@@ -5,6 +5,7 @@ import pytest
 from torchvitals.agent.case import Case
 from torchvitals.agent.causes.constant_loss import ConstantLoss
 from torchvitals.agent.causes.dying_relu import DyingRelu
+from torchvitals.agent.causes.excessive_weight_decay import ExcessiveWeightDecay
 from torchvitals.agent.causes.learning_rate_too_high import LearningRateTooHigh
 from torchvitals.agent.causes.missing_normalization import MissingNormalization
 from torchvitals.agent.causes.missing_optimizer_state import MissingOptimizerState
@@ -213,3 +214,27 @@ def test_a_forgotten_optimizer_state_is_told_from_its_relation_alone():
     opinion = MissingOptimizerState().weigh(given)
 
     assert (opinion.where, weight(opinion) > 2) == ("optimizer", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "decay", "left", "speaks"),
+    [
+        ("AdamW", 1e-3, 10.0, 0.12, True),
+        ("AdamW", 1e-3, 10.0, 0.9, False),  # the weights are as large as they were
+        ("AdamW", 1e-3, 0.1, 0.12, False),  # a decay that many use
+        ("Adam", 2e-3, 1e-4, 0.12, False),
+        ("Adam", 1e-3, 1.0, 0.12, True),
+    ],
+)
+def test_a_decay_that_holds_a_training_at_chance_shows_in_the_weights(name, rate, decay, left, speaks):
+    kept = history(loss=[2.1] * 300, learning_rate=[rate] * 300)
+    for step, share in ((0, 1.0), (280, left)):
+        kept.add_profile("parameter_weight_norm", ProfileAt(step, ["a", "b"], np.array([4.0, 2.0]) * share))
+    given = case("plateau", 0, kept, classes=7, chance=1.95)
+    given.facts = {"optimizers": [{"class": name, "groups": [{"lr": rate, "weight_decay": decay}]}]}
+
+    opinion = ExcessiveWeightDecay().weigh(given)
+
+    assert (opinion is not None) == speaks
+    if speaks:
+        assert weight(opinion) > weight(UninformativeLabels().weigh(given))

@@ -249,6 +249,38 @@ def test_the_first_loss_is_worked_out_whatever_its_scale():
     assert found["loss"] == pytest.approx(found["chance"])
 
 
+@pytest.mark.parametrize(
+    ("gain", "scale", "told"),
+    [(1.3, 1.0, [("explosion", "bad_initialization")]), (0.8, 1.0, []), (0.8, 1e-4, [])],
+    ids=["explodes over time", "well", "targets that are small"],
+)
+def test_answers_out_of_all_proportion_before_any_update(tmp_path, gain, scale, told):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.enter, self.again, self.leave = nn.Linear(1, 16), nn.Linear(16, 16, bias=False), nn.Linear(16, 1)
+            nn.init.eye_(self.again.weight).data.mul_(gain)
+
+        def forward(self, x):
+            state = torch.zeros(len(x), 16)
+            for part in x.unbind(1):
+                state = torch.relu(self.enter(part[:, None]) + self.again(state))
+            return self.leave(state)
+
+    torch.manual_seed(0)
+    model = Recurrent()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+    with attach(model, optimizer, directory=tmp_path, overhead=1.0):
+        for _ in range(60):
+            x = torch.rand(16, 60) / 60
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(x), scale * x.sum(1, keepdim=True)).backward()
+            optimizer.step()
+    (run,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+
+    assert [(incident.kind, incident.cause) for incident in diagnose_directory(run).incidents] == told
+
+
 def test_modes_count_only_models_on_which_they_have_a_say():
     modes, scalars = Modes(), {}
 

@@ -1,6 +1,6 @@
 """Weights drawn so wide (or so oddly) that the first forward is out of range, or so that none of them can learn."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
@@ -162,17 +162,24 @@ def _clues(case: Case, norm: float | None, largest: float) -> list[Clue]:
         clues.append(Clue(-2.0, f"the first gradient was ordinary ({norm:.3g})"))
     if largest > WIDE:
         clues.append(Clue(2.0, f"a module put out {largest:.3g}"))
-    wild = next((f for f in case.of_kind("explosion") if f.evidence.get("signal") == "first_loss"), None)
-    if wild:
-        classes, chance = wild.evidence["classes"], wild.evidence["chance"]
-        said = f"the first loss is {wild.value:.3g}, and guessing among {classes:.0f} classes costs {chance:.2g}"
-        clues.append(Clue(3.0, said))
+    clues += [Clue(3.0, said) for f in case.of_kind("explosion") if (said := _wild(f.evidence, f.value))]
     raw = raw_input(case)
     if clues and raw:
         clues.append(Clue(-3.0, f"the inputs are {raw:.3g} large themselves"))
     if case.opening.kind == "nonfinite" and case.opening.first_step == 0 and _loss_broken(case):
         clues.append(Clue(1.5, "the very first loss was not finite"))
     return clues
+
+
+def _wild(evidence: dict[str, Any], value: float) -> str:
+    """What was out of proportion before any update."""
+    if evidence.get("signal") == "first_loss":
+        classes, chance = evidence["classes"], evidence["chance"]
+        return f"the first loss is {value:.3g}, and guessing among {classes:.0f} classes costs {chance:.2g}"
+    if evidence.get("signal") == "first_answers":
+        targets, inputs = evidence["targets"], evidence["inputs"]
+        return f"the first answers are {value:.3g} large, of inputs up to {inputs:.3g} and for targets of {targets:.3g}"
+    return ""
 
 
 def _loss_broken(case: Case) -> bool:

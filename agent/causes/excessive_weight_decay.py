@@ -9,6 +9,9 @@ from torchvitals.agent.step_evidence import in_force, optimizer_name, settings
 USUAL = 1e-3
 """Largest product of rate and decay in use: AdamW at 1e-3 and 1; usual are 1e-5 to 1e-4."""
 
+SHRUNK = 0.5
+"""Share of the norm, of the median layer, below which a training that learns nothing has been held down."""
+
 
 class ExcessiveWeightDecay:
     """Speaks from the optimizer's ``weight_decay`` and rate, where all weights shrink."""
@@ -24,15 +27,13 @@ class ExcessiveWeightDecay:
             in_force(case, "learning_rate") or 0.0,
             optimizer_name(case),
         )
-        if shrunk is None or (not decay and name):
+        if shrunk is None:
+            return _at_chance(case, decay, rate, name)
+        if not decay and name:
             return None
         clues = [Clue(2.0, f"{shrunk.value:.1%} of the weights' norm are left, in {shrunk.evidence['layers']} layers")]
-        # what is divided by the size of the gradient does not depend on that of the decay
-        pull = rate if name == "Adam" else rate * decay
         if decay:
-            strong = pull > USUAL or (name == "Adam" and decay >= 0.1)
-            what = f"weight_decay={decay:g} at a rate of {rate:.3g} takes {pull:.2g} of each weight in a step"
-            clues.append(Clue(3.0 if strong else -1.0, what))
+            clues.append(Clue(3.0 if _strong(decay, rate, name) else -1.0, _pull_text(decay, rate, name)))
         return Opinion(
             clues=clues,
             title=f"weight_decay={decay:g} shrinks all weights to nothing"
@@ -46,6 +47,50 @@ class ExcessiveWeightDecay:
             where="optimizer",
             first_step=shrunk.first_step,
         )
+
+
+def _pull(decay: float, rate: float, name: str) -> float:
+    """Share of a weight that a step takes; what Adam divides by the gradient's size depends on the rate alone."""
+    return rate if name == "Adam" else rate * decay
+
+
+def _strong(decay: float, rate: float, name: str) -> bool:
+    return _pull(decay, rate, name) > USUAL or (name == "Adam" and decay >= 0.1)
+
+
+def _pull_text(decay: float, rate: float, name: str) -> str:
+    taken = _pull(decay, rate, name)
+    return f"weight_decay={decay:g} at a rate of {rate:.3g} takes {taken:.2g} of each weight in a step"
+
+
+def _at_chance(case: Case, decay: float, rate: float, name: str) -> Opinion | None:
+    """Nothing is learnt, under a decay that nobody uses: weights need not come to nothing for that."""
+    strong = rate * decay > USUAL or (name == "Adam" and decay >= 0.1)  # Adam's rate alone says nothing yet
+    if not case.of_kind("plateau") or not strong:
+        return None
+    opening = case.opening
+    norms = case.history.profiles("parameter_weight_norm", opening.rank, opening.optimizer)
+    if len(norms) < 2 or norms[0].values.shape != norms[-1].values.shape:
+        return None
+    first, last = norms[0].values, norms[-1].values
+    known = np.isfinite(first) & np.isfinite(last) & (first > 0)
+    left = float(np.median(last[known] / first[known])) if known.any() else 1.0
+    if left > SHRUNK:
+        return None
+    return Opinion(
+        clues=[
+            Clue(1.5, f"{left:.0%} of the weights' norm are left at step {norms[-1].step}, in the median layer"),
+            Clue(3.0, _pull_text(decay, rate, name)),
+        ],
+        title=f"weight_decay={decay:g} keeps the weights too small to learn"[:79],
+        explanation=(
+            f"The loss stays at chance while the norm of the median layer fell to {left:.2g} of what it was. "
+            f"{_pull_text(decay, rate, name)[:1].upper()}{_pull_text(decay, rate, name)[1:]}, and the gradient does "
+            "not bring it back."
+        ),
+        remedy=_remedy(decay, name),
+        where="optimizer",
+    )
 
 
 def _remedy(decay: float, name: str) -> str:

@@ -142,8 +142,9 @@ def _of_start(case: Case) -> list[Clue]:
     norm = first_value(case, "gradient_norm_unclipped") or first_value(case, "gradient_norm")
     if opening.kind == "nonfinite" and opening.first_step == 0:
         return [Clue(-4.0, "it was not finite before the first update")]
-    if opening.evidence.get("signal") == "first_loss":
-        return [Clue(-4.0, f"the loss was {opening.value:.3g} before the first update already")]
+    if (signal := opening.evidence.get("signal")) in ("first_loss", "first_answers"):
+        what = "the loss was" if signal == "first_loss" else "the answers were"
+        return [Clue(-4.0, f"{what} {opening.value:.3g} before the first update already")]
     clues = [Clue(1.5, f"it began at step {opening.first_step}, with the first updates")]
     if norm is not None and norm < 100:
         clues.append(Clue(1.0, f"the gradient was ordinary ({norm:.3g}) before the first update"))
