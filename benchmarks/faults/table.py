@@ -135,6 +135,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "ranks", ("mlp", "gru"), "collective_mismatch", line="# SIZES", ranks=2, argument="sizes", onset=120, after=1
     ),
+    Fault("ranks", ("mlp", "gru"), "no_sync_left_on", ranks=2, argument="last_unshared", onset=120, after=110),
+    Fault("rate_below_zero", ("mlp", "lstm"), "learning_rate_too_high", where="optimizer", onset=240),
     Fault("frozen_in_train", ("mlp", "transformer"), "frozen_but_updated", where="body"),
     Fault("spectral_norm_first", ("mlp", "cnn"), "unconverged_spectral_norm", where="weight", argument="hook"),
     Fault("spectral_norm_first", ("cnn", "mlp"), "unconverged_spectral_norm", where="weight", argument="parametrized"),
