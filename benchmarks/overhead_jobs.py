@@ -126,6 +126,7 @@ WORKLOADS: dict[str, Workload] = {
     "mlp": Workload(mlp, rows),
     "cnn": Workload(cnn, images),
     "lstm": Workload(Recurrent, sequences),
+    "small transformer": Workload(lambda: Transformer(width=128, depth=3), tokens),
     "transformer": Workload(Transformer, tokens),
     "amp transformer": Workload(Transformer, tokens, autocast=True),
     "ddp": Workload(cnn, images, ranks=2),

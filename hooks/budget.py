@@ -13,6 +13,10 @@ import math
 ALLOWANCE_SECONDS = 1.0
 FLOOR_SECONDS = {"norm": 0.2, "sample": 1.0, "activations": 2.0}
 """In debt a floor is no sooner than this: a hundred steps of a millisecond are no reason to look again."""
+FLOOR_SHARE = 0.4
+"""Of the budget that each floor may take in debt, by what it was measured to cost,"""
+LONGEST_REST = 10.0
+"""but no rarer than this, in seconds: a unit that dies is to be seen within a minute."""
 HIDDEN = 1.8
 """What the hooks' own clock says of the work done at every step, times this, is what a step gets longer: calls
 into the hooks and caches that the job finds cold. Measured once, on steps of 0.5 ms: 109 µs by the clock, 201 in
@@ -110,7 +114,7 @@ class Budget:
         work = self._task(task, optimizer)
         if work.last < 0:
             return True
-        if step - work.last >= work.floor and (not self.in_debt or self._elapsed - work.ran >= work.rest):
+        if step - work.last >= work.floor and (not self.in_debt or self._elapsed - work.ran >= self._rest(work)):
             return True
         return self.tokens > 0.0 and self.tokens >= work.cost and step - work.last >= work.spacing(step)
 
@@ -126,6 +130,11 @@ class Budget:
         """Steps since ``task`` last happened: the sampling in force; 0 when it never did."""
         last = self._task(task, optimizer).last
         return step - last if last >= 0 else 0
+
+    def _rest(self, work: Task) -> float:
+        """Seconds of the job between two runs in debt."""
+        share = FLOOR_SHARE * self.overhead
+        return max(work.rest, min(work.cost / share, LONGEST_REST)) if share > 0.0 else work.rest
 
     def _task(self, task: str, optimizer: int) -> Task:
         work = self._tasks.get((task, optimizer))

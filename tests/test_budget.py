@@ -58,3 +58,20 @@ def test_debt_is_bounded_so_that_one_slow_dump_does_not_blind_the_job() -> None:
         budget.close_step(0.1, 0.0)
 
     assert not budget.in_debt
+
+
+@pytest.mark.parametrize(("cost", "apart"), [(1e-3, 2.0), (2e-2, 5.0), (1.0, 10.0)])
+def test_in_debt_a_look_is_as_rare_as_its_price_asks_and_never_rarer_than_ten_seconds(
+    cost: float, apart: float
+) -> None:
+    budget, ran = Budget(allowance=0.0), []
+    for step in range(10_000):
+        budget.close_step(0.005, 1e-3)
+        if budget.wants("activations", step):
+            budget.done("activations", step, cost)
+            ran.append(0.005 * step)
+
+    assert budget.in_debt
+    assert [later - earlier for earlier, later in pairwise(ran)][1:] == pytest.approx(
+        [apart] * (len(ran) - 2), abs=0.01
+    )
