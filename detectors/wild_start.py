@@ -24,6 +24,9 @@ class WildStart:
     ...     for finding in detector.observe(hello, event):
     ...         print(finding.kind, finding.step, finding.value)
     explosion 0 80.0
+    >>> answers = {"answers": 0.3, "targets": 1e-6, "inputs": 0.0}
+    >>> WildStart().observe(hello, Event(9.5, 0, "first_answers", answers))
+    []
     """
 
     kind: ClassVar[str] = "explosion"
@@ -43,7 +46,8 @@ class WildStart:
         if record.kind == "first_loss":
             value, limit = known["loss"], self.times * known["chance"]
         else:
-            value, limit = known["answers"], max(self.beyond * known["targets"], self.grown * known["inputs"])
+            inputs = max(known["inputs"], 1.0)  # of indices nothing is known, and they are looked up in numbers near 1
+            value, limit = known["answers"], max(self.beyond * known["targets"], self.grown * inputs)
         if self._told or not limit > 0 or not value > limit:
             return []
         self._told = True
