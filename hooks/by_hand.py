@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torchvitals.hooks import discovery, gradients
+from torchvitals.hooks.differentiation import Differentiation
 from torchvitals.hooks.loss_graph import leaves
 from torchvitals.hooks.losses import single, sum_of
 from torchvitals.hooks.readback import read
@@ -37,6 +38,7 @@ class ByHand:
     def __init__(self, observer: "Observer") -> None:
         self._observer = observer
         self._recorder = observer.recorder
+        self.differentiation = Differentiation(observer)
         self._parameters: list[torch.Tensor] = []
         self._probe: list[torch.Tensor] = []
         self._copies: list[torch.Tensor] = []
@@ -92,6 +94,7 @@ class ByHand:
 
     def finish(self) -> None:
         """The job is over: the last step has nothing behind it."""
+        self.differentiation.remove()
         if self.alone and self._passes and self._changed(self._probe):
             self._close(self._probe)
 

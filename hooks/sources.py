@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch.utils.data import dataloader
 from torchvitals.hooks import graph_task
-from torchvitals.hooks.differentiation import Differentiation
 from torchvitals.hooks.graph_task import inside_backward
 from torchvitals.hooks.join import JoinedSteps
 from torchvitals.hooks.observer import Observer
@@ -20,7 +19,7 @@ Guard = Callable[[str, Callable[..., Any]], Callable[..., Any]]
 def install(taps: Taps, observer: Observer, guard: Guard) -> None:
     """Wrap everything; what this torch does not have is noted in ``observer.unseen``."""
     _tap_backward(taps, observer, guard)
-    Differentiation(observer).install(taps, guard)
+    observer.by_hand.differentiation.install(guard)
     _tap_scaler(taps, observer, guard)
     _tap_clipping(taps, observer, guard)
     _tap_loader(taps, observer, guard)

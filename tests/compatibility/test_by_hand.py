@@ -260,6 +260,36 @@ def test_the_line_that_spoils_the_gradient_of_a_bare_tensor(tmp_path: Path, upda
     assert origin.details["line"].endswith(f"script.py:{spoiling}")
 
 
+COMPILED = """
+import torch
+from torch._dynamo.utils import counters
+
+net = torch.nn.Linear(4, 1)
+
+@torch.compile(backend="aot_eager")
+def slope(x):
+    (found,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+    return found.square().mean()
+
+@torch.compile(backend="aot_eager", fullgraph=True)
+def transformed(x):
+    return torch.func.grad(lambda z: z.sin().square().sum())(x)
+
+for _ in range(3):
+    x = torch.ones(8, 4, requires_grad=True)
+    print(transformed(x.detach()).sum().item())
+    try:
+        slope(x).backward()
+    except RuntimeError as error:
+        print(error)
+print(dict(counters["graph_break"]), dict(counters["stats"]))
+"""
+
+
+def test_compiled_code_that_differentiates_is_compiled_as_without_us(tmp_path: Path) -> None:
+    assert run(tmp_path, COMPILED, TORCHVITALS_RUN="by-hand") == run(tmp_path, COMPILED)
+
+
 def test_an_image_is_no_weight(tmp_path: Path) -> None:
     run(tmp_path, HEAD + ATTACK, TORCHVITALS_RUN="by-hand")
 

@@ -13,7 +13,7 @@ from compatibility.truth import Truth, gradient_norm, gradient_norms
 from recorded import events
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, dataloader
-from torchvitals.hooks import digests, norms, profiles, tracing, weight_sums
+from torchvitals.hooks import differentiation, digests, norms, profiles, tracing, weight_sums
 
 HOOKS = Path(__file__).parent.parent.parent / "hooks"
 
@@ -51,6 +51,7 @@ PRIVATE = {
     ),
     "_current_autograd_node": Missing(without(torch._C, "_current_autograd_node")),
     "_current_graph_task_id": Missing(without(torch._C, "_current_graph_task_id")),
+    "_engine_run_backward": Missing(lambda patch: patch.setattr(differentiation, "ENGINE", "_is_gone")),
     "_flatten_dense_tensors": Missing(unprobed(digests, "_flatten")),
     "_foreach_norm": Missing(unprobed(norms, "_foreach_norm", weight_sums)),
     "_foreach_sub_": Missing(unprobed(profiles, "_foreach_sub")),
