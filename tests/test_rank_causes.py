@@ -231,7 +231,8 @@ def test_an_exception_that_tells_of_sizes_is_the_messenger(message, expected):
     ("places", "expected"),
     [
         ({0: "train.py:33", 1: "train.py:33"}, "collective_mismatch"),
-        ({0: "train.py:33"}, "exception"),
+        ({0: "train.py:33"}, "collective_mismatch"),  # what the other rank did when it was reset was not seen
+        ({}, "exception"),
     ],
 )
 def test_an_abort_in_a_collective_that_all_have_come_to(places, expected):

@@ -133,7 +133,8 @@ def _of_crash(case: Case, finding: Finding) -> Opinion | None:
         if parted := _parted(finding):
             return _of_abort(finding, parted, clue)
         if together := _together(finding):
-            same = Clue(3.0, f"{ranks_text(together)} stood in the same collective, at {finding.name}")
+            what = "the same collective" if len(together) > 1 else "a collective"
+            same = Clue(3.0, f"{ranks_text(together)} stood in {what}, at {finding.name}")
             return _of_sizes(finding, [same, clue])
         return Opinion(
             clues=[clue],
@@ -149,10 +150,11 @@ def _of_crash(case: Case, finding: Finding) -> Opinion | None:
 
 
 def _together(finding: Finding) -> list[int]:
-    """The ranks that stood in a collective at the line at which one was ended, if there were several."""
+    """The ranks that stood in a collective at the line at which one was ended, it among them."""
     places = {int(rank): str(place) for rank, place in dict(finding.evidence.get("places", {})).items()}
     found = [int(rank) for rank in finding.evidence.get("in_collective", ()) if places.get(int(rank)) == finding.name]
-    return found if len(found) > 1 and finding.rank in found else []
+    # where the others stood is not always known: a peer that was ended first has shown nothing
+    return found if finding.rank in found and (len(found) > 1 or len(places) == 1) else []
 
 
 def _of_sizes(finding: Finding, clues: list[Clue]) -> Opinion:
