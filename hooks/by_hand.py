@@ -134,7 +134,7 @@ class ByHand:
         self._scalars |= {**taken.scalars, **taken.logged}
         if items:
             self._scalars["batch_items"] = items
-        norm = gradients.global_norm([g.detach() for g in found if g is not None and _readable(g)])
+        norm = gradients.global_norm([_numbers(g) for g in found if g is not None and _readable(g)])
         if norm is not None:
             self._scalars["gradient_norm"] = norm
             if gradients.on_host(norm) and not math.isfinite(norm) and not taken.nonfinite_loss:
@@ -142,7 +142,7 @@ class ByHand:
         of_wire = next((g for p, g in zip(self._parameters, found, strict=False) if p is self._probe[0]), None)
         self._direction = None
         if of_wire is not None and _readable(of_wire):
-            self._direction = of_wire.detach().clone()
+            self._direction = _numbers(of_wire).clone()
             self._scalars["tripwire_norm"] = gradients.global_norm([self._direction])
         wire = self._probe[0].grad
         self._gradient = wire, wire._version if wire is not None else 0
@@ -154,9 +154,12 @@ class ByHand:
 
     def _rate(self, probe: Sequence[torch.Tensor]) -> float | None:
         """The learning rate, if the step to where ``probe`` is now went down along the gradient and nowhere else."""
-        moved, along = self._copies[0] - probe[0].detach(), self._direction
-        if along is None or along.shape != moved.shape or not gradients.on_host(along):
+        before, along = self._copies[0], self._direction
+        if along is None or not gradients.on_host(along) or not along.is_floating_point():
             return None
+        if not probe or not before.shape == probe[0].shape == along.shape:  # weights that grow are others
+            return None
+        moved = before - probe[0].detach()
         rate = float((moved * along).sum() / along.square().sum())
         off = float(torch.linalg.vector_norm(moved - rate * along))
         return rate if rate > 0.0 and off <= STRAIGHT * float(torch.linalg.vector_norm(moved)) else None
@@ -205,3 +208,9 @@ class ByHand:
 
 def _readable(gradient: torch.Tensor) -> bool:
     return gradient.numel() > 0 and gradient.layout is torch.strided
+
+
+def _numbers(gradient: torch.Tensor) -> torch.Tensor:
+    """The gradient itself; of a complex one the real and imaginary parts, which have the same norm."""
+    plain = gradient.detach()
+    return torch.view_as_real(plain.resolve_conj()) if plain.is_complex() else plain

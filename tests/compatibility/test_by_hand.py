@@ -290,6 +290,24 @@ def test_compiled_code_that_differentiates_is_compiled_as_without_us(tmp_path: P
     assert run(tmp_path, COMPILED, TORCHVITALS_RUN="by-hand") == run(tmp_path, COMPILED)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+def test_weights_that_grow_or_are_complex_have_no_rate_and_lose_no_step(tmp_path: Path, dtype: str) -> None:
+    script = f"""
+import torch
+torch.manual_seed(0)
+weight = torch.ones(2, dtype=torch.{dtype}, requires_grad=True)
+for step in range(6):
+    loss = weight.abs().square().sum()
+    loss.backward()
+    weight = torch.cat([(weight - 0.1 * weight.grad).detach(), torch.ones(1)]).requires_grad_()
+"""
+    run(tmp_path, script, TORCHVITALS_RUN="by-hand")
+
+    assert len(series(tmp_path / "runs", "loss")) == 5
+    assert not series(tmp_path / "runs", "learning_rate")
+    assert not events(tmp_path / "runs", "fuse")
+
+
 def test_an_image_is_no_weight(tmp_path: Path) -> None:
     run(tmp_path, HEAD + ATTACK, TORCHVITALS_RUN="by-hand")
 
