@@ -1,22 +1,18 @@
 """Memory leak: every step keeps a little of what it used."""
 
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from torchvitals.detectors.block_statistics import Floats
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import ZERO, scalar
+from torchvitals.detectors.run_lows import BLOCKS, RunLows
+from torchvitals.detectors.scalars import scalar
 from torchvitals.detectors.trend import Slope, corner, theil_sen
 
-Readings = NDArray[np.floating[Any]]
-BLOCKS = 64
 PARTS = 6
 STAIRS = 16
 """Finer parts, of which at least half must rise: each is longer than an allocator's arena takes to fill."""
 ARENA = 1 << 20
-MOST = np.array(1e18)
-"""Bytes; more is a broken number."""
 RESIDENT, MAPPED = 0, 2
 """Places in ``reads``."""
 
@@ -103,18 +99,12 @@ class MemoryLeak:
         self.given_back = given_back
         self.z = z
         self.steps_for = steps_for
-        self._block_steps = block_steps
-        self._steps: list[int] = []
-        self._lows = np.zeros((BLOCKS, len(self.reads), 0), dtype=np.float32)
-        """float32: exact to 1 kB at 10 GB, where the least leak that is told of has gained 2 MB."""
-        self._low = np.zeros((len(self.reads), 0))
-        self._began = -1
-        """First step of the block in progress; negative while there is none."""
+        self._lows = RunLows(len(self.reads), block_steps)
         self._first = self._last = -1
         self._alarmed = np.zeros(0, dtype=bool)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(least_rate={self.least_rate:g}, block_steps={self._block_steps})"
+        return f"{type(self).__name__}(least_rate={self.least_rate:g}, block_steps={self._lows.steps})"
 
     def update(self, reading: Reading) -> list[Finding]:
         """Take one step."""
@@ -131,10 +121,8 @@ class MemoryLeak:
             return []
         for row, name in enumerate(self.reads):
             if name in signals:
-                self._note(row, scalar(reading, name, len(self._alarmed))[0])
-        if self._began < 0:
-            self._began = reading.step
-        return self._judge(reading.step) if self._is_full() and self._close() else []
+                self._lows.note(row, scalar(reading, name, len(self._alarmed))[0])
+        return self._judge(reading.step) if self._lows.close(reading.step) else []
 
     def status(self) -> Status:
         """Warming up until the shortest stretch has been seen."""
@@ -148,59 +136,26 @@ class MemoryLeak:
             return Status("warming_up", f"{seen} of {needed} steps seen")
         return Status("ok")
 
-    def _note(self, row: int, values: Floats) -> None:
-        sound = values > ZERO
-        if np.count_nonzero(sound) < len(sound):
-            values = np.where(sound, values, np.nan)
-        np.fmin(self._low[row], values, out=self._low[row])
-
-    def _is_full(self) -> bool:
-        return self._last - self._began + 1 >= self._block_steps
-
-    def _close(self) -> bool:
-        if len(self._steps) == BLOCKS:
-            for place in range(BLOCKS // 2):  # one by one: 3 MB more for thousands of ranks cost 10 ms in page faults
-                np.fmin(self._lows[2 * place], self._lows[2 * place + 1], out=self._lows[place])
-            self._steps = self._steps[::2]
-            # Where readings are rarer than blocks are long, a block is as long as it turned out to be.
-            self._block_steps = max(2 * self._block_steps, int(np.median(np.diff(self._steps))))
-            if not self._is_full():
-                return False  # this block is now half as long as the others: let it grow
-        self._lows[len(self._steps)] = np.where(self._low < MOST, self._low, np.nan)
-        self._steps.append(self._began)
-        self._low.fill(np.nan)
-        self._began = -1
-        return True
-
     def _judge(self, step: int) -> list[Finding]:
-        count = len(self._steps)
-        if count < 2 * PARTS:
+        steps = self._lows.starts
+        if len(steps) < 2 * PARTS:
             return []
         findings = []
-        middle = int(np.searchsorted(self._steps, (self._steps[0] + self._steps[-1]) / 2))
+        middle = int(np.searchsorted(steps, (steps[0] + steps[-1]) / 2))
         for start in (0, middle):
-            if count - start < 2 * PARTS:
-                continue
-            lows = self._lows[start:count]
-            gain = lows[-2:].min(0) - lows[:2].min(0)
-            with np.errstate(invalid="ignore"):
-                worth = (gain >= self._least(lows[0])) & np.isfinite(gain) & ~self._alarmed
-            if self.by_address_space:
-                worth[MAPPED] = False
-            for row, rank in zip(*np.nonzero(worth), strict=True):
-                resident = self.by_address_space and row == RESIDENT
-                if resident and not self._asked(lows[:, RESIDENT, rank], lows[:, MAPPED, rank]):
+            for row, rank in self._lows.risen(self.least_gain, start):
+                if self._alarmed[rank] or (self.by_address_space and row == MAPPED):
                     continue
-                growth = self._growth(lows[:, row, rank], self._steps[start:count])
-                if growth and not self._alarmed[rank]:
+                growth = self._growth(row, rank, start)
+                if growth:
                     self._alarmed[rank] = True
-                    findings.append(self._finding(step, int(row), int(rank), growth))
+                    findings.append(self._finding(step, row, rank, growth))
         return sorted(findings, key=lambda finding: finding.subject or 0)
 
-    def _least(self, base: Readings) -> Readings:
-        return np.asarray(np.maximum(self.least_gain, self.least_relative * base))
+    def _least(self, base: float) -> float:
+        return max(self.least_gain, self.least_relative * base)
 
-    def _asked(self, resident: Readings, mapped: Readings) -> bool:
+    def _asked(self, resident: Floats, mapped: Floats) -> bool:
         """Whether memory was asked for as it became resident, part by part; also where nobody knows.
 
         Some is reserved in one leap for other ends (a thread's arena: 64 MB), so that a part counts at most twice
@@ -216,12 +171,15 @@ class MemoryLeak:
         steady = np.argsort(counted)[:-1]  # without the part that grew most: a hunt for leaks takes 17 MB for a while
         return bool(counted[steady].sum() >= self.asked_for * rises[0][steady].sum())
 
-    def _growth(self, lows: Readings, steps: list[int]) -> _Growth | None:
-        """The growth when this stretch of one rank's memory leaks."""
+    def _growth(self, row: int, rank: int, start: int) -> _Growth | None:
+        """The growth when one rank's memory leaks in the blocks from ``start`` on."""
+        lows = self._lows.series(row, rank, start)
         known = np.isfinite(lows)
-        if known.sum() < 2 * PARTS:
+        if known.sum() < 2 * PARTS or lows[-2:].min() - lows[:2].min() < self._least(lows[0]):
             return None
-        y, x = lows[known].astype(np.float64), np.asarray(steps, np.float64)[known]
+        if self.by_address_space and row == RESIDENT and not self._asked(lows, self._lows.series(MAPPED, rank, start)):
+            return None
+        y, x = lows[known], np.asarray(self._lows.starts[start:], np.float64)[known]
         # Parts of equal length in steps: readings may have been dense at first and rare later, or the reverse.
         places = np.searchsorted(x, np.linspace(x[0], x[-1], PARTS + 1)[1:-1])
         parts = np.array([np.median(part) if len(part) else np.nan for part in np.split(y, places)])
@@ -231,9 +189,9 @@ class MemoryLeak:
         gained = float(parts[-1] - parts[0])
         even = rises >= self.evenness * rises.mean()
         fallen = float((np.maximum.accumulate(y) - y).max())
-        if gained < self._least(y[:1])[0] or fallen > self.given_back * gained:
+        if gained < self._least(y[0]) or fallen > self.given_back * gained:
             return None
-        lasted = int(x[-1] - x[0]) + self._block_steps
+        lasted = int(x[-1] - x[0]) + self._lows.steps
         if lasted < next(steps for relative, steps in self.steps_for if gained >= relative * y[0]):
             return None
         slackening = parts[-1] - parts[PARTS // 2] < self.straightness * (parts[PARTS // 2 - 1] - parts[0])
@@ -247,11 +205,11 @@ class MemoryLeak:
         return _Growth(slope, gained, float(y[0]), lasted) if slope.low >= self.least_rate else None
 
     def _finding(self, step: int, row: int, rank: int, growth: _Growth) -> Finding:
-        series = self._lows[: len(self._steps), row, rank]
+        series = self._lows.series(row, rank)
         known = np.isfinite(series)
-        place = corner(series[known].astype(np.float64))
+        place = corner(series[known])
         # A leak that is as old as the first blocks is as old as the run.
-        first = 0 if place <= BLOCKS // 16 else np.asarray(self._steps)[known][place]
+        first = 0 if place <= BLOCKS // 16 else np.asarray(self._lows.starts)[known][place]
         return Finding(
             kind=self.kind,
             severity="error" if growth.gained >= 0.1 * growth.base else "warning",
@@ -274,6 +232,5 @@ class MemoryLeak:
     def _grow(self, count: int) -> None:
         more = count - len(self._alarmed)
         if more > 0:
-            self._lows = np.pad(self._lows, ((0, 0), (0, 0), (0, more)), constant_values=np.nan)
-            self._low = np.pad(self._low, ((0, 0), (0, more)), constant_values=np.nan)
+            self._lows.grow(count)
             self._alarmed = np.pad(self._alarmed, (0, more))

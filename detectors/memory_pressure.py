@@ -68,8 +68,9 @@ class MemoryPressure:
         self.share, self.least_gain = share, least_gain
         self.evenness, self.straightness = evenness, straightness
         self.warm_up = warm_up
-        self._start = np.zeros(0)
-        self._last = np.zeros(0)
+        self._start = np.zeros(0, dtype=np.float32)
+        self._last = np.zeros(0, dtype=np.float32)
+        """Retries at first and now; exact up to 16 million."""
         self._rises = np.zeros(0, dtype=np.int32)
         self._since = np.zeros(0, dtype=np.int32)
         self._ladders = [Ladder() for _ in USED]
@@ -127,11 +128,10 @@ class MemoryPressure:
 
     def _run_out(self, ladder: Ladder, rung: int, left: NDArray[np.float32]) -> list[int]:
         """The ranks whose blocks rise in a line that leads to the end, and which have not been told of."""
-        gain = ladder.rise(rung)
-        large = gain >= self.least_gain
-        if not np.count_nonzero(large):
+        ranks, gain = ladder.risen(rung, self.least_gain)
+        if not len(ranks):
             return []
-        ranks = np.flatnonzero(large & (gain >= self.share * (gain + left)) & ~self._alarmed)
+        ranks = ranks[(gain >= self.share * (gain + left[ranks])) & ~self._alarmed[ranks]]
         rises = np.diff(ladder.blocks(rung, ranks), axis=1)
         even = (rises >= self.evenness * rises.mean(axis=1, keepdims=True)).all(axis=1)
         straight = rises[:, -3:].sum(axis=1) >= self.straightness * rises[:, :3].sum(axis=1)
@@ -167,10 +167,10 @@ class MemoryPressure:
         count, present = scalar(reading, "cuda_alloc_retries", len(self._alarmed))
         if np.count_nonzero(count == self._last) == len(count):
             return []
-        usable = present & np.isfinite(count) & (count >= 0)
-        np.copyto(self._start, count, where=usable & np.isnan(self._start))
-        rose = usable & (count > np.fmax(self._last, self._start))
-        np.fmax(self._last, count, out=self._last, where=usable)
+        usable, told = present & np.isfinite(count) & (count >= 0), single(count)
+        np.copyto(self._start, told, where=usable & np.isnan(self._start))
+        rose = usable & (told > np.fmax(self._last, self._start))
+        np.fmax(self._last, told, out=self._last, where=usable)
         if not np.count_nonzero(rose):
             return []
         self._since = np.where(rose & (self._rises == 0), reading.step, self._since)
