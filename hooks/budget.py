@@ -24,8 +24,8 @@ all."""
 COUNTED = 0.08
 """Cost of a counted step, as a share of a watched one's without its optional work: 54 of 700 µs were measured beside an
 MLP of 2.3 ms, 33 µs beside a small convolutional net of 7 ms."""
-MOST_COUNTED = 64
-"""Steps between two watched ones: those of a millisecond are then seen fifteen times a second,"""
+MOST_COUNTED = 128
+"""Steps between two watched ones: those of a millisecond are then seen eight times a second,"""
 MOST_COUNTED_SECONDS = 0.5
 """and longer ones twice."""
 EVERY_STEP = 0.7
@@ -171,7 +171,7 @@ class Budget:
         ...         budget.close_step(step_seconds, 100e-6)
         ...     return budget.steps_to_count()
         >>> [counted(seconds) for seconds in (1e-3, 9e-3, 1e-1)]
-        [64, 3, 0]
+        [128, 3, 0]
         """
         if not self.in_debt:
             return 0

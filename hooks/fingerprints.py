@@ -58,7 +58,17 @@ def due(step: int, density: int = DENSEST) -> bool:
     >>> [step for step in range(100) if due(step, 4)]
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96]
     """
-    return step % min(SPARSEST, 1 << max(0, step.bit_length() - density.bit_length())) == 0
+    return next_due(step, density) == step
+
+
+def next_due(step: int, density: int = DENSEST) -> int:
+    """The first step from ``step`` on that every run digests.
+
+    >>> next_due(81, 4), next_due(97, 4)
+    (96, 112)
+    """
+    spacing = min(SPARSEST, 1 << max(0, step.bit_length() - density.bit_length()))
+    return -(-step // spacing) * spacing
 
 
 class Fingerprints:
@@ -107,7 +117,13 @@ class Fingerprints:
         """
         if self.exact or (several and self.due(step - 1)):
             return 0
-        return next((ahead for ahead in range(most) if self.due(step + ahead) or self._batch_due(step + ahead)), most)
+        if self._replicas is not None:
+            steps = range(step, step + most)
+            return next((ahead for ahead, due in enumerate(map(self._anything_due, steps)) if due), most)
+        return min(most, next_due(step, self._density) - step, next_due(step) - step)
+
+    def _anything_due(self, step: int) -> bool:
+        return self.due(step) or self._batch_due(step)
 
     def before(self, watch: "OptimizerWatch", optimizer: Optimizer) -> None:
         """A step is about to be applied: the initial weights, and where every step is exact its gradients."""

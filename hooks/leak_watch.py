@@ -23,6 +23,9 @@ class LeakWatch:
         reaches: the samples are compared at these distances as well, since 5 kB a step take 200 steps to a megabyte,
             and an arena of the allocator grows by 132 kB at a time.
         least_bytes: growth over those samples below which nobody would notice.
+        uneven: one block may grow this many times as much as another: what a hunt would find to grow less evenly it
+            would not name. A pool of the allocator that is made once, behind three samples of some kB, looked like
+            a leak else: three hunts, a second in all, in one of two healthy runs of an MLP.
         hunts: how often a run may be hunted; a hunt walks all objects, some 50 ms each of three times.
     """
 
@@ -34,12 +37,14 @@ class LeakWatch:
         blocks: int = 4,
         reaches: tuple[int, ...] = (1, 4, 16),
         least_bytes: int = 1 << 20,
+        uneven: float = 4.0,
         hunts: int = 3,
     ) -> None:
         self._recorder = recorder
         self._memory = Memory()
         self._every = every
         self._least = least_bytes
+        self._uneven = uneven
         self._blocks = blocks
         self._reaches = reaches
         self._recent: deque[int] = deque(maxlen=blocks * max(reaches) + 1)
@@ -77,12 +82,13 @@ class LeakWatch:
         return any(self._grew(reach) for reach in self._reaches)
 
     def _grew(self, reach: int) -> bool:
-        """Whether each of the newest samples, ``reach`` apart, is larger than the one before it."""
+        """Whether the newest samples, ``reach`` apart, have grown each time and about as much each time."""
         if len(self._recent) <= self._blocks * reach:
             return False
         samples = [self._recent[-1 - reach * block] for block in range(self._blocks, -1, -1)]
-        grew = all(later > earlier for earlier, later in pairwise(samples))
-        return grew and samples[-1] - samples[0] >= self._least
+        growths = [later - earlier for earlier, later in pairwise(samples)]
+        evenly = 0 < max(growths) <= self._uneven * min(growths)
+        return evenly and samples[-1] - samples[0] >= self._least
 
     def _sample(self, step: int) -> None:
         if self._hunt is None:

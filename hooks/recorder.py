@@ -150,9 +150,18 @@ class Recorder:
 def _step_of(kept: Kept) -> tuple[int, float, dict[str, float], int, bool]:
     """What was kept of a step as the spool takes it; a loss that the job logged itself holds."""
     step, told, loss, norm, seconds, waited, logged, optimizer, leads = kept
-    seen = {"loss": loss, "tripwire_norm": norm, "step_seconds": seconds, "data_seconds": waited or None}
-    values = {name: value for name, value in seen.items() if value is not None}
-    return step, told, values | numbers(logged), optimizer, leads
+    values: dict[str, float] = {}
+    if loss is not None:
+        values["loss"] = loss
+    if norm is not None:
+        values["tripwire_norm"] = norm
+    if seconds is not None:
+        values["step_seconds"] = seconds
+    if waited:
+        values["data_seconds"] = waited
+    if logged:
+        values |= numbers(logged)
+    return step, told, values, optimizer, leads
 
 
 def finite_or_none(value: Any) -> float | None:

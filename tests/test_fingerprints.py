@@ -11,10 +11,9 @@ import torch
 from recorded import events, records, series
 from torch import nn
 from torchvitals.hooks import attach, generators
-from torchvitals.hooks.code_facts import describe_code
 from torchvitals.hooks.digests import digest, digest_batch
 from torchvitals.hooks.environment import describe_environment
-from torchvitals.hooks.fingerprints import Fingerprints, due, per_doubling
+from torchvitals.hooks.fingerprints import Fingerprints, due, next_due, per_doubling
 from torchvitals.hooks.recorder import Recorder
 from torchvitals.signals.records import Digest, unpack_integers
 
@@ -70,6 +69,12 @@ def test_the_share_of_digests_falls_with_the_length_of_the_run() -> None:
         counts = [sum(due(step, density) for step in range(2**k, 2 ** (k + 1))) for k in range(5, 11)]
         assert set(counts) == {density}
     assert sum(due(step) for step in range(1 << 20, 1 << 21)) == 1024, "but at least one in 1024 steps"
+
+
+@pytest.mark.parametrize("density", [1, 4, 16])
+def test_the_next_digest_is_the_first_step_that_is_due(density: int) -> None:
+    for step in [*range(300), *range(4000, 4200), *range(70_000, 70_100)]:
+        assert next_due(step, density) == next(later for later in range(step, step + 2000) if due(later, density))
 
 
 def test_a_batch_that_lies_on_a_device_is_read_at_the_loader(tmp_path: Path) -> None:
@@ -148,11 +153,12 @@ def test_the_jobs_own_files_are_told_from_libraries(tmp_path: Path) -> None:
     assert (first["commit"], second["commit"]) == ("b" * 12, "c" * 12)
 
 
-def test_without_a_script_there_is_no_code_to_name() -> None:
+def test_without_a_script_there_is_no_code_to_name_but_what_it_imports(tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text("")
+    told = "from torchvitals.hooks.code_facts import describe_code as d; print(d()['script'], *d()['files'])"
     done = subprocess.run(
-        [sys.executable, "-c", "from torchvitals.hooks.code_facts import describe_code as d; print(d()['script'])"],
-        capture_output=True, text=True, check=True, timeout=120,
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, '.'); import helper; {told}"],
+        cwd=tmp_path, capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
 
-    assert done.stdout.strip() == ""
-    assert describe_code()["files"], "under pytest there is this file at least"
+    assert done.stdout == " helper.py\n"

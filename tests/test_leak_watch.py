@@ -78,6 +78,15 @@ def test_a_process_that_has_settled_is_not_hunted(watch, monkeypatch):
     assert all(step < 500 for step in Hunt.sampled)
 
 
+def test_a_pool_that_is_made_once_behind_a_few_small_samples_is_not_hunted(watch, monkeypatch):
+    """As an MLP's process was seen to grow: 4, 16 and 4 kB, and then an arena of a megabyte."""
+    monkeypatch.setattr(Hunt, "found", None)
+    growths = [0, 4 << 10, 16 << 10, 4 << 10, 1025 << 10]
+    watch(2000, lambda step: 3e8 + sum(growths[: 1 + step // 16]))
+
+    assert Hunt.sampled == []
+
+
 @pytest.mark.parametrize("onset", [0, 300])
 @pytest.mark.parametrize("rare_until", [0, 130])
 def test_rare_readings_of_memory_are_enough(rare_until, onset):
