@@ -241,7 +241,8 @@ def _inputs(func: Any, args: Any, kwargs: Any) -> list[tuple[int, torch.Tensor]]
     """Storage and value of each floating input; what the operation writes to is copied before, or left out."""
     name = func._schema.name.split("::")[1]
     if not func._schema.is_mutable:
-        return [(_storage(t), t) for t in tensors((args, kwargs)) if t.dtype in _FLOATING]
+        told = name in _DIVISORS  # a sum of a mask is an integer, and divides as well
+        return [(_storage(t), t) for t in tensors((args, kwargs)) if told or t.dtype in _FLOATING]
     found: list[tuple[int, torch.Tensor]] = []
     names = [argument.name for argument in func._schema.arguments]
     for argument, value in [*zip(names, args, strict=False), *kwargs.items()]:

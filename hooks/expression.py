@@ -52,6 +52,9 @@ _AGAIN: dict[str, Callable[[Saved], torch.Tensor]] = {
     ),
 }
 """Results worked out again, for operations that autograd needs only the inputs of."""
+_UNSIGNED = 1 << 64
+_MEAN = 1
+"""What autograd's nodes call the reduction of a loss that is a mean."""
 
 
 class LossExpression:
@@ -73,6 +76,8 @@ class LossExpression:
             bad = [name for name, tensor in saved.items() if kind_of(tensor)]
             if bad:
                 return self._arrived_bad(node, bad[0], saved)
+            if _of_nothing(node):
+                return _birth(node, {}, torch.tensor(torch.nan))
             made = results or _worked_out(node, saved)
             if any(kind_of(tensor) for tensor in made):
                 return _birth(node, saved, next(tensor for tensor in made if kind_of(tensor)))
@@ -111,6 +116,26 @@ def word(node: Any) -> str:
     """
     plain = re.sub(r"Backward\d*$", "", node.name().split("::")[-1])
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", plain).lower()
+
+
+def _of_nothing(node: Any) -> bool:
+    """Whether ``node`` is a mean over no element at all, which is 0 / 0: an empty selection, targets all ignored.
+
+    >>> x, ignored = torch.ones(2, 3, requires_grad=True), torch.tensor([-100, -100])
+    >>> losses = x[:0].mean(), x[:0].mean(1).sum(), torch.nn.functional.cross_entropy(x, ignored)
+    >>> [_of_nothing(y.grad_fn) for y in losses]
+    [True, False, True]
+    """
+    try:
+        if (weight := getattr(node, "_saved_total_weight", None)) is not None:
+            return getattr(node, "_saved_reduction", 0) == _MEAN and not bool(weight)
+        if word(node) == "mean":
+            sizes, over = node._saved_self_sym_sizes, getattr(node, "_saved_dim", None)
+            # a dimension counted from behind is kept as an unsigned number
+            return 0 in ([sizes[dim if dim < len(sizes) else dim - _UNSIGNED] for dim in over] if over else sizes)
+        return getattr(node, "_saved_reduction", 0) == _MEAN and node._saved_self.numel() == 0
+    except (AttributeError, RuntimeError):  # no such thing, or freed by an earlier backward
+        return False
 
 
 def _smooth(node: Any) -> bool:
@@ -168,7 +193,7 @@ def _saved(node: Any) -> tuple[Saved, list[torch.Tensor]]:
             continue
         if name == "exponent":
             inputs[name] = torch.as_tensor(value)
-        elif isinstance(value, torch.Tensor) and (value.is_floating_point() or value.is_complex()):
+        elif isinstance(value, torch.Tensor) and (name == "other" or value.is_floating_point() or value.is_complex()):
             results.append(value.detach()) if name in _RESULTS else inputs.__setitem__(name, value.detach())
     return inputs, results
 

@@ -234,6 +234,39 @@ def test_division_in_the_loss_by_a_batch_without_members():
     assert origin["line"].endswith(line_with("empty mask"))
 
 
+def mean_over_boxes(answers, wanted):
+    return nn.functional.smooth_l1_loss(answers[wanted], torch.ones_like(answers[wanted]))  # mean over nothing
+
+
+@pytest.mark.parametrize(
+    ("loss_of", "operation", "line"),
+    [
+        (lambda out, none: out[none].mean(), "aten.mean", ""),
+        (lambda out, none: out[none].mean(-1).sum() / out[none].mean(0).sum(), "aten.mean", ""),
+        (mean_over_boxes, "aten.smooth_l1_loss", "mean over nothing"),
+        (lambda out, none: nn.functional.cross_entropy(out.repeat(1, 2), none.long() - 100), "aten.nll_loss", ""),
+        (lambda out, none: (out[:, 0] * none).sum() / none.sum(), "aten.div", ""),  # by an integer
+    ],
+)
+def test_a_mean_over_nothing_is_named(loss_of, operation, line):
+    model = Body(nn.Tanh())
+    replay = watched(model)
+    none = torch.zeros(6, dtype=torch.bool)
+    whole = nn.functional.mse_loss(out := model(torch.randn(6, 4)), torch.ones(6, 1))
+    origin = replay.loss_origin(whole + loss_of(out, none))
+    assert (origin["operation"], origin["phase"], origin["batch_finite"]) == (operation, "loss", True)
+    assert not line or origin["line"].endswith(line_with(line))
+
+
+def test_a_mean_over_something_is_not_blamed_for_what_comes_after_it():
+    model = Body(nn.Tanh())
+    replay = watched(model)
+    out, some = model(torch.randn(6, 4)), torch.arange(6) > 3
+    loss = out[some].mean() + mean_over_boxes(out, some) + (out[:, 0] * some).sum() / some.sum()
+    loss = loss + nn.functional.cross_entropy(out.repeat(1, 2), torch.where(some, 1, -100))
+    assert replay.loss_origin(loss + (-out.square().mean()).log())["operation"] == "aten.log"
+
+
 def test_of_several_divisions_the_one_by_zero_is_named():
     model = Body(nn.Tanh())
     replay = watched(model)

@@ -38,9 +38,15 @@ DOMAINS: dict[str, str] = {
     "linalg_solve": "needs a matrix of full rank",
     "linalg_inv": "needs a matrix of full rank",
     "linalg_cholesky": "needs a positive definite matrix",
+    "mean": "has no value over nothing",
+    "nll_loss": "has no mean where every target is ignored",
+    "nll_loss2d": "has no mean where every target is ignored",
 }
+MEANS = ("mean", "nll_loss", "nll_loss2d", "mse_loss", "smooth_l1_loss", "huber_loss",
+         "binary_cross_entropy_with_logits", "binary_cross_entropy")  # fmt: skip
+"""Operations that divide a sum by the number of what they were given, which may be none."""
 
-OVERFLOWING = ("pow", "norm", "linalg_vector_norm", "std", "var", "div")
+OVERFLOWING = ("pow", "norm", "linalg_vector_norm", "std", "var", "div", "mean")
 """Operations that also end where float32 ends; there what fed them is to blame, not they."""
 HUGE = 1e15
 """Inputs of this size are no edge of a domain: the square of 2e19 is infinite whatever the operation meant."""
@@ -97,7 +103,13 @@ def _plain(operation: str) -> str:
     """``aten.log.default`` → ``log``; ``aten.sqrt_backward.default`` → ``sqrt``."""
     parts = operation.split(".")
     name = parts[1] if len(parts) > 1 else parts[0]
-    return name.removesuffix("_backward").removesuffix("_backward_data").rstrip("_")
+    return name.removesuffix("_backward").removesuffix("_backward_data").removesuffix("_forward").rstrip("_")
+
+
+def _of_nothing(found: dict[str, Any], name: str) -> bool:
+    """Whether a mean was taken of no element, 0 / 0: births are of finite inputs, so one without was empty."""
+    empty = "min" not in (found.get("inputs") or {}) or name.startswith("nll_loss")
+    return name in MEANS and found.get("value") == "nan" and empty
 
 
 def _of_origin(found: dict[str, Any] | None, name: str) -> list[Clue]:
@@ -107,6 +119,8 @@ def _of_origin(found: dict[str, Any] | None, name: str) -> list[Clue]:
     largest = float((found.get("inputs") or {}).get("absmax") or 0.0)
     if largest >= HUGE and (name in OVERFLOWING or name not in DOMAINS):
         clues.append(Clue(-3.0, f"the input of `{name}` had grown to {largest:.2g}: it overflowed, no domain was left"))
+    elif _of_nothing(found, name):
+        clues.append(Clue(3.0, f"the first bad value came out of `{name}`, which was a mean over nothing"))
     elif name in DOMAINS:
         clues.append(Clue(3.0, f"the first bad value came out of `{name}`, which {DOMAINS[name]}{_of_inputs(found)}"))
     elif name:
@@ -123,7 +137,9 @@ def _of_origin(found: dict[str, Any] | None, name: str) -> list[Clue]:
 def _of_inputs(found: dict[str, Any]) -> str:
     inputs = found.get("inputs") or {}
     low, high = inputs.get("min"), inputs.get("max")
-    return f"; its input went from {low:.3g} to {high:.3g}" if low is not None and high is not None else ""
+    if low is None or high is None:
+        return ""
+    return f"; its input was {low:.3g}" if low == high else f"; its input went from {low:.3g} to {high:.3g}"
 
 
 def _of_course(case: Case) -> list[Clue]:
@@ -139,17 +155,24 @@ def _title(found: dict[str, Any] | None, name: str, step: int) -> str:
     if not found or not name:
         return f"Loss or gradient not finite from step {step}"
     where = f" at {found['line']}" if found.get("line") else ""
+    if _of_nothing(found, name):
+        return f"`{name}` was a mean over nothing{where}, step {step}"
     back = "Gradient of " if found.get("phase") == "backward" else ""
     return f"{back}`{name}` outside its domain{where}, step {step}"
 
 
 def _explanation(found: dict[str, Any] | None, name: str, step: int) -> str:
     if not found or not name:
-        return (
-            f"At step {step} a finite run became non-finite at once. The operation was not named: no replay was seen."
-        )
+        missing = str((found or {}).get("why_incomplete") or "no replay was seen")
+        return f"At step {step} a finite run became non-finite at once. The operation was not named: {missing}."
     code = f" (`{found['code']}`)" if found.get("code") else ""
     module = f" in `{found['module']}`" if found.get("module") else ""
+    if _of_nothing(found, name):
+        ignored = ", or all targets were ignored" if name.startswith("nll") else ""
+        return (
+            f"At step {step} `{name}`{module}{code} was the mean of no element, which is 0 / 0: a mask or a selection "
+            f"left nothing of the batch{ignored}."
+        )
     why = f" It {DOMAINS[name]}." if name in DOMAINS else ""
     return (
         f"At step {step} `{name}`{module}{code} made a non-finite value out of finite ones, in the "
@@ -159,6 +182,10 @@ def _explanation(found: dict[str, Any] | None, name: str, step: int) -> str:
 
 def _remedy(found: dict[str, Any] | None, name: str) -> str:
     line = (found or {}).get("line") or "that line"
+    if found and _of_nothing(found, name):
+        return f"At {line} divide the sum by max(count, 1) instead, or leave out the term when nothing was selected."
+    if not name:
+        return f"Look at the values behind {line} for divisions, logarithms and means that may be of nothing."
     if name in ("sqrt", "rsqrt", "norm", "linalg_vector_norm", "std", "pow"):
         return (
             f"At {line} add a small constant inside `{name}`, for example x + 1e-8, or clamp its argument from below."
@@ -174,4 +201,4 @@ def _remedy(found: dict[str, Any] | None, name: str) -> str:
         return f"At {line} subtract the largest value before exp, or clamp its argument (below 80)."
     if "softmax" in name:
         return f"At {line} see that no row is masked completely; use a large negative number instead of -inf."
-    return f"Keep the argument of `{name or 'the operation'}` inside its domain at {line}: clamp it or add a constant."
+    return f"Keep the argument of `{name}` inside its domain at {line}: clamp it or add a constant."
