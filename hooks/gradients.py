@@ -28,6 +28,21 @@ def global_norm(tensors: Sequence[torch.Tensor]) -> torch.Tensor | None:
         return combined(tensors)
 
 
+def moves(parameter: torch.Tensor) -> bool:
+    """Whether ``parameter`` has a gradient that is not all zero; what lies on a device is not waited for.
+
+    >>> weight = torch.nn.Parameter(torch.ones(2))
+    >>> weight.grad = torch.tensor([0.0, 1e-9])
+    >>> before, _ = moves(weight), weight.grad.zero_()
+    >>> before, moves(weight)
+    (True, False)
+    """
+    gradient = parameter.grad
+    if gradient is None or gradient.device.type != "cpu" or gradient.layout is not torch.strided:
+        return gradient is not None
+    return bool(gradient.any())
+
+
 def tripwire(parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """The few small parameters nearest to the input, which a NaN born in backward flows down to.
 

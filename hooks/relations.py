@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torchvitals.hooks.beginnings import Beginnings
 from torchvitals.hooks.dropout_in_evaluation import DropoutInEvaluation
 from torchvitals.hooks.first_batches import FirstBatches
+from torchvitals.hooks.gradients import moves
 from torchvitals.hooks.late_freezing import LateFreezing
 from torchvitals.hooks.loss_graph import invalid_targets, squashed_twice, start_of_classifier, start_of_regressor
 from torchvitals.hooks.loss_sign import turned
@@ -168,7 +169,7 @@ class Relations:
         if not self._observer.sampling:
             return
         for watch in self._observer.optimizers:
-            self._heard[watch.index] = any(parameter.grad is not None for parameter in watch.tripwire)
+            self._heard[watch.index] = any(map(moves, watch.tripwire))
 
     def enter(self, module: Module) -> None:
         """A root is about to be called without gradients, or in evaluation mode."""
@@ -184,7 +185,7 @@ class Relations:
     def before(self, watch: "OptimizerWatch") -> None:
         """``watch`` is about to step."""
         scalars = self._observer.pending.scalars
-        if self._heard.pop(watch.index, False) and all(parameter.grad is None for parameter in watch.tripwire):
+        if self._heard.pop(watch.index, False) and not any(map(moves, watch.tripwire)):
             scalars["gradients_lost"] = 1.0
         counted = self._writes.before(watch)
         if share := watch.marks.written() if watch.marks else counted:

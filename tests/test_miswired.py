@@ -155,14 +155,15 @@ def test_frozen_parameters_that_move(tmp_path, keeps_gradients):
     assert found == ([("miswired", "frozen_but_updated", "0")] if keeps_gradients else [])
 
 
-def test_gradients_cleared_before_the_step(tmp_path):
+@pytest.mark.parametrize(("to_none", "kind"), [(True, "stuck_parameters"), (False, "vanishing")])
+def test_gradients_cleared_before_the_step(tmp_path, to_none, kind):
     def train(model, optimizer, _step):
         inputs, labels = batch()
         cross_entropy(model(inputs), labels).backward()
-        optimizer.zero_grad()
+        optimizer.zero_grad(set_to_none=to_none)
         optimizer.step()
 
-    assert told(tmp_path, net(), train) == [("stuck_parameters", "misplaced_zero_grad", "optimizer")]
+    assert told(tmp_path, net(), train) == [(kind, "misplaced_zero_grad", "optimizer")]
 
 
 def test_a_loss_of_nothing(tmp_path):
