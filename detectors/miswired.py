@@ -34,8 +34,9 @@ class BrokenRelation:
     (of a checkpoint that was resumed from), ``first_batch_only`` (of a loader that has more), ``invalid_targets`` (of a
     binary cross-entropy), ``initialized_by_ancestors`` (weights that one pass drew for each module around them),
     ``loaded_then_overwritten`` and ``loaded_zeros`` (of a checkpoint), ``spectral_norm_unsettled`` (an evaluation with
-    norms that nobody knows yet), ``frozen_late`` (layers that a model freezes when they have been trained). They are
-    exact, or far beyond chance, so there is nothing to set.
+    norms that nobody knows yet), ``frozen_late`` (layers that a model freezes when they have been trained),
+    ``served_in_training_mode`` (by a process that trains nothing). They are exact, or far beyond chance, so there is
+    nothing to set.
 
     >>> detector, hello = BrokenRelation(), Hello(run="r", rank=0, world_size=1, pid=7)
     >>> event = Event(9.5, 3, "relation", {"relation": "squashed_twice", "line": "train.py:31", "inner": "softmax"})
@@ -65,7 +66,7 @@ class BrokenRelation:
             Finding(
                 kind=self.kind,
                 severity="warning",
-                first_step=0 if relation in FROM_THE_START else record.step,
+                first_step=int(record.details.get("first", 0 if relation in FROM_THE_START else record.step)),
                 step=record.step,
                 value=float(record.details.get("parameters", 1)),
                 threshold=0.0,

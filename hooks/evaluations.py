@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from torchvitals.hooks.serving import QUIET_WHERE_TRAINED, Service
+from torchvitals.hooks.serving_mode import ServingMode
 
 if TYPE_CHECKING:
     from torchvitals.hooks.forwards import RootWatch
@@ -30,6 +31,7 @@ class Evaluations:
         guard = observer.recorder.fuse.guard
         self._relate = guard("relations", observer.relations.evaluated)
         self._validates = guard("validation", observer.validation.evaluated)
+        self._watch_mode = guard("relations", ServingMode(self._tell_mode).answered)
 
     def answered(self, root: "RootWatch", args: tuple[Any, ...], kwargs: Any, output: Any, seconds: float) -> None:
         """A root was called without gradients, or in evaluation mode: an evaluation, or a request."""
@@ -53,6 +55,12 @@ class Evaluations:
         service.request(args, kwargs, output, seconds)
         if not observer.optimizers:
             self._recorder.step = service.requests
+        if not observer.will_train:
+            self._watch_mode(root.module(), (args, kwargs), service.requests)
+
+    def _tell_mode(self, first: int, count: int, layer: str) -> None:
+        details = {"relation": "served_in_training_mode", "first": first, "count": count, "parameter": layer}
+        self._recorder.event("relation", **details)
 
     def paused(self) -> None:
         """A step was counted: what follows is another evaluation."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 FREE_NUMEL = 1 << 16
 """An input this small is looked at every step: 65,536 floats reduce in about 10 µs. Larger ones when sampled."""
 
+UNANSWERED = 64
+"""Forwards without a backward pass; gradients are accumulated over fewer."""
+
 
 class RootWatch:
     """Watches one root module.
@@ -108,7 +111,9 @@ class RootWatch:
         """Forward begins. A root that calls itself counts once."""
         began = time.perf_counter()
         self.is_counted = False
-        self._training = module.training and torch.is_grad_enabled()
+        # where nothing can step, answers that nobody calls backward on are requests, whoever forgot no_grad and eval
+        serves = self.forwards >= UNANSWERED and not self._observer.will_train
+        self._training = module.training and torch.is_grad_enabled() and not serves
         self._recorder.enter("forward" if self._training else "eval")
         if self._training:
             self._before(module, args, kwargs)

@@ -1,4 +1,4 @@
-"""Evaluations run with dropout or batch statistics at work: nobody called ``model.eval()``, or a layer ignores it."""
+"""Answers are given with dropout or batch statistics at work: nobody called ``model.eval()``, or a layer ignores it."""
 
 from typing import ClassVar
 
@@ -15,9 +15,11 @@ class EvalModeMissing:
     prior: ClassVar[float] = 0.0
 
     def weigh(self, case: Case) -> Opinion | None:
-        finding = broken(case, "dropout_in_evaluation", "evaluated_in_training_mode")
+        finding = broken(case, "dropout_in_evaluation", "evaluated_in_training_mode", "served_in_training_mode")
         if finding is None:
             return None
+        if finding.evidence["relation"] == "served_in_training_mode":
+            return _of_service(finding)
         return _of_dropout(finding) if finding.evidence["relation"] == "dropout_in_evaluation" else _of_mode(finding)
 
 
@@ -31,6 +33,21 @@ def _of_dropout(finding: Finding) -> Opinion:
         ),
         remedy="Pass `training=self.training` to it, or use an nn.Dropout module, which knows the mode.",
         where=finding.name,
+    )
+
+
+def _of_service(finding: Finding) -> Opinion:
+    count, first, layer = finding.evidence.get("count", 0), finding.first_step, finding.name
+    return Opinion(
+        clues=[Clue(4.0, f"{count} requests in a row were answered in training mode, and `{layer}` is at work in it")],
+        title=f"Requests are answered in training mode from request {first} on",
+        explanation=(
+            f"From request {first} on the model answers in training mode, and it has layers that answer otherwise then "
+            f"(`{layer}`, for one): dropout makes answers random, and a batch norm lets each answer depend on who else "
+            "is in the batch, and changes its statistics with every request."
+        ),
+        remedy="Call model.eval() once the weights are loaded: a model that is built or loaded is in training mode.",
+        where=layer,
     )
 
 

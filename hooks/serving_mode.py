@@ -1,0 +1,60 @@
+"""A service that answers in training mode: dropout drops, and batch norms learn from whoever asks."""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import Module
+from torchvitals.hooks.modes import depends_on_mode
+from torchvitals.hooks.nested import tensors
+
+
+class ServingMode:
+    """Watches the mode in which requests are answered, until it has been told.
+
+    Two services mean it: one that asks again and again for an answer to the same input wants its spread (Gal and
+    Ghahramani, "Dropout as a Bayesian approximation", ICML 2016), and one whose batch norms have no momentum gathers
+    their statistics (``torch.optim.swa_utils.update_bn``).
+
+    Args:
+        tell: is called once, with the first such request, how many there were, and the layer that answers otherwise.
+        requests: in a row; a model is tried out, warmed up and exported within fewer.
+    """
+
+    def __init__(self, tell: Callable[[int, int, str], None], *, requests: int = 32) -> None:
+        self._tell = tell
+        self._requests = requests
+        self._count = 0
+        self._told = False
+        self._asked: weakref.ref[torch.Tensor] | None = None
+        self._repeated = False
+
+    def answered(self, module: Module | None, inputs: Any, request: int) -> None:
+        """``module`` has answered the ``request``-th request, counted from 1."""
+        if module is None or not module.training or self._told:
+            self._count = 0
+            return
+        first = next(tensors(inputs), None)
+        self._repeated |= first is not None and self._asked is not None and self._asked() is first
+        self._asked = weakref.ref(first) if first is not None else None
+        self._count += 1
+        if self._count < self._requests:
+            return
+        self._told = True
+        layer = None if self._repeated else layer_of_mode(module)
+        if layer is not None:
+            self._tell(request - self._count, self._count, layer)
+
+
+def layer_of_mode(module: Module) -> str | None:
+    """Path of the first layer of ``module`` that answers otherwise in training mode, and is in it by oversight.
+
+    >>> layer_of_mode(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.1)))
+    '1'
+    >>> layer_of_mode(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2, momentum=None)))
+    """
+    for name, part in module.named_modules():
+        if part.training and depends_on_mode(part) and getattr(part, "momentum", 0.0) is not None:
+            return name or type(part).__name__
+    return None

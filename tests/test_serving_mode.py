@@ -1,0 +1,67 @@
+"""Services that answer in training mode, and those that mean it."""
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import update_bn
+from torchvitals.agent.offline import diagnose_directory
+from torchvitals.hooks import attach
+
+REQUESTS = 120
+
+
+def net(part):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), part, nn.ReLU(), nn.Linear(16, 2))
+
+
+def told(directory, model, answer):
+    """(kind, cause, place, first request) of every incident of a service."""
+    with attach(model, directory=directory, overhead=1.0):
+        for _ in range(REQUESTS):
+            answer(model)
+    (run,) = [path for path in directory.iterdir() if path.is_dir()]
+    return [(i.kind, i.cause, i.where, i.first_step) for i in diagnose_directory(run).incidents]
+
+
+def ask(model, times=1):
+    inputs = torch.randn(4, 6)
+    with torch.no_grad():
+        for _ in range(times):
+            model(inputs)
+
+
+@pytest.mark.parametrize("part", [nn.Dropout(0.2), nn.BatchNorm1d(16)])
+def test_a_service_in_training_mode_is_told_with_the_layer(tmp_path, part):
+    assert told(tmp_path, net(part), ask) == [("miswired", "eval_mode_missing", "1", 0)]
+
+
+def test_answers_with_gradients_that_nobody_uses_are_requests(tmp_path):
+    found = told(tmp_path, net(nn.Dropout(0.2)), lambda model: model(torch.randn(4, 6)))
+    assert [incident[:3] for incident in found] == [("miswired", "eval_mode_missing", "1")]
+
+
+@pytest.mark.parametrize(
+    ("model", "answer"),
+    [
+        (net(nn.Dropout(0.2)).eval(), ask),
+        (net(nn.LayerNorm(16)), ask),  # nothing in it answers otherwise
+        (net(nn.Dropout(0.2)), lambda model: ask(model, times=5)),  # draws, for their spread
+        (net(nn.BatchNorm1d(16)), lambda model: update_bn([torch.randn(8, 6)], model)),  # statistics are gathered
+    ],
+)
+def test_what_is_meant_or_makes_no_difference_is_silent(tmp_path, model, answer):
+    assert told(tmp_path, model, answer) == []
+
+
+def test_a_training_by_hand_is_no_service(tmp_path):
+    model = net(nn.Dropout(0.2))
+
+    def learn(model):
+        model(torch.randn(4, 6)).square().mean().backward()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter -= 0.01 * parameter.grad
+                parameter.grad = None
+
+    assert told(tmp_path, model, learn) == []
