@@ -117,6 +117,9 @@ def follows(cause: Finding, effect: Finding) -> bool:
     signal, relation = cause.evidence.get("signal"), cause.evidence.get("relation")
     if signal in ("gradients_reset", "turned_loss") or relation in ("endless_momentum", "invalid_targets"):
         return effect.kind in _NUMBERS_BROKEN and effect.first_step >= cause.first_step
+    # a batch norm that does not follow its layer any more is no norm
+    if relation == "left_in_evaluation_mode" and effect.kind in _NUMBERS_BROKEN:
+        return effect.first_step >= cause.first_step
     if signal == "chance" and effect.kind != "plateau":  # the loss alone: whatever else is found says more
         return False
     if effect.kind not in LEADS_TO.get(cause.kind, frozenset()):
@@ -125,6 +128,9 @@ def follows(cause: Finding, effect: Finding) -> bool:
         return False
     if effect.kind == "plateau":  # dated to the first loss, whatever has happened since
         return cause.first_step <= effect.step
+    # one loader told twice, each time dated by other windows
+    if (cause.kind, effect.kind) == ("straggler", "input_bound") and cause.rank == effect.rank is not None:
+        return abs(effect.first_step - cause.first_step) <= soon(cause.step)
     mutual = cause.kind in LEADS_TO.get(effect.kind, frozenset()) and effect.evidence.get("signal") != "chance"
     if effect.first_step < cause.first_step - (0 if mutual else EARLY_STEPS):
         return False

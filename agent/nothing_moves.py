@@ -1,5 +1,7 @@
 """What the causes of a standstill have in common: the finding, and what besides the rate makes steps small."""
 
+from typing import NamedTuple
+
 import numpy as np
 from torchvitals.agent.case import Case
 from torchvitals.agent.history import Series
@@ -11,6 +13,40 @@ CLIPPED = 10.0
 
 FELT = 100.0
 """The same where steps are not next to nothing: for a gradient of 10 a limit of 1 is usual, and one of 0.1 is not."""
+
+
+RESOLUTION = {"bfloat16": 2.0**-9, "float16": 2.0**-12}
+"""Half of the last bit of a weight, relative to it: what is smaller does not change it."""
+MOSTLY = 4.0
+"""Times smaller from which most entries stay as they are; steps differ by as much from entry to entry."""
+
+
+class Rounded(NamedTuple):
+    """Weights of a type that keeps steps of ``resolution``, and by how much of themselves they were seen to move."""
+
+    dtype: str
+    resolution: float
+    moved: float
+
+
+def rounded_away(case: Case) -> Rounded | None:
+    """Whether the type of the weights is too coarse for the steps."""
+    dtype = next((str(model.get("dtype")) for model in case.facts.get("models") or []), "")
+    moved = usual_move(case)
+    resolution = RESOLUTION.get(dtype, 0.0)
+    return Rounded(dtype, resolution, moved) if moved is not None and MOSTLY * moved < resolution else None
+
+
+def usual_move(case: Case) -> float | None:
+    """The median over the layers of how much of themselves they move by, at the last step that was looked at."""
+    rank, optimizer = case.opening.rank, case.opening.optimizer
+    updates = case.history.profiles("parameter_update_norm", rank, optimizer)
+    weights = case.history.profiles("parameter_weight_norm", rank, optimizer)
+    if not updates or not weights or updates[-1].values.shape != weights[-1].values.shape:
+        return None
+    moved, size = updates[-1].values, weights[-1].values
+    known = np.isfinite(moved) & np.isfinite(size) & (moved >= 0) & (size > 0)
+    return float(np.median(moved[known] / size[known])) if known.any() else None
 
 
 def standstill(case: Case) -> Finding | None:

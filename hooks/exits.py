@@ -46,12 +46,18 @@ def exception_details(error: BaseException, trace: TracebackType | None = None) 
     frames = [f"{e.filename}:{e.lineno} {e.name}" for e in entries if not e.filename.startswith(OURS)]
     details: dict[str, Any] = {
         "type": type(error).__name__,
-        "message": message[:LONGEST_MESSAGE],
+        "message": _shortened(message),
         "frames": [*frames, *_worker_frames(message)][-MOST_FRAMES:],
     }
     if error.__cause__ is not None:
-        details["cause"] = f"{type(error.__cause__).__name__}: {_message(error.__cause__)[:LONGEST_MESSAGE]}"
+        details["cause"] = f"{type(error.__cause__).__name__}: {_shortened(_message(error.__cause__))}"
     return details
+
+
+def _shortened(message: str) -> str:
+    """Beginning and end: what a loader's worker quotes ends with what it died of."""
+    half = LONGEST_MESSAGE // 2
+    return message if len(message) <= LONGEST_MESSAGE else f"{message[:half]}\n...\n{message[-half:]}"
 
 
 def _worker_frames(message: str) -> list[str]:

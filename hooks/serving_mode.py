@@ -2,12 +2,14 @@
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch.nn import Module
 from torchvitals.hooks.modes import depends_on_mode
 from torchvitals.hooks.nested import tensors
+
+if TYPE_CHECKING:
+    import torch
 
 
 class ServingMode:
@@ -50,9 +52,10 @@ class ServingMode:
 def layer_of_mode(module: Module) -> str | None:
     """Path of the first layer of ``module`` that answers otherwise in training mode, and is in it by oversight.
 
-    >>> layer_of_mode(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.1)))
+    >>> from torch import nn
+    >>> layer_of_mode(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1)))
     '1'
-    >>> layer_of_mode(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2, momentum=None)))
+    >>> layer_of_mode(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2, momentum=None)))
     """
     for name, part in module.named_modules():
         if part.training and depends_on_mode(part) and getattr(part, "momentum", 0.0) is not None:

@@ -234,3 +234,47 @@ def test_a_target_longer_than_its_input_is_the_batch_and_not_the_loss() -> None:
     assert best(case) == "bad_batch"
     assert opinion is not None
     assert opinion.where == "target row 7"
+
+
+def plain_sgd(momentum: float) -> dict[str, Any]:
+    return {"optimizers": [{"class": "SGD", "groups": [{"lr": 0.1, "momentum": momentum}]}]}
+
+
+@pytest.mark.parametrize(
+    ("momentum", "lowest", "word"),
+    [(0.9, 1.7, "learning_rate_too_high"), (0.0, 1.7, "unknown"), (0.9, 0.4, "unknown")],
+)
+def test_momentum_counts_where_nothing_had_been_learnt(momentum: float, lowest: float, word: str) -> None:
+    losses = [2.3, *[lowest] * 18, 4.0, 9.0, 30.0]
+    case = case_of(
+        "explosion", 19, plain_sgd(momentum), learning_rate=[0.1] * 22, loss=losses, gradient_norm=[2.0] * 22
+    )
+
+    assert best(case) == word
+
+
+@pytest.mark.parametrize(
+    ("rows", "optimizer", "word"),
+    [
+        ([32.0] * 300 + [1024.0] * 5, "SGD", "learning_rate_too_high"),
+        ([32.0] * 300 + [1024.0] * 5, "Adam", "unknown"),  # its steps are as large as ever
+        ([32.0] * 200 + [1024.0] * 105, "SGD", "unknown"),  # a hundred steps went well
+        ([32.0] * 300 + [64.0] * 5, "SGD", "unknown"),
+    ],
+)
+def test_a_loss_that_is_summed_makes_steps_grow_with_the_batch(rows: list[float], optimizer: str, word: str) -> None:
+    facts = {"optimizers": [{"class": optimizer, "groups": [{"lr": 1e-3, "momentum": 0.0}]}]}
+    losses = [2.3 * 0.99**step for step in range(300)] + [1e3] * 5
+    case = case_of("explosion", 300, facts, learning_rate=[1e-3] * 305, loss=losses, batch_items=rows)
+
+    assert best(case) == word
+    opinion = LearningRateTooHigh().weigh(case)
+    assert word == "unknown" or (opinion is not None and opinion.first_step == 300 and "reduction" in opinion.remedy)
+
+
+@pytest.mark.parametrize(("onset", "told"), [(50, True), (49, True), (40, False)])
+def test_inputs_that_are_empty_from_a_step_on(onset: int, told: bool) -> None:
+    case = case_of("divergence", onset, input_absmax=[2.5] * 50 + [0.0] * 20, loss=[0.1] * 50 + [2.3] * 20)
+    opinion = BadBatch().weigh(case)
+
+    assert (opinion is not None and "inputs are empty" in opinion.title and opinion.where == "input") is told

@@ -288,3 +288,29 @@ def test_a_cache_that_was_filled_in_the_first_epoch_is_no_incident_in_the_end(
             assert len(diagnosis.update()) == 1
     diagnosis.conclude()
     assert len(diagnosis.incidents) == incidents
+
+
+@pytest.mark.parametrize(
+    ("relation", "kind", "step", "incidents"),
+    [
+        ("left_in_evaluation_mode", "explosion", 3000, 1),
+        ("left_in_evaluation_mode", "explosion", 60, 2),  # before it
+        ("left_in_evaluation_mode", "memory_leak", 3000, 2),
+        ("frozen_late", "explosion", 3000, 2),
+    ],
+)
+def test_numbers_break_of_training_in_evaluation_mode(relation: str, kind: str, step: int, incidents: int) -> None:
+    mode = finding("miswired", 120, 100, evidence={"relation": relation})
+    found = diagnosed(mode, finding(kind, step)).incidents
+
+    assert len(found) == incidents
+    assert incidents > 1 or found[0].kind == "miswired"
+
+
+@pytest.mark.parametrize(("waits", "first", "incidents"), [(1, 130, 1), (1, 20, 2), (0, 130, 2)])
+def test_a_slow_loader_of_one_rank_is_one_incident(waits: int, first: int, incidents: int) -> None:
+    late = finding("straggler", 260, 180, rank=1)
+    found = diagnosed(finding("input_bound", 250, first, rank=waits), late, world=2).incidents
+
+    assert len(found) == incidents
+    assert incidents > 1 or found[0].kind == "straggler"

@@ -7,6 +7,7 @@ from torchvitals.agent.causes.constant_loss import ConstantLoss
 from torchvitals.agent.causes.dying_relu import DyingRelu
 from torchvitals.agent.causes.excessive_weight_decay import ExcessiveWeightDecay
 from torchvitals.agent.causes.learning_rate_too_high import LearningRateTooHigh
+from torchvitals.agent.causes.lost_in_rounding import LostInRounding
 from torchvitals.agent.causes.missing_normalization import MissingNormalization
 from torchvitals.agent.causes.missing_optimizer_state import MissingOptimizerState
 from torchvitals.agent.causes.saturating_activation import SaturatingActivation
@@ -104,6 +105,25 @@ def test_labels_are_blamed_only_where_all_else_is_well(rate, moved, speaks):
     opinion = UninformativeLabels().weigh(case("plateau", 0, kept, classes=10, chance=2.3026))
 
     assert (weight(opinion) > 2) is speaks
+
+
+@pytest.mark.parametrize(
+    ("dtype", "moved", "word"),
+    [
+        ("bfloat16", 2e-5, "lost_in_rounding"),
+        ("bfloat16", 5e-3, "uninformative_labels"),
+        ("float32", 2e-5, "uninformative_labels"),
+    ],
+)
+def test_steps_below_the_last_bit_of_a_weight_are_lost(dtype, moved, word):
+    kept = history(loss=[2.3] * 60, learning_rate=[1e-3] * 60)
+    kept.add_profile("parameter_update_norm", ProfileAt(50, ["a"], np.array([moved])))
+    kept.add_profile("parameter_weight_norm", ProfileAt(50, ["a"], np.array([1.0])))
+    given = case("plateau", 0, kept, classes=10, chance=2.3026)
+    given.facts["models"] = [{"dtype": dtype}]
+    opinions = {cause.word: cause().weigh(given) for cause in (LostInRounding, UninformativeLabels)}
+
+    assert max((word for word in opinions if opinions[word]), key=lambda word: weight(opinions[word])) == word
 
 
 @pytest.mark.parametrize(

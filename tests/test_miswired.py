@@ -64,7 +64,7 @@ def test_training_goes_on_in_evaluation_mode(tmp_path):
             model.eval()
             evaluate(model)
 
-    assert told(tmp_path, net(), train) == [("miswired", "train_mode_missing", "")]
+    assert told(tmp_path, net(), train) == [("miswired", "train_mode_missing", "model")]
 
 
 def test_evaluations_in_training_mode(tmp_path):

@@ -61,7 +61,7 @@ def test_a_training_by_hand_is_no_service(tmp_path):
         model(torch.randn(4, 6)).square().mean().backward()
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter -= 0.01 * parameter.grad
+                parameter.sub_(parameter.grad, alpha=0.01)
                 parameter.grad = None
 
     assert told(tmp_path, model, learn) == []

@@ -29,6 +29,7 @@ from torchvitals.agent.causes.invalid_targets import InvalidTargets
 from torchvitals.agent.causes.label_shift import LabelShift
 from torchvitals.agent.causes.learning_rate_too_high import LearningRateTooHigh
 from torchvitals.agent.causes.learning_rate_zero import LearningRateZero
+from torchvitals.agent.causes.lost_in_rounding import LostInRounding
 from torchvitals.agent.causes.maximized_loss import MaximizedLoss
 from torchvitals.agent.causes.misplaced_zero_grad import MisplacedZeroGrad
 from torchvitals.agent.causes.missing_feature import MissingFeature
@@ -92,6 +93,7 @@ CAUSES: tuple[type[Cause], ...] = (
     LabelShift,
     LearningRateTooHigh,
     LearningRateZero,
+    LostInRounding,
     MaximizedLoss,
     MisplacedZeroGrad,
     MissingFeature,

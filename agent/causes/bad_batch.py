@@ -38,16 +38,16 @@ class BadBatch:
         clues = [*_of_values(case, found), *_of_size(case), *_of_targets(case), *_of_course(case)]
         if not any(clue.weight > 0 for clue in clues):
             return None
-        step = case.opening.first_step
+        step, empty = case.opening.first_step, _of_nothing(case)
         return Opinion(
             clues=clues,
-            title=f"The batch of step {step} is bad"[:79],
+            title=(f"The inputs are empty from step {step} on" if empty else f"The batch of step {step} is bad")[:79],
             explanation=f"The input of step {step} is not like the others: {clues[0].text}. {_which(found)}".strip(),
             remedy=(
                 f"Look at the samples of the batch of step {step} and at what reads and scales them; drop or repair "
                 "non-finite and outlying rows in the dataset, and clip the gradient so that one batch can't do harm."
             ),
-            where=_place(found) or ("input" if _of_nothing(case) else "target" if _of_targets(case) else ""),
+            where=_place(found) or ("input" if empty else "target" if _of_targets(case) else ""),
             rank=culprit(case),
         )
 
@@ -94,7 +94,9 @@ def _of_size(case: Case) -> list[Clue]:
 def _of_nothing(case: Case) -> list[Clue]:
     """Inputs that are next to nothing from the onset on."""
     sizes, onset = scalars(case, "input_absmax"), case.opening.first_step
-    since, usual = sizes.values[sizes.steps >= onset][:3], sizes.before(onset, LOOK_BACK)
+    since, usual = sizes.values[sizes.steps >= onset][:4], sizes.before(onset, LOOK_BACK)
+    if len(since) and len(usual) and not since[0] <= NOTHING * np.median(usual):
+        since = since[1:]  # the onset may be a step early
     if len(since) < 2 or len(usual) < 2 or not since.max() <= NOTHING * np.median(usual):
         return []
     return [Clue(3.5, f"its largest value is {since.max():.3g}, where {np.median(usual):.3g} is usual")]

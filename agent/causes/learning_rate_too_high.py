@@ -20,6 +20,7 @@ from torchvitals.agent.step_evidence import (
     optimizer_name,
     raw_input,
     scalars,
+    settings,
 )
 
 HIGH = {"adaptive": 1e-2, "plain": 0.5}
@@ -28,6 +29,8 @@ RISEN = 10.0
 """Warm-ups rise further, but end at a usual rate."""
 STILL = 0.02
 """Update of a layer relative to its weights under which no step is too large: in blow-ups it is 0.1 and more."""
+SAME_STEP, SUMMED = 4, 3.0
+"""Steps between a larger batch and what it brings about, and how much larger it must be."""
 EARLY = 12
 """Steps within which a wrong rate of a fresh run shows."""
 
@@ -59,6 +62,9 @@ class LearningRateTooHigh:
         if momentum:
             return _of_momentum(case, rate, momentum)
         jump = leap(case, "learning_rate") or leap_elsewhere(case, "learning_rate")
+        larger = leap(case, "batch_items", back=SAME_STEP, least=SUMMED)
+        if larger and not jump and not optimizer_name(case).startswith(ADAPTIVE):
+            return _of_batches(case, larger)
         began = jump.step if jump else case.opening.first_step
         return Opinion(
             clues=[*_of_rate(case, rate, jump), *_of_start(case), *_of_others(case)],
@@ -120,6 +126,11 @@ def _of_rate(case: Case, rate: float, jump: Leap | None) -> list[Clue]:
     name = optimizer_name(case)
     limit = HIGH["adaptive" if name.startswith(ADAPTIVE) else "plain"]
     clues = []
+    momentum = max(settings(case, "momentum"), default=0.0)
+    effective = rate / (1 - momentum) if 0 <= momentum < 1 else rate
+    if rate < limit <= effective and not name.startswith(ADAPTIVE) and not _had_learnt(case):
+        said = f"with a momentum of {momentum:g} a rate of {rate:.3g} moves as far as one of {effective:.3g}"
+        clues.append(Clue(1.0, f"{said}, and nothing had been learnt at it"))
     if rate >= limit:
         clues.append(Clue(1.5, f"{rate:.3g} is a high rate for {name or 'an optimizer'} (usual: below {limit:g})"))
     elif name and rate <= limit / 100:
@@ -133,6 +144,33 @@ def _of_rate(case: Case, rate: float, jump: Leap | None) -> list[Clue]:
     if start and rate >= max(limit, RISEN * start):
         clues.append(Clue(1.5, f"it is {rate / start:.3g} times the rate of the start, and beyond what is usual"))
     return clues
+
+
+def _of_batches(case: Case, grown: Leap) -> Opinion:
+    """A loss that is summed over the batch makes steps that grow with it."""
+    rows = f"batches went from {grown.before:.0f} to {grown.after:.0f} rows at step {grown.step}"
+    opening = case.opening
+    return Opinion(
+        clues=[Clue(3.0, f"{rows}, just before the {opening.kind} of step {opening.first_step}"), *_of_others(case)],
+        title=f"The learning rate does not suit batches of {grown.after:.0f} rows from step {grown.step} on"[:79],
+        explanation=(
+            f"{rows[:1].upper()}{rows[1:]}, and from step {opening.first_step} on the loss blew up. A loss that is "
+            f"summed over its batch has a gradient that grows with it, so that steps became {grown.factor:.3g} times "
+            "as large."
+        ),
+        remedy=(
+            f"Average the loss over the batch (reduction='mean'), or divide the learning rate by {grown.factor:.3g} "
+            f"there; resume from a checkpoint before step {grown.step}."
+        ),
+        first_step=grown.step,
+    )
+
+
+def _had_learnt(case: Case) -> bool:
+    """Whether the loss had come down by half before it blew up: then the rate had been good for something."""
+    values = scalars(case, "loss").before(case.opening.first_step + 1, case.opening.first_step + 1)
+    values = values[np.isfinite(values)]
+    return bool(len(values)) and float(values.min()) < 0.5 * float(values[0])
 
 
 def _of_start(case: Case) -> list[Clue]:

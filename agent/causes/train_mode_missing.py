@@ -26,4 +26,5 @@ class TrainModeMissing:
                 "evaluation mode. Dropout is off and batch norms use, and no longer learn, their running statistics."
             ),
             remedy="Call model.train() after each evaluation, best as the first line of the training loop's epoch.",
+            where="model",  # of what follows from it a layer may be known, which is not where it began
         )

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.nothing_moves import standstill, throttled
+from torchvitals.agent.nothing_moves import rounded_away, standstill, throttled, usual_move
 from torchvitals.agent.step_evidence import leap, scalars
 
 WORKING = (1e-5, 0.1)
@@ -101,16 +101,11 @@ def _of_rate(case: Case) -> list[Clue]:
 
 def _of_movement(case: Case) -> list[Clue]:
     """The weights move by an ordinary share of themselves."""
-    rank, optimizer = case.opening.rank, case.opening.optimizer
-    updates = case.history.profiles("parameter_update_norm", rank, optimizer)
-    weights = case.history.profiles("parameter_weight_norm", rank, optimizer)
-    if not updates or not weights or updates[-1].values.shape != weights[-1].values.shape:
+    ratio = usual_move(case)
+    if ratio is None:
         return []
-    moved, size = updates[-1].values, weights[-1].values
-    known = np.isfinite(moved) & np.isfinite(size) & (moved >= 0) & (size > 0)
-    if not known.any():
-        return []
-    ratio = float(np.median(moved[known] / size[known]))
+    if lost := rounded_away(case):
+        return [Clue(-2.0, f"the weights are {lost.dtype}, and most of each step is rounded away")]
     if ratio > MOVES:
         return [Clue(1.5, f"the weights move by {ratio:.1e} of themselves in a step")]
     return [Clue(-2.0, f"the weights hardly move: by {ratio:.1e} of themselves in a step")]
