@@ -1,5 +1,6 @@
 """What counts as sick: every detector by name. One line here, and the contract suite and the engine have it."""
 
+from torchvitals.detectors.beyond_chance import BeyondChance
 from torchvitals.detectors.bottomless import Bottomless
 from torchvitals.detectors.buffer_spread import BufferSpread
 from torchvitals.detectors.congestion import Congestion
@@ -81,6 +82,7 @@ DETECTORS: tuple[type[Detector], ...] = (
     ZeroGradient,
 )
 RECORD_DETECTORS: tuple[type[RecordDetector], ...] = (
+    BeyondChance,
     BrokenRelation,
     Crash,
     Hang,

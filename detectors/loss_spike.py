@@ -16,6 +16,7 @@ from torchvitals.detectors.scalars import (
     grown,
     losses,
     magnitudes,
+    scalar,
     shortest,
     subjects_of,
 )
@@ -34,7 +35,8 @@ class LossSpike:
     exceeding k times that has probability n^-k, whose sum over a run of any length stays below ``known``^(1-k).
     It must also be ``worse`` times the largest loss ever and come with the largest gradient: a hard sample met
     late in training is a large excess, but no worse than what an untrained model makes of it. A loss that is ``far``
-    beyond needs fewer losses before it.
+    beyond needs fewer losses before it. Where the inputs of these steps are ``outlying`` times larger than any before,
+    the excess need only be the largest: a net that is nearly always right has losses as far apart as that by itself.
 
     >>> detector = LossSpike()
     >>> for step in range(80):
@@ -52,6 +54,7 @@ class LossSpike:
         "gradient_norm_unclipped",
         "tripwire_norm",
         "skipped_steps",
+        "input_absmax",
     )
 
     def __init__(
@@ -63,9 +66,10 @@ class LossSpike:
         far: float = 1e5,  # the largest of eight squared normal numbers is exceeded a hundred times, not so often
         worse: float = 10.0,  # a change of task measured up to 5
         recovery: int = 10,  # longer, and it is an explosion
+        outlying: float = 30.0,  # a hundred times what standardised inputs vary by: another unit, pixels not scaled
     ) -> None:
         self.known, self.beyond, self.worse, self.recovery = known, beyond, np.log10(worse), recovery
-        self.few, self.far = few, np.log10(far)
+        self.few, self.far, self.outlying = few, np.log10(far), outlying
         self.past = LossPast()
         self.envelope = Envelope()
         self.gradients = Steepness()
@@ -73,6 +77,10 @@ class LossSpike:
         """Largest excess over the running median so far, in decades."""
         self.lower = np.zeros(0, dtype=np.float32)
         """Not above the running median until ``REFRESH`` more losses have come."""
+        self.inputs = np.zeros(0, dtype=np.float32)
+        """Largest input so far, in how many looks at them, and when one was out of all proportion."""
+        self.looks = np.zeros(0, dtype=np.int8)
+        self.outlier = np.full(0, -1, dtype=np.int32)
         self.age = 0
         """Updates so far."""
         self.pending: dict[int, tuple[int, float, float]] = {}
@@ -91,6 +99,8 @@ class LossSpike:
         if (negative := losses(reading, subjects).negative) is not None:
             self.negative |= negative
         self.gradients = steepness_of(reading, size, self.gradients)
+        if "input_absmax" in reading.values:
+            self._look_at_inputs(reading, subjects)
         found = self._recovered(reading.step, height, finite) if self.pending else []
         unusual = finite & (height - self.lower > self.noise)
         if np.count_nonzero(unusual):
@@ -121,6 +131,14 @@ class LossSpike:
             full = ~np.isnan(newest[0])
             self.lower[turn] = np.where(full, decades(np.sort(newest, axis=0)[place]), -np.inf)
 
+    def _look_at_inputs(self, reading: Reading, subjects: int) -> None:
+        largest, sent = scalar(reading, "input_absmax", subjects)
+        known = sent & np.isfinite(largest)
+        leapt = known & (self.looks >= self.few) & (largest / self.outlying > self.inputs)
+        self.outlier[leapt] = reading.step
+        np.copyto(self.inputs, np.fmax(self.inputs, largest), where=known, casting="same_kind")
+        self.looks += known & (self.looks < self.few)
+
     def _spikes(self, reading: Reading, height: Floats, unusual: Mask) -> None:
         """Note where the loss stands out; what does not is noise, and its largest so far is kept."""
         rows = unusual.nonzero()[0]
@@ -129,7 +147,9 @@ class LossSpike:
         above = height[rows] - self.envelope.bound[rows]
         needed = np.where(above > self.far, self.few, self.known)
         spike = ~self.negative[rows] & (known >= needed) & ~(self.gradients.decades[rows] <= 0)
-        spike &= (excess > self.beyond * self.noise[rows]) & (above > self.worse)
+        outlying = (self.outlier[rows] >= 0) & (reading.step - self.outlier[rows] < self.recovery)
+        beyond = np.where(outlying, 1.0, self.beyond) * self.noise[rows]
+        spike &= (excess > beyond) & (above > self.worse)
         for place in spike.nonzero()[0].tolist():
             row = int(rows[place])
             self.spikes.add((row, int(known[place])))
@@ -178,4 +198,6 @@ class LossSpike:
             return
         self.envelope.grow(subjects)
         self.noise, self.negative = grown(self.noise, subjects), grown(self.negative, subjects)
+        self.inputs, self.looks = grown(self.inputs, subjects), grown(self.looks, subjects)
+        self.outlier = grown(self.outlier, subjects, -1)
         self.lower = grown(self.lower, subjects, -np.inf)

@@ -61,3 +61,28 @@ def test_a_loss_far_beyond_anything_needs_fewer_before_it(leap, expected):
         loss = 700.0 / (1 + step) * (leap if step == 17 else 1 + 0.2 * (step % 3))
         told += detector.update(Reading.of(step, loss=loss, gradient_norm=loss))
     assert [(f.first_step, f.step) for f in told] == expected
+
+
+def confident(steps: int, seed: int = 0) -> list[float]:
+    """A net that is nearly always right: losses of 0.001 to 1 beside each other."""
+    return np.minimum(10 ** np.random.default_rng(seed).uniform(-3, 0, steps), 1.0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("loss", "largest", "expected"),
+    [
+        (60.0, 255.0, [(150, 152)]),
+        (60.0, 3.0, []),  # within twice of what its own losses leap by
+        (0.7, 255.0, []),  # nothing came of it
+        (5.0, 255.0, []),  # no worse than a harder task
+    ],
+)
+def test_inputs_out_of_all_proportion_make_a_smaller_leap_certain(loss, largest, expected) -> None:
+    detector, found = LossSpike(), []
+    for step, value in enumerate(confident(200)):
+        bad = step in (150, 151)
+        looked = {"input_absmax": largest if bad else 1.0} if bad or step % 5 == 0 else {}
+        now = loss if bad else value
+        found += detector.update(Reading.of(step, loss=now, gradient_norm=now, **looked))
+
+    assert [(f.first_step, f.step) for f in found] == expected

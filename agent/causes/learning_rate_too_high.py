@@ -138,6 +138,8 @@ def _of_rate(case: Case, rate: float, jump: Leap | None) -> list[Clue]:
     values = scalars(case, "learning_rate").before(case.opening.first_step, 20)
     if len(values) > 4 and rate >= 1.5 * values[0] > 0:
         clues.append(Clue(1.0, f"the rate was still rising, from {values[0]:.3g} to {rate:.3g}"))
+    if case.opening.evidence.get("signal") == "beyond_chance":
+        clues.append(Clue(1.5, "the loss climbed step by step, as weights do that grow under steps too large for them"))
     if factor := compounding(case):
         clues.append(Clue(2.0, f"it grows by a factor of {factor:.4g} in each step, which no warm-up does"))
     start = first_value(case, "learning_rate")
