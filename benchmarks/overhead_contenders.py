@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import resource
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -45,7 +47,7 @@ class Torchvitals(Contender):
 
     def __init__(self, job: Job) -> None:
         super().__init__(job)
-        self._directory = tempfile.TemporaryDirectory()
+        self._directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.monitor: Monitor = attach(job.model, job.optimizer, directory=self._directory.name, overhead=self.overhead)
         self.monitor._taps.remove()
 
@@ -73,6 +75,30 @@ class EverythingEveryStep(Torchvitals):
     """Ours with a budget that never says no."""
 
     overhead = 1000.0
+
+
+class DirectoryDeleted(Torchvitals):
+    """Ours, whose directory is deleted before each block."""
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        shutil.rmtree(self._directory.name, ignore_errors=True)
+        with super().active():
+            yield
+
+
+class DiskFull(Torchvitals):
+    """Ours, where no file may grow: each write is refused as on a full disk."""
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))
+        try:
+            with super().active():
+                yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class Anomaly(Contender):
@@ -169,6 +195,8 @@ CONTENDERS: dict[str, type[Contender]] = {
     "bare, a second time": Contender,
     "torchvitals": Torchvitals,
     "torchvitals, everything every step": EverythingEveryStep,
+    "torchvitals, directory deleted": DirectoryDeleted,
+    "torchvitals, disk full": DiskFull,
     "wandb.watch gradients, every 100": WandbGradients,
     "wandb.watch gradients, every step": WandbGradientsEveryStep,
     "wandb.watch all, every 100": WandbWatch,
