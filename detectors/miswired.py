@@ -19,8 +19,7 @@ PLACES = ("line", "parameter", "optimizer")
 
 FROM_THE_START = (
     "squashed_twice", "never_stepped", "cloned_workers", "endless_momentum", "first_batch_only", "invalid_targets",
-    "initialized_by_ancestors", "loaded_then_overwritten", "loaded_zeros",
-    "frozen_late",
+    "broadcast_targets", "initialized_by_ancestors", "loaded_then_overwritten", "loaded_zeros", "frozen_late",
 )  # fmt: skip
 """Relations of how the code is put together: what is found at step 200 was so at step 0."""
 
@@ -32,11 +31,11 @@ class BrokenRelation:
     whose parameters get gradients), ``frozen_moves`` (a step changed what requires no gradient), ``cloned_workers``
     (workers of a loader whose batches are equal), ``endless_momentum`` (1 or more), ``optimizer_state_left_behind``
     (of a checkpoint that was resumed from), ``first_batch_only`` (of a loader that has more), ``invalid_targets`` (of a
-    binary cross-entropy), ``initialized_by_ancestors`` (weights that one pass drew for each module around them),
-    ``loaded_then_overwritten`` and ``loaded_zeros`` (of a checkpoint), ``spectral_norm_unsettled`` (an evaluation with
-    norms that nobody knows yet), ``frozen_late`` (layers that a model freezes when they have been trained),
-    ``served_in_training_mode`` (by a process that trains nothing). They are exact, or far beyond chance, so there is
-    nothing to set.
+    binary cross-entropy), ``broadcast_targets`` (each answer is compared with all of them),
+    ``initialized_by_ancestors`` (weights that one pass drew for each module around them), ``loaded_then_overwritten``
+    and ``loaded_zeros`` (of a checkpoint), ``spectral_norm_unsettled`` (an evaluation with norms that nobody knows
+    yet), ``frozen_late`` (layers that a model freezes when they have been trained), ``served_in_training_mode`` (by a
+    process that trains nothing). They are exact, or far beyond chance, so there is nothing to set.
 
     >>> detector, hello = BrokenRelation(), Hello(run="r", rank=0, world_size=1, pid=7)
     >>> event = Event(9.5, 3, "relation", {"relation": "squashed_twice", "line": "train.py:31", "inner": "softmax"})

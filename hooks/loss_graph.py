@@ -17,7 +17,7 @@ MOST_OF_A_FORWARD = 20_000
 """Nodes of a whole forward that are looked at, 20 ms: one of 1,000 layers has fewer."""
 SUMMING = (
     "Add", "Sub", "Mul", "Div", "Mean", "Sum", "Neg", "Stack", "NllLoss", "NllLoss2D", "ToCopy", "Squeeze", "View",
-    "MaskedFill",
+    "MaskedFill", "Sqrt",
 )  # fmt: skip
 _SHAPING = (
     "View", "UnsafeView", "Reshape", "ReshapeAlias", "Transpose", "T", "Permute", "Squeeze", "Unsqueeze", "ToCopy",
@@ -55,7 +55,7 @@ def squashed_twice(loss: torch.Tensor, frames: list[FrameType]) -> dict[str, Any
     Cross-entropy of probabilities instead of scores can never come near zero, and its gradients are small: it trains,
     slowly and badly, which no curve gives away.
     """
-    for node in _loss_nodes(loss):
+    for node in loss_nodes(loss):
         applied, spelled, forbidden = _AGAIN.get(operation(node), ("", "", ()))
         fed_by = before_shaping(node)
         if applied and fed_by in forbidden:
@@ -66,7 +66,7 @@ def squashed_twice(loss: torch.Tensor, frames: list[FrameType]) -> dict[str, Any
 
 def start_of_classifier(loss: torch.Tensor) -> dict[str, float] | None:
     """The first cross-entropy in the graph of ``loss``: its classes, what guessing costs, and what it is."""
-    for node in _loss_nodes(loss):
+    for node in loss_nodes(loss):
         scores, target = getattr(node, "_saved_self", None), getattr(node, "_saved_target", None)
         if operation(node) not in ("NllLoss", "NllLoss2D") or scores is None or target is None or scores.dim() < 2:
             continue
@@ -87,7 +87,7 @@ def start_of_regressor(loss: torch.Tensor) -> dict[str, float] | None:
     >>> start_of_regressor(torch.nn.functional.mse_loss(answers, torch.ones(4)))
     {'answers': 30000.0, 'targets': 1.0}
     """
-    for node in _loss_nodes(loss):
+    for node in loss_nodes(loss):
         answers, targets = getattr(node, "_saved_self", None), getattr(node, "_saved_target", None)
         if operation(node) != "MseLoss" or answers is None or targets is None:
             continue
@@ -104,7 +104,7 @@ def invalid_targets(loss: torch.Tensor, frames: list[FrameType]) -> dict[str, An
     It has no lowest value then: the scores are driven to infinity and the loss below zero. Labels that are smoothed by
     noise may lie a little outside.
     """
-    for node in _loss_nodes(loss):
+    for node in loss_nodes(loss):
         target = getattr(node, "_saved_target", None)
         if operation(node) != "BinaryCrossEntropyWithLogits" or target is None or target.device.type != "cpu":
             continue
@@ -115,7 +115,7 @@ def invalid_targets(loss: torch.Tensor, frames: list[FrameType]) -> dict[str, An
     return None
 
 
-def _loss_nodes(loss: torch.Tensor) -> Iterator[Any]:
+def loss_nodes(loss: torch.Tensor) -> Iterator[Any]:
     """The nodes between the loss and the model, as far as they only add up, scale and reduce."""
     waiting, seen = deque([loss.grad_fn]), 0
     while waiting and seen < MOST_NODES:

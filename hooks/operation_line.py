@@ -31,11 +31,13 @@ _SPELLINGS: dict[str, set[str]] = {
     "log_softmax": {"log_softmax", "cross_entropy", "CrossEntropyLoss"},
     "nll_loss": {"nll_loss", "cross_entropy", "CrossEntropyLoss", "NLLLoss"},
     "mse_loss": {"mse_loss", "MSELoss"},
+    "smooth_l1_loss": {"smooth_l1_loss", "SmoothL1Loss"},
+    "huber_loss": {"huber_loss", "HuberLoss"},
     "binary_cross_entropy": {"binary_cross_entropy", "BCELoss"},
     "std": {"std", "std_mean"},
     "ctc_loss": {"ctc_loss", "CTCLoss"},
     "mul": {"mul", "multiply"},
-    "sub": {"sub", "subtract", "rsub"},
+    "sub": {"sub", "subtract", "rsub", "l1_loss", "L1Loss"},
 }
 _OPERATORS: dict[str, type[ast.operator]] = {
     "div": ast.Div, "pow": ast.Pow, "mul": ast.Mult, "sub": ast.Sub, "rsub": ast.Sub, "add": ast.Add,

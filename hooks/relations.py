@@ -12,6 +12,7 @@ import torch
 from torch.nn import Module
 from torch.optim import Optimizer
 from torchvitals.hooks.beginnings import Beginnings
+from torchvitals.hooks.broadcast_targets import crossed
 from torchvitals.hooks.dropout_in_evaluation import DropoutInEvaluation
 from torchvitals.hooks.first_batches import FirstBatches
 from torchvitals.hooks.gradients import moves
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 Guard = Callable[[str, Callable[..., None]], Callable[..., None]]
 
+_OF_A_LOSS = {"squashed_twice": squashed_twice, "invalid_targets": invalid_targets, "broadcast_targets": crossed}
+"""Relation → what tells from the graph of a loss that it is broken."""
 GRAPHS = 4
 """Losses whose graph is looked at; an adversarial pair has two or three in a step."""
 STEADY = 3
@@ -111,10 +114,9 @@ class Relations:
             self._look_at_leaf(loss)
             return
         self._graphs_left -= 1
-        if found := squashed_twice(loss, list(user_frames())):
-            self._tell("squashed_twice", **found)
-        if found := invalid_targets(loss, list(user_frames())):
-            self._tell("invalid_targets", **found)
+        for relation, look in _OF_A_LOSS.items():
+            if found := look(loss, list(user_frames())):
+                self._tell(relation, **found)
         self._look_at_sign(loss)
         if not self._began:
             self._began = True

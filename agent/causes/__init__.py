@@ -3,6 +3,7 @@
 from torchvitals.agent.case import Cause
 from torchvitals.agent.causes.bad_batch import BadBatch
 from torchvitals.agent.causes.bad_initialization import BadInitialization
+from torchvitals.agent.causes.broadcast_targets import BroadcastTargets
 from torchvitals.agent.causes.changing_constant import ChangingConstant
 from torchvitals.agent.causes.collective_mismatch import CollectiveMismatch
 from torchvitals.agent.causes.constant_loss import ConstantLoss
@@ -68,6 +69,7 @@ from torchvitals.agent.causes.weights_overwritten import WeightsOverwritten
 CAUSES: tuple[type[Cause], ...] = (
     BadBatch,
     BadInitialization,
+    BroadcastTargets,
     ChangingConstant,
     CollectiveMismatch,
     ConstantLoss,

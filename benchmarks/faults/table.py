@@ -120,6 +120,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("weights_decay", ("mlp", "transformer", "cnn"), "excessive_weight_decay", where="optimizer"),
     Fault("first_batch_only", ("mlp", "gru", "cnn"), "repeated_batch", line="# FAULT"),
     Fault("targets_outside", ("tagger", "segmenter"), "invalid_targets", line="# FAULT"),
+    Fault("targets_across", ("regressor",), "broadcast_targets", line="# FAULT"),
+    Fault("targets_across", ("critic",), "broadcast_targets", line="# CRITIC"),
     Fault("worker_keeps_items", ("mlp", "cnn"), "growing_cache", line="# FAULT", argument="set", after=200),
     Fault("worker_keeps_items", ("mlp", "gru"), "growing_cache", line="# STREAM", argument="stream", after=200),
     Fault("data_changes", ("mlp", "cnn"), "uninformative_labels", "", "target", 300, argument="labels"),
