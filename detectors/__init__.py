@@ -14,6 +14,7 @@ from torchvitals.detectors.duplicate_data import DuplicateData
 from torchvitals.detectors.explosion import Explosion
 from torchvitals.detectors.hang import Hang
 from torchvitals.detectors.input_bound import InputBound
+from torchvitals.detectors.latency import Latency
 from torchvitals.detectors.loss_scale_collapse import LossScaleCollapse
 from torchvitals.detectors.loss_spike import LossSpike
 from torchvitals.detectors.lost_progress import LostProgress
@@ -86,6 +87,7 @@ RECORD_DETECTORS: tuple[type[RecordDetector], ...] = (
     BrokenRelation,
     Crash,
     Hang,
+    Latency,
     Maximized,
     Nondeterminism,
     Unlearnt,

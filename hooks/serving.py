@@ -13,6 +13,7 @@ from torchvitals.hooks.features import FeatureWindows
 from torchvitals.hooks.forwards import tensors
 from torchvitals.hooks.leak_watch import LeakWatch
 from torchvitals.hooks.memory import Memory
+from torchvitals.hooks.request_work import RequestWork
 from torchvitals.signals.records import Axis, Record, Requests, Window, pack_floats
 
 if TYPE_CHECKING:
@@ -56,12 +57,14 @@ class Service:
         self._observe = recorder.fuse.guard("features", self._features_of)
         # One model speaks for the process, and one that trains tells its memory at every step.
         self._leaks = LeakWatch(recorder) if index == 0 and not self._trains else None
+        self._work = RequestWork()
         self._watch_memory = recorder.fuse.guard("memory", self._memory_of)
         self.requests = before
 
     def request(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, seconds: float) -> None:
         """One request was answered in ``seconds``."""
         self._latencies.append(seconds)
+        self._work.answering += seconds
         first = next(tensors((args, kwargs)), None)
         self._items.append(first.shape[0] if first is not None and first.dim() else 1)
         self.requests += 1
@@ -101,10 +104,11 @@ class Service:
         self._write(record)
 
     def _memory_of(self, leaks: LeakWatch) -> None:
-        """What the process holds after this request, as a training tells it after a step."""
+        """What the process holds and has done after this request, as a training tells it after a step."""
         resident = self._memory.rss_bytes()
-        if resident is not None:
-            self._recorder.open().step(self.requests - 1, self._recorder.clock(), {"rss_bytes": float(resident)})
+        values = self._work.read() | ({} if resident is None else {"rss_bytes": float(resident)})
+        if values:
+            self._recorder.open().step(self.requests - 1, self._recorder.clock(), values)
         leaks.step(self.requests)
 
     def _write(self, record: Record) -> None:

@@ -123,6 +123,8 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("recompile_limit_hits", "{function}", "none", "step", "Functions it gave up to compile: they run eagerly."),
     Signal("compile_seconds", "s", "none", "step", "Time the step waited for torch.compile, if it compiled."),
     Signal("machine_load", "{task}", "none", "step", "Load average of the last minute by core, once a second."),
+    Signal("request_cpu_ratio", "1", "none", "step", "Processor time of a service over the time of its requests."),
+    Signal("request_starved_ratio", "1", "none", "step", "Time that it waited for a core over the same time."),
     Signal("throttled_ratio", "1", "none", "step", "Share of time a CPU was held down by heat, once a second."),
     Signal("overhead_ratio", "1", "none", "step", "Measured cost of the hooks as a share of step time."),
     Signal("sampling_interval", "{step}", "none", "step", "Steps between sampled steps, as the budget has set it."),
