@@ -35,7 +35,8 @@ class BrokenRelation:
     ``initialized_by_ancestors`` (weights that one pass drew for each module around them), ``loaded_then_overwritten``
     and ``loaded_zeros`` (of a checkpoint), ``spectral_norm_unsettled`` (an evaluation with norms that nobody knows
     yet), ``frozen_late`` (layers that a model freezes when they have been trained), ``served_in_training_mode`` (by a
-    process that trains nothing). They are exact, or far beyond chance, so there is nothing to set.
+    process that trains nothing), ``unused_experts`` (to which the router of a mixture sends no token). They are exact,
+    or far beyond chance, so there is nothing to set.
 
     >>> detector, hello = BrokenRelation(), Hello(run="r", rank=0, world_size=1, pid=7)
     >>> event = Event(9.5, 3, "relation", {"relation": "squashed_twice", "line": "train.py:31", "inner": "softmax"})

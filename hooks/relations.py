@@ -24,6 +24,7 @@ from torchvitals.hooks.neglect import Neglect
 from torchvitals.hooks.operation_line import nearest, operation_line
 from torchvitals.hooks.orphans import NAMED
 from torchvitals.hooks.resumption import Resumption
+from torchvitals.hooks.settled import Settled
 from torchvitals.hooks.source import user_frames
 from torchvitals.hooks.worker_batches import WorkerBatches
 from torchvitals.hooks.writes import Writes
@@ -41,8 +42,6 @@ GRAPHS = 4
 """Losses whose graph is looked at; an adversarial pair has two or three in a step."""
 STEADY = 3
 """Losses in a row that must be turned: what a policy's is weighted by may be below zero now and then."""
-SETTLED_STEP = 200
-"""Step from which an optimizer that has never stepped is forgotten: critics and policies start within a hundred."""
 COMPARED_NUMEL = 1 << 16
 """Largest frozen parameter that is copied and compared: 256 kB take 20 µs."""
 
@@ -69,6 +68,7 @@ class Relations:
         self.modes = Modes()
         guard = observer.recorder.fuse.guard
         self._look_at_freezing = guard("freezing", LateFreezing(self._frozen_late).look)
+        self._settled = guard("relations", Settled(observer, self._made, self._trained, self._tell).look)
         self.ended = guard("relations", self._look_once_more)
         self.beginnings = Beginnings(self._tell, observer.recorder)
         self.dropout = DropoutInEvaluation(lambda line: self._tell("dropout_in_evaluation", line=line))
@@ -201,8 +201,7 @@ class Relations:
             self._look_at_freezing(watch.parameters, self._trained)
         if watch.leads:
             self._look_for_neglected()
-            if watch.step == SETTLED_STEP:
-                self._look_for_idle()
+            self._settled(watch.step)
 
     def after(self, watch: "OptimizerWatch") -> None:
         """It has stepped."""
@@ -270,19 +269,6 @@ class Relations:
             self._observer.pending.scalars["neglected_parameters"] = float(len(found))
             self._observer.recorder.learn(left_out=found[:NAMED], left_out_because=self._neglect.why)
             self._observer.recorder.send_facts()
-
-    def _look_for_idle(self) -> None:
-        """Tell of an optimizer that was built, whose parameters get gradients, and that has never stepped."""
-        stepped = {id(p) for watch in self._observer.optimizers for p in watch.parameters}
-        known = {id(optimizer) for watch in self._observer.optimizers if (optimizer := watch.optimizer())}
-        for optimizer in self._made:
-            if id(optimizer) in known:
-                continue
-            waiting = [p for p in _held(optimizer) if p.grad is not None and id(p) not in stepped]
-            if waiting:
-                name = self._observer.naming.names_of(waiting[:1])[0]
-                self._tell("never_stepped", optimizer=type(optimizer).__name__, parameter=name, parameters=len(waiting))
-                return
 
     def _tell(self, relation: str, **details: Any) -> None:
         if relation not in self._told:

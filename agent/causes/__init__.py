@@ -48,6 +48,7 @@ from torchvitals.agent.causes.rank_local_update import RankLocalUpdate
 from torchvitals.agent.causes.repeated_batch import RepeatedBatch
 from torchvitals.agent.causes.repeated_initialization import RepeatedInitialization
 from torchvitals.agent.causes.retained_graph import RetainedGraph
+from torchvitals.agent.causes.router_collapse import RouterCollapse
 from torchvitals.agent.causes.saturating_activation import SaturatingActivation
 from torchvitals.agent.causes.slow_communication import SlowCommunication
 from torchvitals.agent.causes.slow_compute_rank import SlowComputeRank
@@ -113,6 +114,7 @@ CAUSES: tuple[type[Cause], ...] = (
     RepeatedBatch,
     RepeatedInitialization,
     RetainedGraph,
+    RouterCollapse,
     SaturatingActivation,
     SlowCommunication,
     SlowComputeRank,
