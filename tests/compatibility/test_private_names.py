@@ -163,8 +163,8 @@ STEADY = {
 }
 """Names that are no risk, with the reason."""
 DOCUMENTED = {
-    "_saved_", "_saved_dim", "_saved_exponent", "_saved_ignore_index", "_saved_other", "_saved_reduction", "_saved_self",
-    "_saved_self_sym_sizes", "_saved_target", "_saved_tensors", "_saved_total_weight",
+    "_saved_", "_saved_dim", "_saved_exponent", "_saved_ignore_index", "_saved_other", "_saved_reduction",
+    "_saved_self", "_saved_self_sym_sizes", "_saved_target", "_saved_tensors", "_saved_total_weight",
 }  # fmt: skip
 """Of autograd nodes, asked for with a default."""
 OF_EVERY_MODULE = {
