@@ -29,6 +29,16 @@ def ended(case: Case, crash: Finding) -> Ended:
     return Ended(None if code is None else int(code), None if number is None else int(number))
 
 
+def counted_kills(case: Case, finding: Finding) -> int | None:
+    """Out-of-memory kills in the control group meanwhile, by the kernel's count; ``None`` where there is none.
+
+    An exception is told before the command has ended, and the launcher counts when it has.
+    """
+    told = [event.details.get("oom_kills") for _, event in case.events_of("command_exit")]
+    found = [kills for kills in (finding.evidence.get("oom_kills"), *told) if kills is not None]
+    return max(map(int, found), default=None)
+
+
 def signal_name(number: int) -> str:
     """``SIGKILL``, or the number of one without a name.
 

@@ -7,6 +7,7 @@ from torchvitals.detectors.detector import Finding, Status
 from torchvitals.detectors.ending import Ending, earliest, frames_of, known_at, place_of, same_exception
 from torchvitals.detectors.job_frames import waits_in_collective
 from torchvitals.detectors.pulse import WORKING
+from torchvitals.detectors.worker_death import how_worker_died
 from torchvitals.signals.records import LAUNCHER_RANK, AnyRecord, Beat, Event, Hello, Step
 
 USAGE = 2
@@ -237,6 +238,7 @@ class Crash:
             "type": said.get("type", ""),
             "message": str(said.get("message", ""))[:1000],
             "cause": said.get("cause", ""),
+            "worker": how_worker_died(said),
             "thread": said.get("thread", ""),
             "frames": frames_of(root)[-12:],
             "places": {e.hello.rank: place_of(e) for e in (root, *others) if place_of(e)},

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from torchvitals.detectors.job_frames import innermost_own
+from torchvitals.detectors.worker_death import how_worker_died
 from torchvitals.signals.records import Event, Hello
 
 INTERRUPTS = frozenset({"KeyboardInterrupt"})
@@ -84,7 +85,7 @@ class Ending:
     @property
     def victim(self) -> bool:
         """Whether its exception is what a rank meets whose peer has died."""
-        if self.exception is None:
+        if self.exception is None or how_worker_died(self.exception.details):
             return False
         message = f"{self.exception.details.get('message', '')} {self.exception.details.get('cause', '')}".lower()
         return any(word in message for word in VICTIM_WORDS)

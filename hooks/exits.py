@@ -19,12 +19,15 @@ from types import FrameType, TracebackType
 from typing import Any, NamedTuple, NoReturn, TextIO
 
 from torchvitals.hooks import supervisors
+from torchvitals.hooks.worker_failure import failure_behind
 from torchvitals.signals import last_words
 from torchvitals.signals.records import Event
 
 MOST_FRAMES = 60
 """Innermost frames kept of a traceback: a recursion error has a thousand."""
 LONGEST_MESSAGE = 4000
+INTERRUPTIONS = 4
+"""Attempts to tell of an exception: three more workers of a loader may die meanwhile."""
 LAST = -1000
 """Priority of our finalizer: after the job's own."""
 OURS = str(Path(__file__).parent) + os.sep
@@ -170,9 +173,22 @@ class Exits:
                 supervisors.report(error, Event(self._clock(), -1, "children"))
         elif self._ours():
             self._raised = True
-            self._ending(_innermost(trace))
-            self._event("exception", exception_details(error, trace))
+            self._tell_uncaught(error, trace)
         self._excepthook(kind, error, trace)
+
+    def _tell_uncaught(self, error: BaseException, trace: TracebackType | None) -> None:
+        """A handler of a signal may raise amid this, as torch's does for a loader worker that died: both are told."""
+        meanwhile = {}
+        for _ in range(INTERRUPTIONS):
+            try:
+                if failure := failure_behind(trace):
+                    meanwhile = {"meanwhile": failure}
+                self._ending(_innermost(trace))
+                self._event("exception", {**exception_details(error, trace), **meanwhile})
+            except (RuntimeError, OSError) as second:  # torch's of a dead worker, TimeoutError of an alarm
+                meanwhile = {"meanwhile": f"{type(second).__name__}: {_shortened(_message(second))}"}
+            else:
+                return
 
     def _uncaught_in_thread(self, args: threading.ExceptHookArgs) -> None:
         if self._ours() and args.exc_value is not None and args.exc_type is not SystemExit:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from torchvitals.hooks import tracing
+from torchvitals.hooks.signal_handlers import raised_in_handler
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -13,7 +14,7 @@ log = logging.getLogger("torchvitals")
 
 
 class Fuse:
-    """Runs probes so that nothing they raise escapes.
+    """Runs probes so that nothing they raise escapes, but what a signal handler of the job raises meanwhile.
 
     Args:
         report: called once per probe with its name and the error that blew it.
@@ -39,7 +40,9 @@ class Fuse:
                 return None
             try:
                 return action(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001 (the fuse: whatever it is, the job goes on)
+            except Exception as error:
+                if raised_in_handler(error):
+                    raise
                 blown.add(probe)
                 self._tell(probe, error)
                 return None
@@ -62,7 +65,9 @@ class Fuse:
                 try:
                     if enough(optimizer):
                         return
-                except Exception as error:  # noqa: BLE001 (the fuse, once more: the job goes on)
+                except Exception as error:
+                    if raised_in_handler(error):
+                        raise
                     blown.add(probe)
                     self._tell(probe, error)
             action(optimizer, args, kwargs)

@@ -48,6 +48,23 @@ def test_a_normal_end_is_code_0(tmp_path):
     assert events == [[5, "exit", {"code": 0}]]
 
 
+def test_a_signal_handler_that_raises_while_an_exception_is_told_is_told_with_it(tmp_path):
+    body = """
+        def handler(number, frame):
+            raise RuntimeError("a worker is gone")
+        signal.signal(signal.SIGUSR1, handler)
+        times = iter(range(2))
+        exits._ending = lambda frame: next(times, None) is not None and signal.raise_signal(signal.SIGUSR1)
+        raise KeyError("item")
+    """
+    ran, events = run(tmp_path, body)
+
+    (exception,) = [details for _, kind, details in events if kind == "exception"]
+    assert (exception["type"], exception["meanwhile"]) == ("KeyError", "RuntimeError: a worker is gone")
+    assert ran.stderr.rstrip().endswith("KeyError: 'item'")
+    assert "Error in sys.excepthook" not in ran.stderr
+
+
 @pytest.mark.parametrize(("call", "code"), [("3", 3), ("0", 0), ("", 0), ("None", 0), ("'no data'", 1), ("True", 1)])
 def test_the_code_that_was_asked_for_is_told(tmp_path, call, code):
     ran, events = run(tmp_path, f"sys.exit({call})")

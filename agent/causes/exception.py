@@ -3,12 +3,29 @@
 from typing import Any, ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.exit_codes import FATAL, ended, signal_name
+from torchvitals.agent.exit_codes import FATAL, counted_kills, ended, signal_name
 from torchvitals.agent.ranks import ranks_text
 from torchvitals.detectors.job_frames import innermost_own
 
 RECENT = 100
 """Steps: what a thread had made ready is used up by then."""
+
+
+_WORKERS_END = {
+    "Killed": (
+        "Only a person, a scheduler or the kernel kills so: look at the kernel's log for an out-of-memory kill. Each "
+        "worker keeps a copy of what the dataset holds in Python objects: fewer workers, or arrays in place of lists."
+    ),
+    "Bus error": (
+        "Batches travel through shared memory, and there was no more of it: give the container a larger /dev/shm "
+        "(docker run --shm-size, or an emptyDir of medium Memory), fewer workers, or a smaller prefetch_factor."
+    ),
+    "": (
+        "What it died of was said in the worker, on stderr. Run once with num_workers=0: native code that fails on an "
+        "item then fails in the main process, with the item at hand."
+    ),
+}
+"""How a worker was ended → what to do."""
 
 
 class UncaughtException:
@@ -35,7 +52,13 @@ class UncaughtException:
         if thread := evidence.get("thread"):
             who = f"Thread {thread}"
         at = f" in {finding.name}" if finding.name else ""
-        if kind:
+        if worker := evidence.get("worker"):
+            told = f"a worker process of the data loader{at} was {worker}, seen by {who.lower()} at step {finding.step}"
+            clues = [Clue(4.0, f"{told}: {_short(evidence)}")]
+            if kills := counted_kills(case, finding):
+                clues.append(Clue(-2.0, f"the kernel counted {kills} out-of-memory kills in this control group"))
+            what = f"a data loader worker was {worker} at step {finding.step}"
+        elif kind:
             clues = [Clue(4.0, f"{who.lower()} raised {kind}{at} at step {finding.step}: {_short(evidence)}")]
             what = f"{kind} at step {finding.step}{at}"
         elif fatal:
@@ -131,5 +154,7 @@ def _remedy(evidence: dict[str, Any], name: str) -> str:
         return f"Start at {name}, which called the native code that did not come back: its arguments, its versions."
     if not kind:
         return f"Look at what the job printed before it left{f' at {name}' if name else ''}: the code chose this exit."
+    if worker := str(evidence.get("worker", "")):
+        return _WORKERS_END.get(worker.rpartition(": ")[2], _WORKERS_END[""])
     place = name or "the innermost frame"
     return f"Start at {place} and at the batch or file it was working on: the traceback is in the finding."

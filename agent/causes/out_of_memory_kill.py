@@ -4,10 +4,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.exit_codes import ended
+from torchvitals.agent.exit_codes import counted_kills, ended
 from torchvitals.detectors.detector import Finding
 
 SIGKILL = 9
+WORKER_KILLED = "killed by signal: Killed"
+"""A worker of the loader was what the kernel chose; the process that trains only hears of it."""
 SOARING = 3
 """Looks in a row at which memory must have grown: one jump is a batch, and a person kills at any moment."""
 GROWN = 1.5
@@ -30,11 +32,12 @@ class OutOfMemoryKill:
             return None
         finding = crashes[0]
         evidence = finding.evidence
-        kills = evidence.get("oom_kills")
+        kills = counted_kills(case, finding)
         code, number = ended(case, finding)
         killed = number == SIGKILL
         silent = bool(evidence.get("gone"))
-        if evidence.get("type") or not (kills or killed or (silent and code is None)):
+        worker = bool(kills) and evidence.get("worker") == WORKER_KILLED
+        if (evidence.get("type") and not worker) or not (kills or killed or (silent and code is None)):
             return None
         clues = []
         if kills:
@@ -48,6 +51,8 @@ class OutOfMemoryKill:
             clues.append(Clue(0.3, "the process was gone without a word: no exception, no exit"))
         clues += [clue for clue in (_growth(case, finding.rank), _before(case)) if clue]
         who = "The job" if finding.rank is None or case.world_size < 2 else f"Rank {finding.rank}"
+        if worker:
+            who = f"A data loader worker of {who.lower()}"
         return Opinion(
             clues=clues,
             title=f"{who} was killed at step {finding.step}, out of memory"[:79],

@@ -152,6 +152,7 @@ STEADY = {
     "_scale": "asked for with getattr; the loss scale is then not told",
     "_schema": "of an operator, as the dispatcher's documentation uses it",
     "_script": "torch.jit._script.RecursiveScriptModule, which every scripted model is",
+    "_error_if_any_worker_fails": "asked for with getattr; a lost connection to a loader's worker then stays one",
     "_input_metadata": "asked for with getattr; answers that lie across their targets are then not told",
     "_reshape_weight_to_matrix": "asked for with getattr; parametrized spectral norms are then not looked at",
     "_u": "part of the names in every stored state of a weight under spectral normalisation; asked for with getattr",

@@ -1,0 +1,28 @@
+"""Did a worker of a data loader die? Then what the main process raises is often only a connection that was lost.
+
+Torch says so from a handler of SIGCHLD, which may come too late: the exception is on its way out by then.
+"""
+
+import sys
+from types import TracebackType
+from typing import Any
+
+LOADER = "torch/utils/data/dataloader.py"
+
+
+def failure_behind(trace: TracebackType | None) -> str:
+    """What torch says of a dead worker, if the exception of ``trace`` came out of a loader; empty if none died.
+
+    Private: ``torch._C._error_if_any_worker_fails``, which torch's own handler calls. Without it nothing is added.
+    """
+    while trace is not None and not trace.tb_frame.f_code.co_filename.endswith(LOADER):
+        trace = trace.tb_next
+    extension: Any = sys.modules.get("torch._C")
+    fails = getattr(extension, "_error_if_any_worker_fails", None)
+    if trace is None or fails is None:
+        return ""
+    try:
+        fails()
+    except RuntimeError as failure:
+        return str(failure)
+    return ""
