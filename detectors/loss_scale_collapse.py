@@ -10,8 +10,10 @@ from torchvitals.detectors.scalars import ZERO, Floats, Mask, grown, scalar, sho
 
 ROUNDED = 1 / 128
 """Share by which the upper half of a float32 may lie below it."""
-MOST_SKIPS = 1e6
-"""Between two applied steps; more is a broken number."""
+MOST_SKIPS = 1 << 14
+"""Skips in a row, and non-finite losses among them, that are counted."""
+BLOCKS = 8
+"""In which scales are kept, one of each: the oldest is one to seven attempts younger than the window is long."""
 
 
 class LossScaleCollapse:
@@ -51,25 +53,21 @@ class LossScaleCollapse:
         self.floor, self.storm, self.window = floor, storm, window
         self.often, self.quiet = often, quiet
         self.fired = np.zeros(0, dtype=bool)
-        self.row = np.zeros(0, dtype=np.int32)
+        self.row = np.zeros(0, dtype=np.int16)
         """Skips in a row."""
-        self.good = np.zeros(0, dtype=np.int32)
-        """Good steps since the last skip."""
         self.began = np.zeros(0, dtype=np.int32)
         """Step of the first skip of this episode."""
-        self.first = np.zeros(0, dtype=np.float32)
-        self.scales = Ring(window, np.uint16, fill=0)
+        self.first = np.zeros(0, dtype=np.uint16)
+        """The first scale; 0 before it."""
+        self.scales = Ring(BLOCKS, np.uint16, fill=0, each=window // (BLOCKS - 1))
         """Upper halves of float32: powers of two are exact, others to 1 %."""
-        self.told = np.zeros(0)
-        """The newest, and the upper halves of these: they seldom change."""
-        self.upper = np.zeros(0, dtype=np.uint16)
         self.skips = np.zeros(0, dtype=np.uint64)
         """Of the newest attempts, one bit each: bit 0 is the newest."""
         self.skipping = False
         """Whether there are any."""
         self.fresh = False
         """Whether somebody may have sent no scale so far."""
-        self.broken = np.zeros(0, dtype=np.int32)
+        self.broken = np.zeros(0, dtype=np.int16)
         """Skipped attempts of this episode whose loss was not finite: the overflow is in the forward pass."""
 
     def update(self, reading: Reading) -> list[Finding]:
@@ -80,10 +78,9 @@ class LossScaleCollapse:
         scale, scaled = scalar(reading, "loss_scale", subjects)
         skipped, _ = scalar(reading, "skipped_steps", subjects)
         if self.fresh:
-            np.copyto(self.first, single(scale), where=scaled & np.isnan(self.first))
-            self.fresh = bool(np.isnan(self.first).any())
+            np.copyto(self.first, _upper(scale), where=scaled & (self.first == 0))
+            self.fresh = bool((self.first == 0).any())
         skip = scaled & (skipped > ZERO)
-        self.good += scaled
         if not np.count_nonzero(skip):
             self.row[scaled] = 0
             self._remember(scale, skip, scaled)
@@ -101,31 +98,29 @@ class LossScaleCollapse:
     def _skipped(self, reading: Reading, scale: Floats, skipped: Floats, skip: Mask) -> Mask:
         """Count the skips of this step, and judge them: where the scale has collapsed."""
         loss, sent = scalar(reading, "loss", len(scale))
-        fresh = skip & ((self.good > self.quiet) | (self.began < 0))  # this step is counted among the good ones so far
+        newest = np.uint64((1 << self.quiet) - 1)
+        fresh = skip & ((self.skips & newest == 0) | (self.began < 0))
         self.began[fresh] = reading.step
         self.broken[fresh] = 0
-        self.broken += skip & sent & ~np.isfinite(loss)
-        self.row[skip] += np.clip(skipped[skip], 0, MOST_SKIPS).astype(np.int32)
-        self.good[skip] = 0
+        self.broken += skip & sent & ~np.isfinite(loss) & (self.broken < MOST_SKIPS)
+        self.row[skip] = np.clip(self.row[skip] + np.minimum(skipped[skip], MOST_SKIPS), 0, MOST_SKIPS)
         collapsed: Mask = skip & (self.row > 0) & self._collapsed(scale, skip) & ~self.fired
         self.fired |= collapsed
         return collapsed
 
     def _collapsed(self, scale: Floats, skip: Mask) -> Mask:
-        low = (scale < self.floor) & (scale <= self.first / 16)
+        low = (scale < self.floor) & (scale <= (1 + ROUNDED) * _whole(self.first) / 16)
         storm = self.row >= self.storm
         share = (self._skips(np.arange(len(scale))) + skip) / (self.window + 1)
         count = self.scales.count
-        oldest = self.scales.values[count % self.window, np.arange(len(scale))].astype(np.uint32) << 16
-        quarter = oldest.view(np.float32) / 4
+        oldest = self.scales.values[(count // self.scales.each + 1) % BLOCKS, np.arange(len(scale))]
+        quarter = _whole(oldest) / 4
         falling = (count >= self.window) & (share >= self.often) & (scale <= (1 + ROUNDED) * quarter)
         collapsed: Mask = low | storm | falling
         return collapsed
 
     def _remember(self, scale: Floats, skip: Mask, scaled: Mask) -> None:
-        if np.count_nonzero(scale == self.told) < len(scale):
-            self.told, self.upper = scale, (single(scale).view(np.uint32) >> 16).astype(np.uint16)
-        rows = self.scales.add(self.upper, scaled)
+        rows = self.scales.add(_upper(scale), scaled)
         if self.skipping or np.count_nonzero(skip):
             self.skips[rows] = self.skips[rows] << np.uint64(1) | skip[rows]
             self.skipping = bool(self.skips.any())
@@ -141,10 +136,8 @@ class LossScaleCollapse:
         self.fresh = True
         self.scales.grow(subjects)
         self.skips = grown(self.skips, subjects)
-        self.told, self.upper = grown(self.told, subjects, np.nan), grown(self.upper, subjects)
-        self.fired, self.row, self.good = (grown(state, subjects) for state in (self.fired, self.row, self.good))
+        self.fired, self.row, self.first = (grown(state, subjects) for state in (self.fired, self.row, self.first))
         self.began, self.broken = grown(self.began, subjects, -1), grown(self.broken, subjects)
-        self.first = grown(self.first, subjects, np.nan)
 
     def _finding(self, row: int, step: int, scale: float) -> Finding:
         return Finding(
@@ -156,9 +149,18 @@ class LossScaleCollapse:
             threshold=self.floor,
             subject=row,
             evidence={
-                "first_scale": shortest(self.first[row]),
+                "first_scale": shortest(_whole(self.first[row : row + 1])[0]),
                 "skips_in_a_row": int(self.row[row]),
                 "skips_in_window": int(self._skips(np.array([row]))[0]),
                 "nonfinite_losses": int(self.broken[row]),
             },
         )
+
+
+def _upper(scale: Floats) -> NDArray[np.uint16]:
+    """The upper halves of scales as float32."""
+    return np.asarray(single(scale).view(np.uint32) >> 16, dtype=np.uint16)
+
+
+def _whole(upper: NDArray[np.uint16]) -> NDArray[np.float32]:
+    return (upper.astype(np.uint32) << 16).view(np.float32)

@@ -43,7 +43,7 @@ class Ring(Generic[Kind]):
 
     def __init__(self, size: int, dtype: type[Kind], fill: float = np.nan, each: int = 1) -> None:
         self.size, self._fill = size, fill
-        self._each = each
+        self.each = each
         """Values in a row that have the same slot."""
         self.values: NDArray[Kind] = np.full((size, 0), fill, dtype=dtype)
         self._together: int | None = 0
@@ -88,10 +88,10 @@ class Ring(Generic[Kind]):
         if self._together is not None:
             if said == len(use):
                 self._together += 1
-                return ALL, (self._together - 1) // self._each % self.size
+                return ALL, (self._together - 1) // self.each % self.size
             self._count, self._together = self.count, None
         rows = use.nonzero()[0]
-        slots = self._count[rows] // self._each % self.size
+        slots = self._count[rows] // self.each % self.size
         self._count[rows] += 1
         return rows, slots
 

@@ -9,14 +9,17 @@ from torchvitals.detectors.block_statistics import Floats, Mask, row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.scalars import ZERO, grown, scalar, single
 from torchvitals.detectors.surprise import surprise
+from torchvitals.detectors.usual_levels import UsualLevels
 
 Rows = NDArray[np.intp]
 REFERENCE = 48
 """Blocks of the past that are remembered."""
 LONGEST = np.array(6e4)
 """Seconds; more is a broken number, and float16 ends there. It is exact to 0.05 %, where 2.5 times is slow."""
-MOST_BLOCKS = 1 << 14
-"""Slow blocks in a row that are counted."""
+MOST_BLOCKS = 250
+"""Slow blocks in a row that are counted, and steps with another size of batch."""
+EVERY = 2
+"""Of so many steps one is looked at: the median of ten says as much as that of twenty for half of the room."""
 NEAR = 16
 """Of which the newest are the level to compare with: machines change over hours."""
 
@@ -95,25 +98,25 @@ class Slowdown:
         self._steps = np.zeros(block_steps, dtype=np.int64)
         self._oldest = 0
         """Place of the oldest of the newest steps."""
-        self._newest = np.full((block_steps, 0), np.nan, dtype=np.float16)
+        self._newest = np.full((block_steps // EVERY, 0), np.nan, dtype=np.float16)
         """Seconds of the newest steps. The blocks of rank i end i steps after those of rank 0: work is spread out."""
         self._recent = np.full((0, blocks), np.nan, dtype=np.float16)
         """Medians of the newest blocks, and of those before."""
-        self._medians = np.full((0, REFERENCE), np.nan, dtype=np.float16)
-        self._work = np.full((block_steps, 0), np.nan, dtype=np.float16)
+        self._medians = UsualLevels(REFERENCE)
+        self._work = np.full((block_steps // EVERY, 0), np.nan, dtype=np.float16)
         """Seconds of forward and backward in the newest steps."""
         self._pace = np.full(0, np.nan, dtype=np.float32)
         """Their median in an ordinary block, followed slowly."""
-        self._slow = np.zeros(0, dtype=np.int16)
+        self._slow = np.zeros(0, dtype=np.uint8)
         self._since = np.zeros(0, dtype=np.int32)
         self._lasted = np.zeros(0, dtype=np.float32)
         self._unlikely = np.zeros(0, dtype=bool)
         """Whether the slow blocks in progress are more than chance."""
-        self._load = np.zeros(0, dtype=np.float32)
+        self._load = np.zeros(0, dtype=np.float16)
         """Newest load of each rank's machine; 0 while nobody told it."""
-        self._items = np.full(0, np.nan)
+        self._items = np.full(0, np.nan, dtype=np.float32)
         """In a batch of the reference, and for how many steps there have been others."""
-        self._differs = np.zeros(0, dtype=np.int16)
+        self._differs = np.zeros(0, dtype=np.uint8)
         self._resizing = False
         self._alarmed = np.zeros(0, dtype=bool)
 
@@ -134,7 +137,7 @@ class Slowdown:
         values, _ = scalar(reading, "step_seconds", ranks)
         if "machine_load" in reading.values:
             load, told = scalar(reading, "machine_load", ranks)
-            np.copyto(self._load, single(load), where=told & np.isfinite(load))
+            np.copyto(self._load, np.minimum(load, LONGEST).astype(np.float16), where=told & np.isfinite(load))
         if "batch_items" in reading.values:
             self._resize(scalar(reading, "batch_items", ranks)[0])
         self._seen += 1
@@ -142,8 +145,11 @@ class Slowdown:
             return []
         place = (self._seen - self.warm_up - 1) % self.block_steps
         sound = (values > ZERO) & (values < LONGEST)
-        self._newest[place] = values if np.count_nonzero(sound) == ranks else np.where(sound, values, np.nan)
-        self._work[place] = self._worked(reading, ranks)
+        slot, some = place // EVERY, slice(place % EVERY, None, EVERY)
+        self._newest[slot, some] = (values if np.count_nonzero(sound) == ranks else np.where(sound, values, np.nan))[
+            some
+        ]
+        self._work[slot, some] = self._worked(reading, ranks)[some]
         self._steps[place] = reading.step
         self._oldest = (place + 1) % self.block_steps
         turn = slice(self._oldest, None, self.block_steps)
@@ -167,14 +173,14 @@ class Slowdown:
         """Judge the ranks whose block ends here; ``turn`` selects the same, faster."""
         newest = self._newest[:, turn].astype(np.float32)
         median = row_median(newest.T)
-        complete = np.count_nonzero(newest > 0, axis=0) > self.block_steps // 2
-        past = self._medians[turn].astype(np.float32)
+        complete = np.count_nonzero(newest > 0, axis=0) > len(newest) // 2
+        past = self._medians.of(turn)
         usual, slowest = row_median(past), np.fmax.reduce(past, axis=1)
         slow = complete & (np.count_nonzero(past > 0, axis=1) >= self.least_blocks - self.blocks)
         slow &= (median > self.factor * usual) & (median > self.spread * slowest)
         work = row_median(self._work[:, turn].T.astype(np.float32))
         slow &= (median - usual > self.least_seconds) & (median > self.factor * usual * self._hindered(turn, work))
-        streak = np.where(slow, np.minimum(self._slow[turn], MOST_BLOCKS) + 1, 0)
+        streak = np.where(slow, np.minimum(self._slow[turn], MOST_BLOCKS) + 1, 0).astype(np.uint8)
         self._since[ranks[streak == 1]] = self._steps[self._oldest]
         self._slow[turn] = streak
         self._lasted[turn] = np.where(slow, self._lasted[turn] + self.block_steps * np.nan_to_num(median), 0.0)
@@ -221,8 +227,8 @@ class Slowdown:
 
     def _chance(self, rank: int) -> float:
         """Of blocks like the newest of this rank, after such a past."""
-        past = np.log(self._medians[rank][self._medians[rank] > 0], dtype=np.float64)
-        return surprise(past, np.log(self._recent[rank], dtype=np.float64), near=NEAR)
+        past = self._medians.of(np.array([rank]))[0].astype(np.float64)
+        return surprise(np.log(past[past > 0]), np.log(self._recent[rank], dtype=np.float64), near=NEAR)
 
     def _note(self, time: float) -> None:
         """Every rank has ended a block: that was one test."""
@@ -232,8 +238,7 @@ class Slowdown:
     def _remember(self, ranks: Rows, median: Floats) -> None:
         """Put a block behind the newest, and the oldest of these into the reference."""
         leaving = ranks[self._recent[ranks, 0] > 0]
-        self._medians[leaving] = np.roll(self._medians[leaving], -1, axis=1)
-        self._medians[leaving, -1] = self._recent[leaving, 0]
+        self._medians.add(leaving, self._recent[leaving, 0].astype(np.float32))
         self._recent[ranks] = np.roll(self._recent[ranks], -1, axis=1)
         self._recent[ranks, -1] = median
 
@@ -243,16 +248,17 @@ class Slowdown:
             return
         known = (items > 0) & (items < np.inf)
         fresh = known & np.isnan(self._items)
-        np.copyto(self._items, items, where=fresh)
+        np.copyto(self._items, single(items), where=fresh)
         ratio = np.divide(items, self._items, out=np.ones_like(items), where=known)
         differs = (ratio > self.resized) | (ratio < 1 / self.resized)
-        again = np.where(differs, np.minimum(self._differs, MOST_BLOCKS) + 1, 0).astype(np.int16)
+        again = np.where(differs, np.minimum(self._differs, MOST_BLOCKS) + 1, 0).astype(np.uint8)
         self._differs = np.where(known, again, self._differs)
         self._resizing = bool(self._differs.any())
         renewed = np.flatnonzero(self._differs > self.block_steps // 2)
         self._items[renewed] = items[renewed]
         self._differs[renewed] = self._slow[renewed] = 0
-        for state in (self._newest.T, self._recent, self._medians, self._work.T, self._pace):
+        self._medians.forget(renewed)
+        for state in (self._newest.T, self._recent, self._work.T, self._pace):
             state[renewed] = np.nan
 
     def _finding(self, step: int, rank: int, now: float, usual: float) -> Finding:
@@ -271,7 +277,8 @@ class Slowdown:
         nan = float("nan")
         self._newest, self._recent = grown(self._newest.T, count, nan).T.copy(), grown(self._recent, count, nan)
         self._work, self._pace = grown(self._work.T, count, nan).T.copy(), grown(self._pace, count, nan)
-        self._medians, self._items = grown(self._medians, count, nan), grown(self._items, count, nan)
+        self._medians.grow(count)
+        self._items = grown(self._items, count, nan)
         self._slow, self._since = grown(self._slow, count), grown(self._since, count)
         self._lasted, self._load = grown(self._lasted, count), grown(self._load, count)
         self._unlikely, self._alarmed = grown(self._unlikely, count), grown(self._alarmed, count)

@@ -4,7 +4,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.scalars import grown, scalar
 
@@ -14,11 +13,11 @@ LATENESS, SHARING = "arrival_lateness", "collective_seconds"
 PHASES = ("step_seconds", "data_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds")
 STEP = PHASES.index("step_seconds")
 LONGEST = 6e4
-"""Seconds; more is a broken number, and float16 ends there."""
+"""Seconds; more is a broken number."""
 REMEMBERED = 2
 """Windows of who was the last: ranks may miss some steps."""
-TOLD = 3
-"""Figures that are kept of each step."""
+MOST_WINDOWS = 255
+"""Late windows in a row that are counted."""
 
 
 class Straggler:
@@ -61,7 +60,7 @@ class Straggler:
         windows: int = 3,  # in a row, which chance does once in 20 million; a fair turn is over by then
         last: float = 0.5,  # share of a window's steps in which it is the last, and half of what chance gives it:
         # 24 of 32 with two ranks, 20 with four
-        share: float = 0.1,  # of the step that the median lateness takes: a job gains that much at most
+        share: float = 0.1,  # of the step that its lateness takes in half of the steps: a job gains that much at most
         seconds: float = 0.005,  # and this long: below, timers, schedulers and the reading of them speak
         contended: float = 1.5,  # runnable tasks by core; a job with all its cores busy is at 1
         contended_share: float = 0.15,  # of the step there: of 144 windows of four healthy ranks, on two cores that 22
@@ -72,20 +71,21 @@ class Straggler:
         self.contended, self.contended_share = contended, contended_share
         self._seen = np.zeros(0, dtype=np.int32)
         """Per rank the steps with an arrival."""
-        self._told = np.full((0, window, TOLD), np.nan, dtype=np.float16)
-        """Per rank and step of the window: how late it came, how long the step took, and how much later than the others
-        it left the collectives, where it is known without the optimizer's part. float16 is exact to 0.05 %."""
-        self._was_last = np.zeros(0, dtype=np.int16)
-        """Per rank in how many steps of the window."""
+        self._was_last = np.zeros(0, dtype=np.uint8)
+        """Per rank in how many steps of the window, and in how many it was late enough to matter."""
+        self._was_late = np.zeros(0, dtype=np.uint8)
         self._lasts = np.full(REMEMBERED * window, -1, dtype=np.int32)
-        """Who was the last in the newest steps, and how much longer than the others it took for each phase: one rank in
-        each step, so that this is no matter of how many there are."""
+        """Who was the last in the newest steps, how late, and how much longer than the others it took for each phase:
+        one rank in each step, so that this is no matter of how many there are."""
+        self._lateness = np.zeros(REMEMBERED * window)
+        self._lengths = np.zeros(REMEMBERED * window)
+        """Of these steps."""
         self._excess = np.zeros((REMEMBERED * window, len(PHASES)))
         self._steps = 0
-        self._load = np.zeros(0, dtype=np.float32)
+        self._load = np.zeros(0, dtype=np.float16)
         self._first = np.zeros(0, dtype=np.int32)
         """Per rank where the window in progress began."""
-        self._row = np.zeros(0, dtype=np.int16)
+        self._row = np.zeros(0, dtype=np.uint8)
         self._since = np.zeros(0, dtype=np.int32)
         self._began = -1
         self._alarmed = np.zeros(0, dtype=bool)
@@ -109,7 +109,7 @@ class Straggler:
         here &= self._seen[:ranks] > self.warm_up
         if here.sum() < 2:
             return []
-        self._note(reading, np.where(here, late, -np.inf), np.flatnonzero(here))
+        self._note(reading, np.clip(np.where(here, late, -np.inf), -LONGEST, LONGEST), np.flatnonzero(here))
         full = np.flatnonzero(here & ((self._seen[:ranks] - self.warm_up) % self.window == 0))
         return self._judge(reading.step, full) if len(full) else []
 
@@ -127,42 +127,41 @@ class Straggler:
         ranks = len(late)
         slot = (self._seen[here] - self.warm_up - 1) % self.window
         begins = here[slot == 0]
-        self._first[begins], self._was_last[begins] = reading.step, 0
+        self._first[begins], self._was_last[begins], self._was_late[begins] = reading.step, 0, 0
         phases = np.stack([scalar(reading, name, ranks)[0][here] for name in PHASES], axis=1)
         # What a step has not done took no time.
         phases = np.where(np.isfinite(phases) & (phases >= 0), np.minimum(phases, LONGEST), 0.0)
         last = int(late[here].argmax())
         others = np.median(np.delete(phases, last, axis=0), axis=0)
         self._was_last[here[last]] += 1
+        load = scalar(reading, "machine_load", ranks)[0][here]
+        self._load[here] = np.where(np.isfinite(load), np.minimum(load, LONGEST), self._load[here])
+        own = late[here] - np.maximum(np.nan_to_num(_left_late(reading, ranks)[here]), 0.0)
+        self._was_late[here] += own > np.maximum(self.seconds, self._share * phases[:, STEP])
         place = self._steps % len(self._lasts)
-        self._lasts[place], self._excess[place] = here[last], phases[last] - others
+        self._lasts[place], self._lateness[place], self._lengths[place] = here[last], own[last], phases[last, STEP]
+        self._excess[place] = phases[last] - others
         self._steps += 1
-        told = np.stack([late[here], phases[:, STEP], _left_late(reading, ranks)[here]], axis=1)
-        self._told[here, slot] = np.clip(told, -LONGEST, LONGEST)
-        load = scalar(reading, "machine_load", ranks)[0]
-        self._load[here] = np.where(np.isfinite(load[here]), np.minimum(load[here], LONGEST), self._load[here])
+
+    @property
+    def _share(self) -> float:
+        """Of a step that counts as late; the scheduler of one busy host keeps all ranks of the job waiting."""
+        return self.contended_share if self._load.max(initial=0.0) > self.contended else self.share
 
     def _judge(self, step: int, full: NDArray[np.int64]) -> list[Finding]:
-        late, usual, left_late = (row_median(each) for each in np.moveaxis(self._told[full].astype(np.float32), 2, 0))
-        late -= np.maximum(np.nan_to_num(left_late), 0.0)
-        # The scheduler of one busy host keeps all ranks of the job waiting.
-        share = self.contended_share if self._load.max(initial=0.0) > self.contended else self.share
         often = self.last + 0.5 / max(2, len(full))
-        slow = (self._was_last[full] / self.window >= often) & (late > self.seconds) & (late > share * usual)
+        slow = (self._was_last[full] / self.window >= often) & (self._was_late[full] >= self.window / 2)
         self._since[full] = np.where(slow & (self._row[full] == 0), self._first[full], self._since[full])
-        self._row[full] = np.where(slow, self._row[full] + 1, 0)
-        certain = (self._row[full] >= self.windows) & ~self._alarmed[full]
-        self._alarmed[full[certain]] = True
-        return [
-            self._finding(step, int(rank), float(late[i]), float(usual[i]), share)
-            for i, rank in enumerate(full)
-            if certain[i]
-        ]
+        self._row[full] = np.where(slow, np.minimum(self._row[full], MOST_WINDOWS - 1) + 1, 0)
+        certain = full[(self._row[full] >= self.windows) & ~self._alarmed[full]]
+        self._alarmed[certain] = True
+        return [self._finding(step, int(rank)) for rank in certain]
 
-    def _finding(self, step: int, rank: int, late: float, usual: float, share: float) -> Finding:
+    def _finding(self, step: int, rank: int) -> Finding:
         newest = np.roll(np.arange(len(self._lasts)), -self._steps)
         mine = newest[self._lasts[newest] == rank][-int(self._was_last[rank]) :]
         excess = dict(zip(PHASES, np.median(self._excess[mine], axis=0).tolist(), strict=True))
+        late, usual = float(np.median(self._lateness[mine])), float(np.median(self._lengths[mine]))
         since = int(self._since[rank])
         evidence: dict[str, Any] = {
             "phase": self._phase(excess, late),
@@ -180,7 +179,7 @@ class Straggler:
             first_step=0 if since <= self.window and since <= self._began + self.warm_up else since,
             step=step,
             value=late / usual if usual > 0 else 1.0,
-            threshold=share,
+            threshold=self._share,
             subject=rank,
             evidence=evidence,
         )
@@ -198,7 +197,7 @@ class Straggler:
         return "host" if between >= 0.5 * late else "compute"
 
     def _grow(self, ranks: int) -> None:
-        self._seen, self._told = grown(self._seen, ranks), grown(self._told, ranks, np.nan)
+        self._seen, self._was_late = grown(self._seen, ranks), grown(self._was_late, ranks)
         self._load, self._since = grown(self._load, ranks), grown(self._since, ranks)
         self._first, self._row = grown(self._first, ranks), grown(self._row, ranks)
         self._was_last = grown(self._was_last, ranks)

@@ -17,7 +17,7 @@ from torchvitals.signals.records import Event, Hello
 
 STEPS = 200
 BLOCK = 16
-STATE = 2200
+STATE = 1800
 """Bytes of a rank that sends every signal, in all step detectors together; half of it is memory at many time scales."""
 
 all_detectors = pytest.mark.parametrize("make", DETECTORS, ids=lambda make: make.__name__)
