@@ -66,15 +66,16 @@ class Bottomless:
         self.steeper = np.log10(steeper)
         self.past = LossPast()
         self.level = np.zeros(0, dtype=np.float32)
-        """Median of the loss before it jumped; NaN where it has not."""
+        """Median of the loss before it jumped; NaN where it has not. This and what follows once anybody's has."""
         self.since = np.zeros(0, dtype=np.int32)
         self.taken = np.zeros(0, dtype=np.int32)
         """Losses since the jump."""
         self.last = np.zeros(0, dtype=np.float32)
         """Magnitude of the last block, and how many in a row have grown."""
         self.grew = np.zeros(0, dtype=np.int32)
-        self.steepest = np.zeros((2, 0), dtype=np.float32)
-        """Largest height of the two gradient norms before the jump, and since."""
+        self.steeper_since = np.zeros(0, dtype=np.float32)
+        """Largest height of the two gradient norms since the jump, and before."""
+        self.steepest = np.zeros(0, dtype=np.float16)
         self.jumped = False
         """Whether anybody's has."""
         self.fired = np.zeros(0, dtype=bool)
@@ -103,16 +104,17 @@ class Bottomless:
             heights = np.where(size.usable, heights, np.nan)
         steep = np.fmax(heights[NORM], heights[TRIPWIRE])
         if self.jumped:
-            place = (~np.isnan(self.level)).astype(np.intp), np.arange(len(steep))
-            self.steepest[place] = np.fmax(self.steepest[place], steep)
-        else:
-            self.steepest[0] = np.fmax(self.steepest[0], steep)
+            since = ~np.isnan(self.level)
+            np.fmax(self.steeper_since, steep, out=self.steeper_since, where=since)
+            steep = np.where(since, np.nan, steep)
+        np.fmax(self.steepest, steep.astype(np.float16), out=self.steepest)
 
     def _jump(self, step: int, loss: NDArray[np.float32], use: Mask) -> None:
         """Note whose loss has just jumped below zero, and forget those that came back."""
+        self._make_room(len(loss))
         back = use & ~np.isnan(self.level) & ~(loss < 0)
         self.level[back] = np.nan
-        self.steepest[0, back] = np.fmax(self.steepest[0, back], self.steepest[1, back])
+        self.steepest[back] = np.fmax(self.steepest[back], self.steeper_since[back])
         rows = np.flatnonzero(use & (loss < 0) & np.isnan(self.level) & (self.past.count > self.known) & ~self.fired)
         before = self.past.newest(rows, self.known, skip=1)
         middle = row_median(before.T)
@@ -121,7 +123,7 @@ class Bottomless:
         fresh = rows[clean]
         self.level[fresh], self.since[fresh] = middle[clean], step
         self.taken[fresh] = self.grew[fresh] = 0
-        self.last[fresh], self.steepest[1, fresh] = middle[clean], -np.inf
+        self.last[fresh], self.steeper_since[fresh] = middle[clean], -np.inf
         self.jumped = bool((~np.isnan(self.level)).any())
 
     def _follow(self, step: int, use: Mask) -> list[Finding]:
@@ -133,7 +135,7 @@ class Bottomless:
         middle = np.abs(row_median(self.past.newest(ended, self.block).T))
         self.grew[ended] = np.where(middle >= self.growing * self.last[ended], self.grew[ended] + 1, 0)
         self.last[ended] = middle
-        steep = self.steepest[1, ended] >= self.steepest[0, ended] + self.steeper
+        steep = self.steeper_since[ended] >= self.steepest[ended] + self.steeper
         far = (self.grew[ended] >= self.patience) & (middle >= self.beyond * self.level[ended])
         certain = ended[far & steep]
         self.fired[certain] = True
@@ -154,14 +156,19 @@ class Bottomless:
             evidence={
                 "signal": "loss_sign",
                 "level_before": shortest(self.level[row]),
-                "gradient_decades": float(self.steepest[1, row] - self.steepest[0, row]),
+                "gradient_decades": float(self.steeper_since[row] - self.steepest[row]),
             },
         )
 
     def _grow(self, subjects: int) -> None:
         if subjects <= len(self.fired):
             return
-        self.steepest = grown(self.steepest.T, subjects, -np.inf).T.copy()
+        self.steepest, self.fired = grown(self.steepest, subjects, -np.inf), grown(self.fired, subjects)
+        if len(self.level):
+            self._make_room(subjects)
+
+    def _make_room(self, subjects: int) -> None:
+        """For what a jump is followed by."""
         self.level, self.last = grown(self.level, subjects, np.nan), grown(self.last, subjects)
         self.since, self.taken = grown(self.since, subjects), grown(self.taken, subjects)
-        self.grew, self.fired = grown(self.grew, subjects), grown(self.fired, subjects)
+        self.grew, self.steeper_since = grown(self.grew, subjects), grown(self.steeper_since, subjects, -np.inf)

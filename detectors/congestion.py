@@ -5,7 +5,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import scalar
+from torchvitals.detectors.scalars import grown, scalar
 from torchvitals.detectors.straggler import LATENESS
 
 Floats = NDArray[np.float64]
@@ -69,8 +69,9 @@ class Congestion:
         self._seen = 0
         self._steps: list[_Step] = []
         """Of the window in progress."""
-        self._spent: list[NDArray[np.float16]] = []
-        """What each rank spent in them; float16 is exact to 0.05 %."""
+        self._spent = np.zeros(0, dtype=np.float32)
+        """What each rank spent in them, and in how many."""
+        self._told = np.zeros(0, dtype=np.uint8)
         self._usual: list[tuple[float, float]] = []
         """Per usual window its median and high quantile; the newest is not compared with, it may be half slow."""
         self._before: list[_Step] = []
@@ -95,11 +96,15 @@ class Congestion:
         known = lengths[np.isfinite(lengths) & (lengths > 0)]
         length = float(known.max()) if len(known) else np.nan
         self._steps.append(_Step(reading.step, reading.time, float(spent[here].max()), length))
-        self._spent.append(np.where(here, spent, np.nan).astype(np.float16))
+        self._spent, self._told = grown(self._spent, len(sent)), grown(self._told, len(sent))
+        self._spent[: len(sent)] += np.where(here, spent, 0.0)
+        self._told[: len(sent)] += here
         if len(self._steps) < self.window:
             return []
         found = self._judge(self._steps)
-        self._steps, self._spent = [], []
+        self._steps = []
+        self._spent.fill(0.0)
+        self._told.fill(0)
         return found
 
     def status(self) -> Status:
@@ -150,12 +155,8 @@ class Congestion:
 
     def _finding(self, steps: list[_Step], low: float, now: float, length: float) -> Finding:
         before = float(np.median(self._reference[:, 0]))
-        width = max(len(spent) for spent in self._spent)
-        left = np.full((len(steps), width), np.nan)
-        for row, spent in zip(left, self._spent, strict=True):
-            row[: len(spent)] = spent
-        by_rank = np.nanmedian(left[:, np.isfinite(left).any(axis=0)], axis=0)
-        ranks = np.flatnonzero(np.isfinite(left).any(axis=0))
+        ranks = np.flatnonzero(self._told)
+        by_rank = self._spent[ranks] / self._told[ranks]
         return Finding(
             kind=self.kind,
             severity="warning",

@@ -225,16 +225,16 @@ class UnclearedGradients:
     def __init__(self, *, patience: int = 8) -> None:  # steps in a row; clearing every few steps is a style
         self.patience = patience
         self.row = np.zeros(0, dtype=np.int32)
+        """Steps in a row without, and the first of them; once anybody's has begun."""
         self.since = np.zeros(0, dtype=np.int32)
         self.clear = True
-        """Whether nobody's row has begun."""
+        """Whether nobody's row goes on."""
         self.seen = False
         self.fired = np.zeros(0, dtype=bool)
 
     def update(self, reading: Reading) -> list[Finding]:
         subjects = max(len(self.fired), subjects_of(reading, self.reads[:1]))
         if subjects > len(self.fired):
-            self.row, self.since = grown(self.row, subjects), grown(self.since, subjects)
             self.fired = grown(self.fired, subjects)
         reset, told = scalar(reading, "gradients_reset", subjects)
         uncleared = told & (reset == ZERO)
@@ -243,6 +243,9 @@ class UnclearedGradients:
         told = told & ~self._silent(reading, subjects)
         self.seen = self.seen or bool(told.any())
         uncleared &= told
+        if self.clear and not np.count_nonzero(uncleared):
+            return []
+        self.row, self.since = grown(self.row, subjects), grown(self.since, subjects)
         self.row[told & ~uncleared] = 0
         self.clear = not np.count_nonzero(uncleared) and not self.row.any()
         if not np.count_nonzero(uncleared):

@@ -35,10 +35,10 @@ class DuplicateData:
         distinct: int = 4,  # batches: fewer are a cycle over synthetic ones
     ) -> None:
         self.window, self.equal, self.distinct = window, equal, distinct
-        self.shared = np.zeros((window, 0), dtype=bool)
-        """Last checks × ranks: whether another rank had the same batch."""
-        self.batches = np.zeros((window, 0), dtype=np.uint16)
-        """What tells the batches of one rank apart: two in 65,536 look alike. 0 where none was sent."""
+        self.shared = np.zeros(0, dtype=np.uint16)
+        """By rank one bit for each of the last checks: whether another rank had the same batch."""
+        self.batches = np.zeros((window, 0), dtype=np.uint8)
+        """Last checks × ranks: what tells batches apart; two in 255 look alike. 0 where none was sent."""
         self.steps = np.full(window, -1, dtype=np.int64)
         self.checks = 0
         self.began = -1
@@ -60,35 +60,43 @@ class DuplicateData:
             self.began = reading.step
         self.checks += 1
         self.steps[slot] = reading.step
-        self.shared[slot], self.batches[slot] = False, 0
-        self.shared[slot, : len(digests)] = _held_twice(digests, present)
+        twice = _held_twice(digests, present)
+        self.shared &= ~np.uint16(1 << slot)
+        if np.count_nonzero(twice):
+            self.shared[: len(digests)] |= twice.astype(np.uint16) << np.uint16(slot)
+        self.batches[slot] = 0
         self.batches[slot, : len(digests)] = np.where(present, _short(digests), 0)
-        if self.fired or np.count_nonzero(self.shared) < 2 * self.equal:
+        if self.fired or np.count_nonzero(self.shared) < 2:
             return []
-        alike = np.count_nonzero(self.shared, axis=0) >= self.equal
+        alike = np.count_nonzero(self._checks(np.arange(len(self.shared))), axis=0) >= self.equal
         if np.count_nonzero(alike) < 2 or not self._varies(alike):
             return []
         self.fired = True
         return [self._finding(reading.step, np.flatnonzero(alike))]
 
     def status(self) -> Status:
-        if self.shared.shape[1] < 2:
+        if len(self.shared) < 2:
             return Status("not_checked", "one rank, or batches that cannot be read without waiting for a device")
         if self.fired:
             return Status("alarm")
         return Status("ok" if self.checks >= self.equal else "warming_up")
 
     def _grow(self, ranks: int) -> None:
-        if ranks > self.shared.shape[1]:
-            self.shared = grown(self.shared.T, ranks).T.copy()
+        if ranks > len(self.shared):
+            self.shared = grown(self.shared, ranks)
             self.batches = grown(self.batches.T, ranks).T.copy()
+
+    def _checks(self, ranks: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Last checks × ranks."""
+        places = np.arange(self.window, dtype=np.uint16)[:, None]
+        return np.asarray(self.shared[ranks] >> places & 1, dtype=bool)
 
     def _varies(self, alike: NDArray[np.bool_]) -> bool:
         first = self.batches[:, np.flatnonzero(alike)[0]]
         return len(np.unique(first[first > 0])) >= self.distinct
 
     def _finding(self, step: int, ranks: NDArray[np.int64]) -> Finding:
-        seen = self.shared[:, ranks[0]]
+        seen = self._checks(ranks[:1])[:, 0]
         checks = min(self.checks, self.window)
         first = int(self.steps[seen].min())
         return Finding(
@@ -102,10 +110,10 @@ class DuplicateData:
         )
 
 
-def _short(digests: NDArray[np.float64]) -> NDArray[np.uint16]:
-    """Sixteen bits of each, never 0 (multiplicative hashing: Knuth, The Art of Computer Programming 3, 6.4)."""
+def _short(digests: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Eight bits of each, never 0 (multiplicative hashing: Knuth, The Art of Computer Programming 3, 6.4)."""
     words: NDArray[np.uint64] = digests.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return np.asarray(np.maximum(words >> np.uint64(48), 1), dtype=np.uint16)
+    return np.asarray(np.maximum(words >> np.uint64(56), 1), dtype=np.uint8)
 
 
 def _held_twice(digests: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -54,8 +54,11 @@ class InputBound:
         self._seen = 0
         self._taken = 0
         self._first = -1
-        self._sums = np.zeros((3, 0))  # step time, wait, steps
-        self._row = np.zeros(0, dtype=np.int32)
+        self._sums = np.zeros((2, 0), dtype=np.float32)  # step time, wait
+        self._steps = np.zeros(0, dtype=np.uint8)
+        """Of this block in which both were told."""
+        self._row = np.zeros(0, dtype=np.uint8)
+        """Blocks in a row, as far as they are counted."""
         self._since = np.zeros(0, dtype=np.int32)
         self._alarmed = np.zeros(0, dtype=bool)
 
@@ -74,7 +77,8 @@ class InputBound:
         usable = (wait >= ZERO) & (total >= wait) & (total < LONGEST)
         if np.count_nonzero(usable) < len(usable):
             total, wait = np.where(usable, total, 0.0), np.where(usable, wait, 0.0)
-        self._sums += np.array([total, wait, usable])
+        self._sums += np.array([total, wait], dtype=np.float32)
+        self._steps += usable
         if self._first < 0:  # what holds in the first block has held since the job began
             self._first = 0 if self._seen == self.warm_up + 1 else reading.step
         self._taken += 1
@@ -92,15 +96,16 @@ class InputBound:
         return Status("ok")
 
     def _judge(self, step: int) -> list[Finding]:
-        total, wait, steps = self._sums
+        (total, wait), steps = self._sums, self._steps
         enough = steps >= self.block_steps // 2
         bound = enough & (wait > self.share * total) & (wait > self.least_seconds * steps)
         self._since = np.where(bound & (self._row == 0), self._first, self._since)
-        self._row = np.where(bound, self._row + 1, 0)
+        self._row = np.where(bound, np.minimum(self._row, self.blocks) + 1, 0).astype(np.uint8)
         certain = np.flatnonzero((self._row >= self.blocks) & ~self._alarmed)
         findings = [self._finding(step, int(rank), float(total[rank]), float(wait[rank])) for rank in certain]
         self._alarmed[certain] = True
         self._sums.fill(0.0)
+        self._steps.fill(0)
         self._taken, self._first = 0, -1
         return findings
 
@@ -125,5 +130,6 @@ class InputBound:
     def _grow(self, count: int) -> None:
         if count > len(self._alarmed):
             self._sums = grown(self._sums.T, count).T.copy()
+            self._steps = grown(self._steps, count)
             self._row, self._since = grown(self._row, count), grown(self._since, count)
             self._alarmed = grown(self._alarmed, count)

@@ -63,13 +63,14 @@ class LostProgress:
         self._start = np.zeros(0, dtype=np.float32)
         """Per rank the median of its first losses: a fresh net may begin anywhere, and a batch says little."""
         self._written = np.zeros(0, dtype=np.int32)
+        """Times that weights were written to, and the newest step; of ranks up to the last that this happened to."""
+        self._step = np.zeros(0, dtype=np.int32)
         self._since = np.full(0, -1, dtype=np.int8)
         """Losses seen since the writing; -1 while there is none to judge."""
         self._awaited = False
         """Whether anybody's are awaited."""
         self._young = False
         """Whether anybody may still send one of its first."""
-        self._step = np.zeros(0, dtype=np.int32)
         self._told = np.zeros(0, dtype=bool)
 
     def update(self, reading: Reading) -> list[Finding]:
@@ -103,9 +104,12 @@ class LostProgress:
     def _overwritten(self, step: int, now: Mask) -> None:
         """Note whose weights were written to just before this step."""
         ranks = now.nonzero()[0]
+        if not len(ranks):
+            return
+        self._written, self._step = grown(self._written, len(now)), grown(self._step, len(now))
         self._written[ranks] += 1
         self._since[ranks], self._step[ranks] = 0, step
-        self._awaited |= bool(len(ranks))
+        self._awaited = True
 
     def _begin(self, rows: Rows) -> None:
         """Note what the first losses were."""
@@ -150,5 +154,4 @@ class LostProgress:
             return
         self._young = True
         self._start = grown(self._start, ranks)
-        self._written, self._since = grown(self._written, ranks), grown(self._since, ranks, -1)
-        self._step, self._told = grown(self._step, ranks), grown(self._told, ranks)
+        self._since, self._told = grown(self._since, ranks, -1), grown(self._told, ranks)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import grown, scalar, subjects_of
+from torchvitals.detectors.scalars import grown, scalar, single, subjects_of
 from torchvitals.detectors.streak import Streak
 from torchvitals.signals.records import AnyRecord, Event, Hello
 
@@ -135,15 +135,17 @@ class WrongMode:
     ) -> None:
         self.established, self.patience, self.samples = established, patience, samples
         self.burst, self.bursts, self.share = burst, bursts, share
-        self._trained = np.zeros(0, dtype=np.int32)
+        self._trained = np.zeros(0, dtype=np.uint8)
+        """Steps in training mode, as far as they are counted."""
         self._taken = 0
         """Steps of the job, and how many of them there had been when a rank joined it."""
         self._joined = np.zeros(0, dtype=np.int32)
-        self._with = np.zeros(0, dtype=np.int32)
-        """Steps with forwards in training mode and without gradients before them."""
-        self._bursts = np.zeros(0, dtype=np.int32)
-        self._batch = np.zeros(0)
+        self._batch = np.zeros(0, dtype=np.float32)
         """Rows of the largest training batch."""
+        self._with = np.zeros(0, dtype=np.int32)
+        """Steps with forwards in training mode and without gradients before them; this and what follows of ranks up to
+        the last that has had any."""
+        self._bursts = np.zeros(0, dtype=np.int32)
         self._first = np.full(0, -1, dtype=np.int32)
         self._streak = Streak()
         self._told: set[tuple[str, int]] = set()
@@ -166,12 +168,12 @@ class WrongMode:
 
     def _trains(self, reading: Reading, ranks: int) -> list[Finding]:
         batch, in_training = scalar(reading, "batch_items", ranks)
-        np.fmax(self._batch, batch, out=self._batch)
+        np.fmax(self._batch, single(batch), out=self._batch)
         passes, wrong = scalar(reading, "eval_mode_passes", ranks)
         _, stepped = scalar(reading, "backward_passes", ranks)
         if np.count_nonzero(wrong):
             wrong = wrong & (passes > 0) & ~in_training & (self._trained >= self.established)
-        self._trained += in_training
+        self._trained += in_training & (self._trained < self.established)
         count = self._streak.update(reading.step, wrong, stepped)
         if not self._streak.holding:
             return []
@@ -189,6 +191,10 @@ class WrongMode:
             return []
         rows, _ = scalar(reading, "train_mode_items", ranks)
         here = sent & (forwards > 0)
+        if not np.count_nonzero(here):
+            return []
+        self._with, self._bursts = grown(self._with, ranks), grown(self._bursts, ranks)
+        self._first = grown(self._first, ranks, -1)
         self._with += here
         large = (self._batch > 0) & (rows >= self.burst * self._batch)
         fresh = here & ((forwards >= self.burst) | large)
@@ -212,11 +218,10 @@ class WrongMode:
             value=value,
             threshold=float(self.patience if relation == "left_in_evaluation_mode" else self.burst),
             subject=rank,
-            evidence={"relation": relation, "bursts": int(self._bursts[rank])},
+            evidence={"relation": relation, "bursts": int(self._bursts[rank]) if len(self._bursts) > rank else 0},
         )
 
     def _grow(self, ranks: int) -> None:
         if ranks > len(self._joined):
             self._trained, self._joined = grown(self._trained, ranks), grown(self._joined, ranks, self._taken)
-            self._with, self._bursts = grown(self._with, ranks), grown(self._bursts, ranks)
-            self._batch, self._first = grown(self._batch, ranks), grown(self._first, ranks, -1)
+            self._batch = grown(self._batch, ranks)

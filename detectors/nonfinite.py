@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import Mask, grown, scalar, subjects_of
+from torchvitals.detectors.scalars import Mask, grown, scalar, shortest, single, subjects_of
 
 GRADIENTS = ("gradient_norm", "gradient_norm_unclipped", "gradient_norm_shard", "tripwire_norm")
 LOOKED_AT = ("loss", *GRADIENTS)
@@ -32,7 +32,7 @@ class NonFinite:
 
     def __init__(self) -> None:
         self.fired = np.zeros(0, dtype=bool)
-        self.last = np.zeros((2, 0))
+        self.last = np.zeros((2, 0), dtype=np.float32)
         """The last finite loss and gradient norm."""
         self.looked = False
 
@@ -56,7 +56,7 @@ class NonFinite:
         for column, name in enumerate(LOOKED_AT[:2]):
             if name in names:
                 row = names.index(name)
-                np.copyto(self.last[column], values[row], where=finite[row])
+                np.copyto(self.last[column], single(values[row]), where=finite[row])
         return found
 
     def status(self) -> Status:
@@ -94,5 +94,5 @@ class NonFinite:
         )
 
 
-def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _plain(value: np.float32) -> float | None:
+    return shortest(value) if np.isfinite(value) else None

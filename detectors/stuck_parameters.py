@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import ZERO, grown
+from torchvitals.detectors.scalars import ZERO, grown, shortest, single
 from torchvitals.detectors.streak import Streak
 
 Floats = NDArray[np.float64]
@@ -62,8 +62,8 @@ class IdleOptimizer:
         self._after_schedule = after_schedule
         self._stale = stale
         self._neglected = neglected
-        self._largest = np.zeros(0)
-        self._last = np.zeros(0)
+        self._largest = np.zeros(0, dtype=np.float32)
+        self._last = np.zeros(0, dtype=np.float32)
         self._zero = Streak()
         self._extra = Streak()
         self._lost = Streak()
@@ -82,14 +82,16 @@ class IdleOptimizer:
         known = reading.present["learning_rate"]
         self._largest, self._last = grown(self._largest, len(rate)), grown(self._last, len(rate))
         alive = known & (rate > ZERO)
-        np.copyto(self._last, rate, where=alive)
+        np.copyto(self._last, single(rate), where=alive)
         np.fmax(self._largest, self._last, out=self._largest)
         count = self._zero.update(reading.step, rate == ZERO, known)
         if not self._zero.holding:
             return []
         few = min(self._zero_rate, self._warm_up)
         return [
-            self._finding("learning_rate_zero", reading.step, rank, self._zero, {"last_rate": float(self._last[rank])})
+            self._finding(
+                "learning_rate_zero", reading.step, rank, self._zero, {"last_rate": shortest(self._last[rank])}
+            )
             for rank in (known & (count >= few)).nonzero()[0].tolist()
             if ("learning_rate_zero", rank) not in self._told and count[rank] >= self._needed(rank)
         ]
@@ -133,7 +135,7 @@ class IdleOptimizer:
     def _left_out(self, reading: Reading) -> list[Finding]:
         """Sent in watched steps, which have a learning rate, and only where there is something to tell."""
         left, rate = reading.values.get("neglected_parameters"), reading.present.get("learning_rate")
-        if rate is None or (left is None and not len(self._left.count)):
+        if rate is None or (left is None and not self._left.holding):
             return []
         holds = np.zeros(len(rate), dtype=bool)
         if left is not None:

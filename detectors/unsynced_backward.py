@@ -8,6 +8,9 @@ from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Statu
 from torchvitals.detectors.gatherings import APART, FOUND, IN_CODE, PLAIN, POSSIBLE
 from torchvitals.detectors.scalars import grown, scalar
 
+MOST = 1 << 14
+"""Steps in a row that are counted."""
+
 Mask = NDArray[np.bool_]
 
 WRAPPED = "no_sync_passes"
@@ -67,8 +70,8 @@ class UnsyncedBackward:
         """Steps, by what the code says of averaging."""
         self._code = POSSIBLE
         """The most that any rank's code says; where nobody says anything it is possible."""
-        self.synced = np.zeros(0, dtype=np.int32)
-        """Per rank, synchronised steps in a row; held once established."""
+        self.synced = np.zeros(0, dtype=np.int16)
+        """Per rank, synchronised steps in a row, as far as they are counted; held once established."""
         self.fired = False
         self._since = np.zeros(0, dtype=np.int32)
         """Per rank the first of the unshared steps in a row; -1 where the last was shared."""
@@ -87,7 +90,7 @@ class UnsyncedBackward:
         expected = self.synced[: len(counts)] >= self.established
         silent = present & (counts == 0)
         shared = present & (counts > 0)
-        self.synced[: len(counts)][shared] += 1
+        self.synced[: len(counts)] += shared & (self.synced[: len(counts)] < MOST)
         self.synced[: len(counts)][silent & ~expected] = 0
         if self.fired:
             return []
