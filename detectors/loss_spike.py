@@ -23,8 +23,8 @@ from torchvitals.detectors.scalars import (
 
 REFRESH = 8
 """Losses that move the median of 32 by no more than so many places down."""
-ROUNDING = 1e-6
-"""Decades by which a loss as float32 may lie below itself."""
+ROUNDING = 0.002
+"""Decades by which a loss may be remembered below itself: short_floats.py."""
 
 
 class LossSpike:

@@ -137,7 +137,7 @@ class Slowdown:
         values, _ = scalar(reading, "step_seconds", ranks)
         if "machine_load" in reading.values:
             load, told = scalar(reading, "machine_load", ranks)
-            np.copyto(self._load, np.minimum(load, LONGEST).astype(np.float16), where=told & np.isfinite(load))
+            np.copyto(self._load, np.clip(load, 0.0, LONGEST).astype(np.float16), where=told & np.isfinite(load))
         if "batch_items" in reading.values:
             self._resize(scalar(reading, "batch_items", ranks)[0])
         self._seen += 1

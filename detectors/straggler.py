@@ -135,7 +135,7 @@ class Straggler:
         others = np.median(np.delete(phases, last, axis=0), axis=0)
         self._was_last[here[last]] += 1
         load = scalar(reading, "machine_load", ranks)[0][here]
-        self._load[here] = np.where(np.isfinite(load), np.minimum(load, LONGEST), self._load[here])
+        self._load[here] = np.where(np.isfinite(load), np.clip(load, 0.0, LONGEST), self._load[here])
         own = late[here] - np.maximum(np.nan_to_num(_left_late(reading, ranks)[here]), 0.0)
         self._was_late[here] += own > np.maximum(self.seconds, self._share * phases[:, STEP])
         place = self._steps % len(self._lasts)

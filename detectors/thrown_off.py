@@ -63,7 +63,7 @@ class ThrownOff:
         _, loss, _, use, _ = losses(reading, subjects)
         self.past = past_of(reading, subjects, self.past)
         self.since[use & (self.since < 0)] = reading.step
-        self.since[use & (loss <= LOW * self.past.ring.values[0])] = -1
+        self.since[use & (loss <= LOW * self.past.oldest())] = -1
         rate, _ = rates(reading, subjects)
         items, _ = scalar(reading, "batch_items", subjects)
         self.fair |= items >= self.items
