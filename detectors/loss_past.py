@@ -95,15 +95,18 @@ class LossPast:
             newest = self.ring.values[:, rows][(count - back) % KEPT]
         else:
             newest = self.ring.values[(count - back[:, None]) % KEPT, np.arange(self.ring.subjects)[rows]]
-        return VALUE[newest]
+        losses: Singles = VALUE[newest]
+        return losses
 
     def whole(self, rows: Rows) -> Singles:
         """All that is remembered of some, in no order: (``KEPT``, ranks)."""
-        return VALUE[self.ring.values[:, rows]]
+        table: Singles = VALUE[self.ring.values[:, rows]]
+        return table
 
     def oldest(self) -> Singles:
         """The very first loss of all ranks, as long as it is remembered."""
-        return VALUE[self.ring.values[0]]
+        oldest: Singles = VALUE[self.ring.values[0]]
+        return oldest
 
     def of(self, row: int, number: int, skip: int = 0) -> Singles:
         """The same of one rank: (number,)."""
