@@ -8,7 +8,7 @@ from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.loss_past import LossPast, past_of
 from torchvitals.detectors.ring import NOBODY, Rows, in_turn
-from torchvitals.detectors.scalars import ZERO, Mask, grown, losses, rates, scalar, shortest, subjects_of
+from torchvitals.detectors.scalars import ZERO, Floats, Mask, grown, losses, rates, scalar, shortest, subjects_of
 
 TOGETHER = 64
 """Ranks whose blocks end at the same step."""
@@ -76,12 +76,12 @@ class Divergence:
         """As last told: a step that is only counted tells it when it changes."""
         self.limit = np.zeros(0, dtype=np.float32)
         """Above it a block is bad."""
-        self.bad = np.zeros(0, dtype=np.int32)
-        """Bad blocks in a row."""
+        self.bad = np.zeros(0, dtype=np.uint8)
+        """Bad blocks in a row, as far as they are counted."""
         self.alarming = False
         """Whether anybody has one."""
         self.entry = np.zeros(0, dtype=np.float32)
-        """Median of the first bad block in a row."""
+        """Median of the first bad block in a row; this and what follows while anybody has one."""
         self.low = np.zeros(0, dtype=np.float32)
         """Lowest of the bad blocks in a row, and how many there have been since."""
         self.resting = np.zeros(0, dtype=np.int32)
@@ -147,9 +147,9 @@ class Divergence:
         middle = row_median(self.past.newest(rows, self.block).T)
         limit = self.limit[rows]
         bad = (middle > limit) & ((self.bad[rows] > 0) | (middle > self.turn * self.good[rows]))
-        self.entry[rows] = np.where(bad & (self.bad[rows] == 0), middle, self.entry[rows])
-        self.bad[rows] = np.where(bad, self.bad[rows] + 1, 0)
-        self.alarming = bool(self.bad.any())
+        certain = np.zeros(len(rows), dtype=bool)
+        if self.alarming or np.count_nonzero(bad):
+            certain = self._worsened(rows, middle, bad)
         good = rows[~bad]
         self.good[good] = middle[~bad]
         self.highest[good] = np.fmax(self.highest[good], middle[~bad])
@@ -157,6 +157,21 @@ class Divergence:
         self.start[good] = np.where(np.isnan(self.start[good]), middle[~bad], self.start[good])
         self.rate[good] = np.maximum(self.rate[good], self.held_rate[good])
         self.held_rate[good] = self.newest_rate[good]
+        self.newest_rate[rows] = self.rate_now[rows]
+        self._limit(rows)
+        return [
+            self._finding(int(row), step, shortest(value), shortest(level))
+            for row, value, level in zip(rows[certain], middle[certain], limit[certain], strict=True)
+        ]
+
+    def _worsened(self, rows: NDArray[np.intp], middle: Floats, bad: Mask) -> Mask:
+        """Follow the bad blocks in a row; where they are more than an overshoot."""
+        subjects = len(self.fired)
+        self.entry, self.low = grown(self.entry, subjects), grown(self.low, subjects)
+        self.resting = grown(self.resting, subjects)
+        self.entry[rows] = np.where(bad & (self.bad[rows] == 0), middle, self.entry[rows])
+        self.bad[rows] = np.where(bad, np.minimum(self.bad[rows], self.back) + 1, 0)
+        self.alarming = bool(self.bad.any())
         fell = (self.bad[rows] <= 1) | (middle < self.lower * self.low[rows])
         self.low[rows] = np.where(fell, middle, self.low[rows])
         self.resting[rows] = np.where(fell, 0, self.resting[rows] + 1)
@@ -164,14 +179,11 @@ class Divergence:
         leapt = (self.bad[rows] >= self.back) & (self.entry[rows] > self.worse * self.start[rows])
         rests = beyond & (leapt | (self.resting[rows] >= self.patience))
         stays = rests | (middle > self.improving * self.entry[rows])
-        certain = (self.bad[rows] >= self.patience) & stays
+        certain: Mask = (self.bad[rows] >= self.patience) & stays
         self.fired[rows[certain]] = True
-        self.newest_rate[rows] = self.rate_now[rows]
-        self._limit(rows)
-        return [
-            self._finding(int(row), step, shortest(value), shortest(level))
-            for row, value, level in zip(rows[certain], middle[certain], limit[certain], strict=True)
-        ]
+        if not self.alarming:
+            self.entry, self.low, self.resting = self.entry[:0].copy(), self.low[:0].copy(), self.resting[:0].copy()
+        return certain
 
     def _finding(self, row: int, step: int, value: float, limit: float) -> Finding:
         return Finding(
@@ -197,9 +209,7 @@ class Divergence:
         self.good, self.highest = grown(self.good, subjects), grown(self.highest, subjects)
         self.rate, self.newest_rate = grown(self.rate, subjects), grown(self.newest_rate, subjects)
         self.rate_now = grown(self.rate_now, subjects)
-        self.held_rate, self.low = grown(self.held_rate, subjects), grown(self.low, subjects)
-        self.resting = grown(self.resting, subjects)
-        self.entry, self.negative = grown(self.entry, subjects), grown(self.negative, subjects)
+        self.held_rate, self.negative = grown(self.held_rate, subjects), grown(self.negative, subjects)
         self.fired = grown(self.fired, subjects)
         self.limit = grown(self.limit, subjects, np.inf)
 

@@ -38,14 +38,14 @@ class Envelope:
     """Of losses, by rank: the largest height (log10 magnitude) of all that have settled, and of the recent ones.
 
     The newest ``LAG`` are held back, in the past that all detectors share; the recent past is four blocks of half a
-    lag. State: 24 bytes per subject. Blocks of subjects end at different steps, so that work is spread out.
+    lag. State: 16 bytes per subject. Blocks of subjects end at different steps, so that work is spread out.
     """
 
     def __init__(self, floor: float = 0.1) -> None:
         self.floor = float(np.log10(floor))
         self._largest = np.zeros((2, 0), dtype=np.float32)
         """The bound, and the largest of what has settled in this block."""
-        self._blocks = np.zeros((BLOCKS, 0), dtype=np.float32)
+        self._blocks = np.zeros((BLOCKS, 0), dtype=np.float16)
         self.young = True
         """Whether any subject may still be within its first ``LAG`` values."""
 
@@ -116,7 +116,7 @@ class Envelope:
 
 
 class Crest:
-    """The same of any series, by its own past: 24 bytes per subject, and 32 more while it is young.
+    """The same of any series, by its own past: 18 bytes per subject, and 32 more while it is young.
 
     Its newest 32 to 40 values are held back, as maxima of blocks of eight.
     """
@@ -125,7 +125,7 @@ class Crest:
         self.floor = float(np.log10(floor))
         self.bound = np.zeros(0, dtype=np.float32)
         """The largest height that has settled."""
-        self._held = Ring(BLOCKS + 1, np.float32, fill=-np.inf, each=EARLY)
+        self._held = Ring(BLOCKS + 1, np.float16, fill=-np.inf, each=EARLY)
         self._first = np.zeros((EARLY, 0), dtype=np.float32)
         """The first values while anybody may still be within those held back."""
 

@@ -90,8 +90,9 @@ class Explosion:
         self.envelope = Envelope()
         self.rates = Crest(1e-30)
         self.gradients = Steepness()
-        self.elevated = np.zeros((0, 8), dtype=bool)
-        self.last = np.zeros(0, dtype=np.float32)
+        self.elevated = np.zeros(0, dtype=np.uint8)
+        """Which of the last 8 steps were, one bit each: bit 0 is the newest."""
+        self.last = np.zeros(0, dtype=np.float16)
         """Excess of the loss one step ago, where anything was noticed then."""
         self.spike = np.zeros(0, dtype=np.int32)
         """Step of the latest elevated loss, -1 while there is none, and log10 of the reference at the time."""
@@ -100,7 +101,7 @@ class Explosion:
         self.negative = np.zeros(0, dtype=bool)
         self.signs = False
         """Whether a loss of anybody has been negative."""
-        self.tolerance = np.zeros(0, dtype=np.float32)
+        self.tolerance = np.zeros(0, dtype=np.float16)
         """Decades between first losses that are still noise: few where the batch is large."""
         self.stirred = False
         """Whether the last steps decide on this one: something was elevated, or has left its mark."""
@@ -221,9 +222,9 @@ class Explosion:
 
     def _certain(self, step: int, present: Mask, high: Mask, height: Floats, broken: Mask) -> Mask:
         finite = present & np.isfinite(height)
-        lasting = high & (self.elevated.sum(axis=1) + 1 >= self.persist)
-        recent = self.elevated[:, -3:].any(axis=1)
-        runaway = high & self.elevated[:, -1] & (height >= self.last + self.runaway)
+        lasting = high & (np.unpackbits(self.elevated[:, None], axis=1).sum(axis=1) + 1 >= self.persist)
+        recent = self.elevated & 0b111 > 0
+        runaway = high & (self.elevated & 1 > 0) & (height >= self.last + self.runaway)
         far = (height >= self.far) & (self.last >= self.far)
         certain: Mask = (finite & (lasting | runaway | far)) | (broken & recent) | self._damaged(step, finite)
         return certain
@@ -245,8 +246,7 @@ class Explosion:
     def _remember(self, step: int, present: Mask, high: Mask, height: Floats, state: tuple[Reals, Mask]) -> None:
         reference, jumped = state
         rows = np.flatnonzero(present)
-        self.elevated[rows] = np.roll(self.elevated[rows], -1, axis=1)
-        self.elevated[rows, -1] = high[rows]
+        self.elevated[rows] = self.elevated[rows] << 1 | high[rows]
         # A spike says something of the steps after it when nothing preceded it or a long past did: in between, the
         # envelope is still that of a few losses, and a policy or a heavy tail finds its scale by leaps.
         known = self.seen
@@ -256,7 +256,7 @@ class Explosion:
         self.level[first] = reference[first]
         self.spike[fresh] = step
         marked = (self.spike >= 0) & (step - self.spike < self.damage)
-        np.copyto(self.last, height, where=present & np.isfinite(height))
+        np.copyto(self.last, height.astype(np.float16), where=present & np.isfinite(height))
         self.stirred = bool(self.elevated.any() or marked.any() or (self.last >= self._noticed).any())
 
     def _finding(self, row: int, reading: Reading, loss: Floats, reference: Reals) -> Finding:

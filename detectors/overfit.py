@@ -8,6 +8,8 @@ from torchvitals.detectors.scalars import Floats, Mask, grown, losses, scalar, s
 
 REMEMBERED = 32
 """Evaluations that say how much a single one wavers."""
+MOST = 1 << 14
+"""Evaluations that are counted."""
 BEND = np.sqrt(6) * np.sqrt(2 / np.pi)
 """Mean bend of independent normal numbers with unit variance."""
 
@@ -18,7 +20,7 @@ class Overfit:
     An evaluation is a step that sends ``validation_loss`` (logged, or found in the job: hooks/validation.py); the
     training loss beside it is the mean of the steps since the one before. Evaluations are noisy, and the best of many
     is a lucky one, so medians of three are compared. Four keys: ``patience`` of them in a row lie above the lowest
-    by more than ``worse``; they rise by ``rising`` meanwhile; and the training loss has fallen below ``falling`` of
+    by more than ``worse``; they still rise by ``rising``; and the training loss has fallen below ``falling`` of
     what it was at the lowest; and all this is ``noise`` times larger than single evaluations waver. The onset is the
     best evaluation.
 
@@ -43,38 +45,41 @@ class Overfit:
         patience: int = 6,  # evaluations, of which each median shares two with its neighbour
         worse: float = 1.3,  # of the lowest: of losses that waver by 15 %, medians of three rarely lie so high for long
         lasting: float = 0.25,  # of all evaluations so far, if that is more: the best of a hundred is a very lucky one
-        rising: float = 1.05,  # from the first to the last of them: a level is no rise
+        rising: float = 1.05,  # within twice as many at most: a level is no rise
         noise: float = 3.5,  # standard deviations of one evaluation's logarithm; of a median of three it is five
         falling: float = 0.7,  # of the training loss at the lowest: less is its own noise, and nothing learnt by heart
     ) -> None:
         self.patience, self.worse, self.lasting, self.rising = patience, worse, lasting, rising
         self.falling, self.noise = falling, noise
-        self.sum = np.zeros((2, 0))
-        """Training losses since the last evaluation: their sum and number."""
+        self.mean = np.zeros(0, dtype=np.float32)
+        """Of the training losses since the last evaluation, and their number."""
+        self.number = np.zeros(0, dtype=np.int32)
         self.best = np.zeros((0, 2), dtype=np.float32)
         """At the lowest median: itself, and the training loss."""
         self.lowest = np.zeros(0, dtype=np.float32)
         """The lowest single evaluation and its step."""
         self.since = np.full(0, -1, dtype=np.int32)
         self.newest = np.zeros((0, 3), dtype=np.float32)
-        self.bends = np.zeros((0, 2), dtype=np.float32)
+        self.bend = np.zeros(0, dtype=np.float32)
         """Of the logarithm of the evaluations: mean bend (second difference), and the number it is taken from."""
-        self.above = np.zeros((0, patience), dtype=np.float32)
-        self.count = np.zeros(0, dtype=np.int32)
+        self.bends = np.zeros(0, dtype=np.uint8)
+        self.marks = np.zeros((0, 2), dtype=np.float32)
+        """The newest median of which the number is a multiple of ``patience``, and the one before."""
+        self.count = np.zeros(0, dtype=np.int16)
         """Evaluations in a row that are too far above the best."""
-        self.seen = np.zeros(0, dtype=np.int32)
+        self.seen = np.zeros(0, dtype=np.int16)
         self.fired = np.zeros(0, dtype=bool)
 
     def update(self, reading: Reading) -> list[Finding]:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
-        loss, _, _, use, _ = losses(reading, subjects)
-        self.sum[0] += loss if np.count_nonzero(use) == subjects else np.where(use, loss, 0.0)
-        self.sum[1] += use
+        _, loss, _, use, _ = losses(reading, subjects)
+        self.number += use
+        np.add(self.mean, (loss - self.mean) / np.maximum(self.number, 1), out=self.mean, where=use)
         if "validation_loss" not in reading.values:
             return []
         value, sent = scalar(reading, "validation_loss", subjects)
-        due = sent & np.isfinite(value) & (value > 0) & (self.sum[1] > 0)
+        due = sent & np.isfinite(value) & (value > 0) & (self.number > 0)
         return self._evaluate(reading.step, value, due) if due.any() else []
 
     def status(self) -> Status:
@@ -86,8 +91,8 @@ class Overfit:
         return Status("warming_up", f"{missing} more evaluations needed") if missing > 0 else Status("ok")
 
     def _evaluate(self, step: int, value: Floats, due: Mask) -> list[Finding]:
-        training = self.sum[0] / np.maximum(self.sum[1], 1)
-        self.seen += due
+        training = self.mean.copy()
+        self.seen += due & (self.seen < MOST)
         evaluated = single(value)
         low = due & ~(evaluated >= self.lowest)
         self.lowest[low], self.since[low] = evaluated[low], step
@@ -98,11 +103,12 @@ class Overfit:
         better = due & (value < self.best[:, 0])
         self.best[better] = single(np.stack([value, training], axis=1)[better])
         high = due & (np.log(value) > worse + np.log(self.best[:, 0]))
-        self.count = np.where(due, np.where(high, self.count + 1, 0), self.count)
-        self.above[due] = np.roll(self.above[due], -1, axis=1)
-        self.above[due, -1] = single(value[due])
-        self.sum[:, due] = 0
-        rising = self.above[:, -1] > self.rising * self.above[:, 0]
+        self.count = np.where(due, np.where(high, np.minimum(self.count, MOST) + 1, 0), self.count)
+        turn = due & (self.seen % self.patience == 0)
+        before = np.where(np.isinf(self.marks[turn, 1]), value[turn], self.marks[turn, 1])
+        self.marks[turn] = np.stack([before, value[turn]], axis=1)
+        self.mean[due] = self.number[due] = 0
+        rising = value > self.rising * self.marks[:, 0]
         learnt = (training > 0) & (training < self.falling * self.best[:, 1])
         certain = (
             high & (self.count >= np.maximum(self.patience, self.lasting * self.seen)) & rising & learnt & ~self.fired
@@ -117,10 +123,9 @@ class Overfit:
         known = np.flatnonzero(due & np.isfinite(self.newest).all(axis=1))
         logs = np.log(self.newest[known])
         bend = np.abs(logs[:, 0] - 2 * logs[:, 1] + logs[:, 2])
-        mean, count = self.bends[known].T
-        count = np.minimum(count + 1, REMEMBERED)
-        self.bends[known] = np.stack([mean + (bend - mean) / count, count], axis=1)
-        wavers: Floats = self.bends[:, 0] / BEND
+        self.bends[known] = np.minimum(self.bends[known] + 1, REMEMBERED)
+        self.bend[known] += (bend - self.bend[known]) / self.bends[known]
+        wavers: Floats = self.bend / BEND
         return wavers
 
     def _finding(self, row: int, step: int, value: float, training: float) -> Finding:
@@ -145,10 +150,11 @@ class Overfit:
         new = subjects - len(self.fired)
         if new <= 0:
             return
-        self.sum = np.concatenate([self.sum, np.zeros((2, new))], axis=1)
+        self.mean, self.number = grown(self.mean, subjects), grown(self.number, subjects)
         fresh = np.tile(np.array([np.inf, np.nan], dtype=np.float32), (new, 1))
         self.best = np.concatenate([self.best, fresh])
         self.lowest, self.since = grown(self.lowest, subjects, np.inf), grown(self.since, subjects, -1)
         self.bends, self.newest = grown(self.bends, subjects), grown(self.newest, subjects, np.inf)
-        self.above, self.count = grown(self.above, subjects), grown(self.count, subjects)
+        self.bend = grown(self.bend, subjects)
+        self.marks, self.count = grown(self.marks, subjects, np.inf), grown(self.count, subjects)
         self.seen, self.fired = grown(self.seen, subjects), grown(self.fired, subjects)
