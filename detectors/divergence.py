@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.loss_past import LossPast, past_of
+from torchvitals.detectors.rate_past import RatePast, rates_of
 from torchvitals.detectors.ring import NOBODY, Rows, in_turn
 from torchvitals.detectors.scalars import ZERO, Floats, Mask, grown, losses, rates, scalar, shortest, subjects_of
 
@@ -72,8 +73,7 @@ class Divergence:
         """That of the last of them: a jump may be in its last steps, and is not learnt with before the next is good."""
         self.newest_rate = np.zeros(0, dtype=np.float32)
         """Largest of the block in progress."""
-        self.rate_now = np.zeros(0, dtype=np.float32)
-        """As last told: a step that is only counted tells it when it changes."""
+        self.rates = RatePast()
         self.limit = np.zeros(0, dtype=np.float32)
         """Above it a block is bad."""
         self.bad = np.zeros(0, dtype=np.uint8)
@@ -95,8 +95,8 @@ class Divergence:
         self._grow(subjects)
         _, loss, _, use, negative = losses(reading, subjects)
         self.past = past_of(reading, subjects, self.past)
-        rate, told = rates(reading, subjects)
-        np.copyto(self.rate_now, rate, where=told)
+        self.rates = rates_of(reading, subjects, self.rates)
+        rate = rates(reading, subjects)[0]
         changed = rate > self.newest_rate
         if negative is not None:
             changed |= negative > self.negative
@@ -157,7 +157,7 @@ class Divergence:
         self.start[good] = np.where(np.isnan(self.start[good]), middle[~bad], self.start[good])
         self.rate[good] = np.maximum(self.rate[good], self.held_rate[good])
         self.held_rate[good] = self.newest_rate[good]
-        self.newest_rate[rows] = self.rate_now[rows]
+        self.newest_rate[rows] = np.nan_to_num(self.rates.newest[rows])
         self._limit(rows)
         return [
             self._finding(int(row), step, shortest(value), shortest(level))
@@ -208,7 +208,6 @@ class Divergence:
         self.start, self.best = grown(self.start, subjects, np.nan), grown(self.best, subjects, np.inf)
         self.good, self.highest = grown(self.good, subjects), grown(self.highest, subjects)
         self.rate, self.newest_rate = grown(self.rate, subjects), grown(self.newest_rate, subjects)
-        self.rate_now = grown(self.rate_now, subjects)
         self.held_rate, self.negative = grown(self.held_rate, subjects), grown(self.negative, subjects)
         self.fired = grown(self.fired, subjects)
         self.limit = grown(self.limit, subjects, np.inf)

@@ -9,18 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import Reading
 from torchvitals.detectors.ring import ALL, NOBODY, Ring, Rows, Slots
-from torchvitals.detectors.scalars import ZERO, Losses, Mask, decades, grown, losses
+from torchvitals.detectors.scalars import ZERO, Losses, Mask, Singles, decades, grown, losses
 from torchvitals.detectors.short_floats import ABSENT, VALUE, shortened
 
 KEPT = 64
 """Losses of each rank; the bits of a word as well."""
 LAG = 32
 """Losses after which one has settled: see envelope.py."""
-Singles = NDArray[np.float32]
 
 
 class LossPast:
-    """The newest 64 losses that were applied, of every rank: 128 bytes, and 13 more once ranks speak by turns.
+    """The newest 64 losses that were applied, of every rank: 136 bytes, and 13 more once ranks speak by turns.
 
     Each is kept within 0.4 %, see short_floats.py.
 
@@ -37,6 +36,12 @@ class LossPast:
         """Whose loss the newest reading brought; None for all."""
         self.leading: Mask | None = None
         """Where that is a zero before any other; None where nobody's is."""
+        self.first_step = np.zeros(0, dtype=np.int32)
+        """Of each rank's first loss."""
+        self.first_loss: Singles = np.zeros(0, dtype=np.float32)
+        """NaN before it."""
+        self._fresh = False
+        """Whether somebody may have sent none so far."""
         self._zeros: NDArray[np.int32] | None = None
         """Losses of exactly zero before any other; None where nobody has had one."""
         self._steps: deque[int] = deque(maxlen=KEPT)
@@ -84,6 +89,10 @@ class LossPast:
         self._begin(said)
         rows = self.ring.add(shortened(said.singles, reading.step), said.usable)
         self._use = None if rows is ALL else said.usable.copy()
+        if self._fresh:
+            first = said.usable & np.isnan(self.first_loss)
+            self.first_step[first], self.first_loss[first] = reading.step, said.singles[first]
+            self._fresh = bool(np.isnan(self.first_loss).any())
         if rows is not NOBODY:
             self._date(reading.step, said.usable)
 
@@ -102,11 +111,6 @@ class LossPast:
         """All that is remembered of some, in no order: (``KEPT``, ranks)."""
         table: Singles = VALUE[self.ring.values[:, rows]]
         return table
-
-    def oldest(self) -> Singles:
-        """The very first loss of all ranks, as long as it is remembered."""
-        oldest: Singles = VALUE[self.ring.values[0]]
-        return oldest
 
     def of(self, row: int, number: int, skip: int = 0) -> Singles:
         """The same of one rank: (number,)."""
@@ -142,6 +146,9 @@ class LossPast:
         if subjects <= old:
             return
         self.ring.grow(subjects)
+        self._fresh = True
+        self.first_step = grown(self.first_step, subjects)
+        self.first_loss = grown(self.first_loss, subjects, np.nan)
         if self._zeros is not None:
             self._zeros = grown(self._zeros, subjects)
         if self._spoke is not None:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.loss_past import KEPT, LossPast, past_of
+from torchvitals.detectors.rate_past import RatePast, rates_of
 from torchvitals.detectors.ring import NOBODY, Rows, in_turn
 from torchvitals.detectors.scalars import Mask, grown, losses, rates, shortest, single, subjects_of
 
@@ -68,27 +69,20 @@ class Plateau:
         self.past = LossPast()
         self.idle = np.zeros(0, dtype=np.int32)
         """Steps at less than a tenth of the largest learning rate."""
-        self.rate = np.zeros(0, dtype=np.float32)
+        self.rates = RatePast()
         self.lowest = np.zeros(0, dtype=np.float32)
         """Lowest median of a window so far."""
-        self.first = np.zeros(0, dtype=np.int32)
-        self.start = np.zeros(0, dtype=np.float32)
-        self.fresh = False
-        """Whether somebody may have sent no loss so far."""
         self.fired = np.zeros(0, dtype=bool)
 
     def update(self, reading: Reading) -> list[Finding]:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
-        _, loss, _, use, _ = losses(reading, subjects)
+        use = losses(reading, subjects).usable
         self.past = past_of(reading, subjects, self.past)
-        rate = rates(reading, subjects)[0]
-        np.fmax(self.rate, rate, out=self.rate)
-        idle = rate < 0.1 * self.rate
+        self.rates = rates_of(reading, subjects, self.rates)
+        idle = rates(reading, subjects)[0] < 0.1 * self.rates.highest
         if np.count_nonzero(idle):
             self.idle += use & idle
-        if self.fresh:
-            self._begin(reading.step, loss, use)
         due = self._due(self.past.rows)
         if len(due):
             due = due[(self.past.count[due] >= self.window) & ~self.fired[due]]
@@ -103,13 +97,6 @@ class Plateau:
         if (working < self.patience).all():
             return Status("warming_up", f"{int(working.max())} of {self.patience} steps")
         return Status("ok")
-
-    def _begin(self, step: int, loss: NDArray[np.float32], use: Mask) -> None:
-        """Note the first loss of those who have not sent one before."""
-        count = self.past.count
-        first = use & (count == 1)
-        self.first[first], self.start[first] = step, loss[first]
-        self.fresh = bool((count == 0).any())
 
     def _due(self, rows: Rows) -> NDArray[np.intp]:
         """Whose losses are to be looked at now."""
@@ -134,7 +121,7 @@ class Plateau:
         stuck &= (count - self.idle[rows] >= self.patience) & (self.lowest[rows] >= (1 - self.learnt) * level)
         if not np.count_nonzero(stuck):
             return []
-        start = self.start[rows] / level
+        start = self.past.first_loss[rows] / level
         stuck &= ~self._falls(rows)
         stuck &= (start <= self.begun[0]) | (start >= self.begun[1])
         stuck[stuck] = now[:, stuck].std(axis=0, dtype=np.float64) <= self.still * level[stuck]
@@ -156,7 +143,7 @@ class Plateau:
         return Finding(
             kind=self.kind,
             severity="warning",
-            first_step=int(self.first[row]),
+            first_step=int(self.past.first_step[row]),
             step=step,
             value=value,
             threshold=float((1 - self.learnt) * np.log(classes)),
@@ -171,8 +158,6 @@ class Plateau:
     def _grow(self, subjects: int) -> None:
         if subjects <= len(self.fired):
             return
-        self.fresh = True
         self.early = grown(self.early.T, subjects, np.nan).T.copy()
-        self.idle, self.first = grown(self.idle, subjects), grown(self.first, subjects)
-        self.start, self.rate = grown(self.start, subjects), grown(self.rate, subjects)
-        self.lowest, self.fired = grown(self.lowest, subjects, np.inf), grown(self.fired, subjects)
+        self.idle, self.lowest = grown(self.idle, subjects), grown(self.lowest, subjects, np.inf)
+        self.fired = grown(self.fired, subjects)

@@ -5,7 +5,7 @@ from typing import ClassVar
 import numpy as np
 from torchvitals.detectors.block_statistics import Floats, Mask
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import grown, scalar, subjects_of
+from torchvitals.detectors.scalars import grown, scalar, single, subjects_of
 
 
 class RecompileStorm:
@@ -41,11 +41,11 @@ class RecompileStorm:
         self.steps, self.share = steps, share
         self._count = np.zeros(0, dtype=np.int32)
         """Steps with recompilations, and how many there were."""
-        self._compiled = np.zeros(0)
+        self._compiled = np.zeros(0, dtype=np.float32)
         self._first = np.full(0, -1, dtype=np.int32)
-        self._waited = np.zeros(0)
+        self._waited = np.zeros(0, dtype=np.float32)
         self._lasted = np.zeros(0)
-        """Seconds spent in compiling, and in all, since the first of them."""
+        """Seconds spent in compiling, and in all, since the first of them: many steps of a few milliseconds."""
         self._told = np.zeros(0, dtype=bool)
         self._seen = False
         self._begun = False
@@ -68,8 +68,8 @@ class RecompileStorm:
         self._lasted += np.where(begun, self._seconds(reading, "step_seconds", ranks), 0.0)
         if not here.any():
             return []
-        self._waited += np.where(here, self._seconds(reading, "compile_seconds", ranks), 0.0)
-        self._compiled += np.where(here, again, 0.0)
+        self._waited += np.where(here, single(self._seconds(reading, "compile_seconds", ranks)), 0)
+        self._compiled += np.where(here, single(again), 0)
         self._count += here
         hits, _ = scalar(reading, "recompile_limit_hits", ranks)
         return self._judge(reading.step, here, gave_up=here & (hits > 0))

@@ -11,6 +11,7 @@ from torchvitals.detectors.detector import Reading
 Floats = NDArray[np.float64]
 Reals = NDArray[np.floating[Any]]
 """In single or double precision."""
+Singles = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Kind = TypeVar("Kind", bound=np.generic)
 Made = TypeVar("Made")

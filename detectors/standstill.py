@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.loss_past import KEPT, LossPast, past_of
-from torchvitals.detectors.scalars import grown, losses, rates, scalar, shortest, single, subjects_of
+from torchvitals.detectors.rate_past import RatePast, rates_of
+from torchvitals.detectors.scalars import grown, losses, scalar, shortest, single, subjects_of
 
 TOGETHER = 64
 """Ranks whose windows end at the same step; those of the next as many end one step later, to spread the work."""
@@ -65,19 +66,15 @@ class Standstill:
         self.adaptive, self.plain, self.swamped = adaptive, plain, swamped
         self.epsilon, self.audible, self.rising = epsilon, audible, rising
         self.past = LossPast()
-        self.delay = np.zeros(0, dtype=np.int16)
-        """Losses by which its windows end later than those of the first ranks."""
         self.early = np.zeros((2, 0), dtype=np.float32)
         """Median of the first window of losses, and the learning rate at its end."""
-        self.rate = np.zeros(0, dtype=np.float32)
-        """The newest one: a step that is only counted does not say it."""
+        self.rates = RatePast()
         self.share = np.zeros((2, 0), dtype=np.float32)
         """Largest share of the weights that a step has moved, and the newest."""
         self.least_epsilon = np.zeros(0, dtype=np.float32)
         """Smallest share of ``eps`` in a denominator; NaN where there is none."""
         self.clipped = np.zeros(0, dtype=np.float32)
         """Newest ratio of the gradient before clipping to what was left of it; 1 where nothing is clipped."""
-        self.first = np.zeros(0, dtype=np.int32)
         self.over = np.zeros(0, dtype=bool)
         """Whether this rank has been judged for good."""
         self.fired = False
@@ -89,17 +86,15 @@ class Standstill:
             return []
         use = losses(reading, subjects).usable
         self.past = past_of(reading, subjects, self.past)
-        rate, known = rates(reading, subjects)
-        np.copyto(self.rate, rate, where=known)
+        self.rates = rates_of(reading, subjects, self.rates)
         self._measure(reading, subjects)
-        self.first[use & (self.past.count == 1)] = reading.step
-        age = self.past.count - self.delay
+        age = self.past.count - np.arange(subjects) // TOGETHER % self.window  # windows of some ranks end later
         ended = np.flatnonzero(use & (age > 0) & (age % self.window == 0) & ~self.over)
         if not len(ended):
             return []
         middle = row_median(self.past.whole(ended).T)
         new = np.isnan(self.early[0, ended])
-        self.early[:, ended[new]] = middle[new], self.rate[ended[new]]
+        self.early[:, ended[new]] = middle[new], self.rates.newest[ended[new]]
         return self._judge(reading.step, ended, middle)
 
     def status(self) -> Status:
@@ -125,7 +120,7 @@ class Standstill:
 
     def _judge(self, step: int, rows: NDArray[np.intp], middle: NDArray[np.float64]) -> list[Finding]:
         early, rate_then = self.early[:, rows]
-        (largest, newest), rate, epsilon = self.share[:, rows], self.rate[rows], self.least_epsilon[rows]
+        (largest, newest), rate, epsilon = self.share[:, rows], self.rates.newest[rows], self.least_epsilon[rows]
         swamped = epsilon >= self.epsilon
         limit = np.where(swamped, self.swamped, np.where(np.isnan(epsilon), self.plain, self.adaptive))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -147,7 +142,7 @@ class Standstill:
         return Finding(
             kind=self.kind,
             severity="error",
-            first_step=int(self.first[row]),
+            first_step=int(self.past.first_step[row]),
             step=step,
             value=shortest(self.share[0, row]),
             threshold=limit,
@@ -163,10 +158,8 @@ class Standstill:
     def _grow(self, subjects: int) -> None:
         if subjects <= len(self.over):
             return
-        self.delay = (np.arange(subjects) // TOGETHER % self.window).astype(np.int16)
         self.early = grown(self.early.T, subjects, np.nan).T.copy()
         self.share = grown(self.share.T, subjects).T.copy()
         self.least_epsilon = grown(self.least_epsilon, subjects, np.nan)
         self.clipped = grown(self.clipped, subjects, 1.0)
-        self.rate = grown(self.rate, subjects, np.nan)
-        self.first, self.over = grown(self.first, subjects), grown(self.over, subjects)
+        self.over = grown(self.over, subjects)

@@ -47,6 +47,8 @@ class Streak:
                 self._missed = step
             return self.count
         self._make_room(len(holds))
+        if not self.holding:
+            return self._missed + 1
         count, began, second, before = self._rows
         missed = looked & ~holds
         before[missed] = step
@@ -74,6 +76,8 @@ class Streak:
         When it held at the first sample already, it is taken to have held from that sample on. When the next sample
         came far sooner, something made the job look (see hooks/suspicion.py): then it began just there.
         """
+        if not self.holding:
+            return self._missed + 1
         count, began, second, before = (int(each) for each in self._rows[:, subject])
         since = second - began if count > 1 else 0
         if before < 0 or (since and began - before > TRIGGERED * since):

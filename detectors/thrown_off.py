@@ -5,7 +5,8 @@ from typing import ClassVar
 import numpy as np
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.loss_past import LossPast, past_of
-from torchvitals.detectors.scalars import grown, losses, rates, scalar, shortest, subjects_of
+from torchvitals.detectors.rate_past import RatePast, rates_of
+from torchvitals.detectors.scalars import grown, losses, scalar, shortest, subjects_of
 
 LOW = 1.5
 """Times the first loss: what lies no higher is where it began."""
@@ -48,7 +49,7 @@ class ThrownOff:
         self.past = LossPast()
         self.since = np.zeros(0, dtype=np.int32)
         """Step after the last loss that was still low; -1 while there is none."""
-        self.highest_rate = np.zeros(0, dtype=np.float32)
+        self.rates = RatePast()
         self.fair = np.zeros(0, dtype=bool)
         self.over = False
         """Whether all have been judged."""
@@ -63,14 +64,13 @@ class ThrownOff:
         _, loss, _, use, _ = losses(reading, subjects)
         self.past = past_of(reading, subjects, self.past)
         self.since[use & (self.since < 0)] = reading.step
-        self.since[use & (loss <= LOW * self.past.oldest())] = -1
-        rate, _ = rates(reading, subjects)
+        self.since[use & (loss <= LOW * self.past.first_loss)] = -1
+        self.rates = rates_of(reading, subjects, self.rates)
         items, _ = scalar(reading, "batch_items", subjects)
         self.fair |= items >= self.items
-        self.highest_rate = np.fmax(self.highest_rate, rate)
         count = self.past.count
         self.over = bool((count >= self.horizon).all())
-        due = use & (count == self.horizon) & self.fair & (self.highest_rate >= self.rate)
+        due = use & (count == self.horizon) & self.fair & (self.rates.highest >= self.rate)
         return [self._finding(int(row), reading.step) for row in np.flatnonzero(due) if self._thrown(int(row))]
 
     def status(self) -> Status:
@@ -99,11 +99,11 @@ class ThrownOff:
             value=shortest(np.median(losses)),
             threshold=float(self.worse * losses[0]),
             subject=row,
-            evidence={"start": shortest(losses[0]), "rate": shortest(self.highest_rate[row])},
+            evidence={"start": shortest(losses[0]), "rate": shortest(self.rates.highest[row])},
         )
 
     def _grow(self, subjects: int) -> None:
         if subjects > len(self.fair):
             self.over = False
-            self.highest_rate, self.fair = grown(self.highest_rate, subjects), grown(self.fair, subjects)
+            self.fair = grown(self.fair, subjects)
             self.since = grown(self.since, subjects, -1)

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from torchvitals.detectors.block_statistics import row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.loss_past import LossPast, past_of
-from torchvitals.detectors.scalars import Mask, grown, losses, rates, scalar, shortest, subjects_of
+from torchvitals.detectors.rate_past import RatePast, rates_of
+from torchvitals.detectors.scalars import Mask, grown, losses, scalar, shortest, subjects_of
 
 ADVERSARIAL = (2, 4)
 """Classes whose chance level is also that of a game in balance, whose losses may climb: ln 2 and ln 4."""
@@ -53,16 +54,11 @@ class WorseThanGuess:
         self.horizon, self.block, self.near, self.above = horizon, block, near, above
         self.rate, self.lucky, self.items = rate, lucky, items
         self.past = LossPast()
-        self.delay = np.zeros(0, dtype=np.int8)
-        """Losses after which the horizon begins."""
-        self.start = np.zeros(0, dtype=np.float32)
-        """First loss; NaN before it, and where this run is not judged any more."""
-        self.began = np.zeros(0, dtype=np.int32)
         self.lowest = np.zeros(0, dtype=np.float32)
         """Lowest median of a block since the first third."""
-        self.below = np.zeros(0, dtype=np.int32)
+        self.below = np.zeros(0, dtype=np.uint8)
         """Single losses below the first since then."""
-        self.highest_rate = np.zeros(0, dtype=np.float32)
+        self.rates = RatePast()
         self.fair = np.zeros(0, dtype=bool)
         self.over = False
         """Whether all have been judged."""
@@ -70,20 +66,16 @@ class WorseThanGuess:
 
     def update(self, reading: Reading) -> list[Finding]:
         subjects = subjects_of(reading, self.reads)
-        if self.over and subjects <= len(self.start):
+        if self.over and subjects <= len(self.fair):
             return []
-        subjects = max(len(self.start), subjects)
+        subjects = max(len(self.fair), subjects)
         self._grow(subjects)
         _, loss, _, use, _ = losses(reading, subjects)
         self.past = past_of(reading, subjects, self.past)
-        rate = rates(reading, subjects)[0]
+        self.rates = rates_of(reading, subjects, self.rates)
         items, _ = scalar(reading, "batch_items", subjects)
-        np.fmax(self.highest_rate, rate, out=self.highest_rate)
         self.fair |= items >= self.items
-        count = self.past.count
-        first = use & (count == 1)
-        self.start[first], self.began[first] = loss[first], reading.step
-        age = count - self.delay
+        age = self.past.count - np.arange(subjects) // TOGETHER % self.block  # of some ranks the horizon begins later
         self._follow(loss, age, use & (age > self.horizon // 3))
         self.over = bool((age >= self.horizon).all())
         due = use & (age == self.horizon)
@@ -100,18 +92,18 @@ class WorseThanGuess:
 
     def _follow(self, loss: NDArray[np.float32], age: NDArray[np.int64], use: Mask) -> None:
         """Keep what the losses after the first third say."""
-        self.below += use & (loss < self.start)
+        self.below += use & (loss < self.past.first_loss)
         ended = np.flatnonzero(use & (age % self.block == 0))
         self.lowest[ended] = np.minimum(self.lowest[ended], row_median(self.past.newest(ended, self.block).T))
 
     def _judge(self, step: int, rows: NDArray[np.intp]) -> list[Finding]:
         """Tell of those whose losses have stayed above the first, and above chance, at a large rate."""
-        start = self.start[rows]
+        start = self.past.first_loss[rows]
         classes = np.rint(np.exp(np.clip(start, 0.0, MOST)))
         chance = np.log(classes)
         fresh = (classes > 1) & ~np.isin(classes, ADVERSARIAL) & (np.abs(start - chance) <= self.near * chance)
         late = self.horizon - self.horizon // 3
-        worse = fresh & self.fair[rows] & (self.highest_rate[rows] >= self.rate)
+        worse = fresh & self.fair[rows] & (self.rates.highest[rows] >= self.rate)
         worse &= self.lowest[rows] >= self.above * np.maximum(start, chance)
         worse &= self.below[rows] <= self.lucky * late
         found = np.flatnonzero(worse)
@@ -123,24 +115,22 @@ class WorseThanGuess:
         return Finding(
             kind=self.kind,
             severity="error",
-            first_step=int(self.began[row]) + 1,
+            first_step=int(self.past.first_step[row]) + 1,
             step=step,
             value=float(np.median(self.past.of(row, self.block))),
             threshold=self.above * chance,
             subject=row,
             evidence={
-                "start": shortest(self.start[row]),
+                "start": shortest(self.past.first_loss[row]),
                 "classes": classes,
                 "chance": chance,
-                "rate": shortest(self.highest_rate[row]),
+                "rate": shortest(self.rates.highest[row]),
             },
         )
 
     def _grow(self, subjects: int) -> None:
-        if subjects <= len(self.start):
+        if subjects <= len(self.fair):
             return
         self.over = False
-        self.delay = (np.arange(subjects) // TOGETHER % self.block).astype(np.int8)
-        self.start, self.lowest = grown(self.start, subjects, np.nan), grown(self.lowest, subjects, np.inf)
-        self.began, self.below = grown(self.began, subjects), grown(self.below, subjects)
-        self.highest_rate, self.fair = grown(self.highest_rate, subjects), grown(self.fair, subjects)
+        self.lowest, self.below = grown(self.lowest, subjects, np.inf), grown(self.below, subjects)
+        self.fair = grown(self.fair, subjects)
