@@ -12,8 +12,8 @@ from torchvitals.detectors.loss_past import LAG, LossPast
 from torchvitals.detectors.ring import ALL, NOBODY, Ring, Rows
 from torchvitals.detectors.scalars import NORM, TRIPWIRE, Floats, Magnitudes, Mask, Reals, grown
 
-UNKNOWN = 3e38
-"""The bound of a series that has not begun, as a float32: nothing but what is not finite exceeds it."""
+UNKNOWN = 6e4
+"""The bound of a series that has not begun, as a float16: nothing but what is not finite exceeds it."""
 BLOCKS = 4
 """Of the recent past, besides the one that is settling; and of a crest's values that are held back."""
 RECENT = 16
@@ -116,14 +116,14 @@ class Envelope:
 
 
 class Crest:
-    """The same of any series, by its own past: 18 bytes per subject, and 32 more while it is young.
+    """The same of any series, by its own past: 16 bytes per subject, and 32 more while it is young.
 
     Its newest 32 to 40 values are held back, as maxima of blocks of eight.
     """
 
     def __init__(self, floor: float = 0.1) -> None:
         self.floor = float(np.log10(floor))
-        self.bound = np.zeros(0, dtype=np.float32)
+        self.bound = np.zeros(0, dtype=np.float16)
         """The largest height that has settled."""
         self._held = Ring(BLOCKS + 1, np.float16, fill=-np.inf, each=EARLY)
         self._first = np.zeros((EARLY, 0), dtype=np.float32)
@@ -176,7 +176,7 @@ class Steepness:
     """
 
     def __init__(self) -> None:
-        self.decades = np.zeros(0, dtype=np.float32)
+        self.decades = np.zeros(0, dtype=np.float16)
         """NaN while no gradient was ever seen."""
         self._norms = {NORM: Crest(), TRIPWIRE: Crest()}
 
@@ -188,7 +188,7 @@ class Steepness:
             crest.grow(subjects)
         excess = [size.heights[row] - crest.bound for row, crest in self._norms.items()]
         here = size.sent[NORM] | size.sent[TRIPWIRE]
-        np.copyto(self.decades, np.fmax(*excess), where=here)
+        np.copyto(self.decades, np.clip(np.fmax(*excess), -UNKNOWN, UNKNOWN).astype(np.float16), where=here)
         for row, crest in self._norms.items():
             crest.add(size.heights[row], size.usable[row])
 

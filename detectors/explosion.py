@@ -91,7 +91,7 @@ class Explosion:
         self.rates = Crest(1e-30)
         self.gradients = Steepness()
         self.elevated = np.zeros(0, dtype=np.uint8)
-        """Which of the last 8 steps were, one bit each: bit 0 is the newest."""
+        """Which of the last 8 steps were, one bit each: bit 0 is the newest. This and what follows while `stirred`."""
         self.last = np.zeros(0, dtype=np.float16)
         """Excess of the loss one step ago, where anything was noticed then."""
         self.spike = np.zeros(0, dtype=np.int32)
@@ -120,8 +120,8 @@ class Explosion:
         if said.negative is not None:
             self.signs = True
             unscaled = said.negative & ~self.negative & (self.seen < self.unscaled)
-            self.spike[unscaled] = -1  # what stood out so far was measured on a scale that there is not
-            self.level[unscaled] = np.inf
+            if self.stirred:  # what stood out so far was measured on a scale that there is not
+                self.spike[unscaled], self.level[unscaled] = -1, np.inf
             self.negative |= said.negative
         if self.signs:
             with np.errstate(invalid="ignore"):  # what is infinite and not to be judged
@@ -150,8 +150,13 @@ class Explosion:
         for envelope in (self.envelope, self.rates):
             envelope.grow(subjects)
         self.fired, self.negative = grown(self.fired, subjects), grown(self.negative, subjects)
-        self.tolerance, self.elevated = grown(self.tolerance, subjects, 2.0), grown(self.elevated, subjects)
-        self.last = grown(self.last, subjects, -np.inf)
+        self.tolerance = grown(self.tolerance, subjects, 2.0)
+        if self.stirred:
+            self._make_room(subjects)
+
+    def _make_room(self, subjects: int) -> None:
+        """For what an elevated step is followed by."""
+        self.elevated, self.last = grown(self.elevated, subjects), grown(self.last, subjects, -np.inf)
         self.spike, self.level = grown(self.spike, subjects, -1), grown(self.level, subjects, np.inf)
 
     def _allowed(self) -> Floats:
@@ -197,6 +202,7 @@ class Explosion:
     ) -> list[Finding]:
         """Judge a step at which something is noticed, or which something noticed decides on."""
         loss, present = said.values, said.sent
+        self._make_room(len(loss))
         jumped = np.zeros(len(loss), dtype=bool) if jumped is None else jumped
         height = np.where(np.isnan(loss) | (reference == UNKNOWN), np.nan, height)  # exceeds nothing
         broken = present & ~np.isfinite(loss)
@@ -258,6 +264,9 @@ class Explosion:
         marked = (self.spike >= 0) & (step - self.spike < self.damage)
         np.copyto(self.last, height.astype(np.float16), where=present & np.isfinite(height))
         self.stirred = bool(self.elevated.any() or marked.any() or (self.last >= self._noticed).any())
+        if not self.stirred:
+            self.elevated, self.last = self.elevated[:0].copy(), self.last[:0].copy()
+            self.spike, self.level = self.spike[:0].copy(), self.level[:0].copy()
 
     def _finding(self, row: int, reading: Reading, loss: Floats, reference: Reals) -> Finding:
         level = min(float(reference[row]), float(self.level[row]))
@@ -278,7 +287,7 @@ class Explosion:
                 "signal": "loss",
                 "largest_before": float(10**level),
                 "peak": value if value > 10**peak else float(10**peak),
-                "gradient_decades": steep if abs(steep) < UNKNOWN else None,
+                "gradient_decades": steep if abs(steep) < UNKNOWN / 2 else None,
                 "finite": bool(np.isfinite(value)),
             },
         )

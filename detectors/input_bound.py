@@ -60,6 +60,7 @@ class InputBound:
         self._row = np.zeros(0, dtype=np.uint8)
         """Blocks in a row, as far as they are counted."""
         self._since = np.zeros(0, dtype=np.int32)
+        """First step of the first of them, while anybody has any."""
         self._alarmed = np.zeros(0, dtype=bool)
 
     def __repr__(self) -> str:
@@ -99,7 +100,9 @@ class InputBound:
         (total, wait), steps = self._sums, self._steps
         enough = steps >= self.block_steps // 2
         bound = enough & (wait > self.share * total) & (wait > self.least_seconds * steps)
-        self._since = np.where(bound & (self._row == 0), self._first, self._since)
+        going = np.count_nonzero(bound) > 0
+        self._since = grown(self._since, len(bound)) if going else self._since[:0].copy()
+        self._since[np.flatnonzero(bound & (self._row == 0))] = self._first
         self._row = np.where(bound, np.minimum(self._row, self.blocks) + 1, 0).astype(np.uint8)
         certain = np.flatnonzero((self._row >= self.blocks) & ~self._alarmed)
         findings = [self._finding(step, int(rank), float(total[rank]), float(wait[rank])) for rank in certain]
@@ -131,5 +134,5 @@ class InputBound:
         if count > len(self._alarmed):
             self._sums = grown(self._sums.T, count).T.copy()
             self._steps = grown(self._steps, count)
-            self._row, self._since = grown(self._row, count), grown(self._since, count)
+            self._row = grown(self._row, count)
             self._alarmed = grown(self._alarmed, count)

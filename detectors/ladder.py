@@ -1,18 +1,19 @@
-"""A series at every time scale at once, from a few steps to all of a run, in a hundred bytes."""
+"""A series at many time scales at once, from a few steps to 65,536, in a hundred bytes."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvitals.detectors.rises import GAINED, Codes, coded
+from torchvitals.detectors.rises import GAINED, UNIT, Codes, coded
 from torchvitals.detectors.scalars import Floats, grown
 
 BLOCKS = 8
-RUNGS = 14
-"""The longest holds blocks of 32,768 steps."""
-UNIT = 2.0**26
-"""Bytes; half precision in these is exact to 0.05 % from 4 kB to 4 TB."""
+RUNGS = 12
+"""The longest holds blocks of 8,192 steps: what fills less of the memory than a tenth in eight of them is a leak that
+memory_leak.py tells of long before it matters."""
+NEARLY = 0.99
+"""Of a rise: how far the newest block is above the lowest one is kept in half precision."""
 Singles = NDArray[np.float32]
 
 
@@ -21,7 +22,7 @@ class Ladder:
 
     The past is a chain of blocks whose length doubles: two of one length become one of the next when the rung of their
     own length needs them no more, as in an exponential histogram (Datar, Gionis, Indyk & Motwani 2002, SIAM J. Comput.
-    31). Each is kept by its rise over the one before (rises.py), what is between two lengths in half precision: 98
+    31). Each is kept by its rise over the one before (rises.py), what is between two lengths in half precision: 84
     bytes per subject. Where nobody spoke, and before anybody did, a block repeats what is known. A rung may be looked
     at when its newest block has just ended.
 
@@ -43,8 +44,8 @@ class Ladder:
         self._between = np.zeros((RUNGS - 1, 0), dtype=np.float16)
         """Rise from the newest block of a length to the oldest of half that length."""
         self._newest: Singles = np.full(0, np.nan, dtype=np.float32)
-        self._floor: Singles = np.full(0, np.nan, dtype=np.float32)
-        """The lowest block so far."""
+        self._above = np.zeros(0, dtype=np.float16)
+        """How far the newest lies above the lowest there has been."""
         self._low: Singles = np.full(0, np.nan, dtype=np.float32)
         self._block = -1
         """The one in progress."""
@@ -67,7 +68,7 @@ class Ladder:
 
     def risen(self, rung: int, least: float) -> tuple[NDArray[np.intp], Singles]:
         """Who rose so far, or further, from the oldest block to the newest of a rung that has just turned; how far."""
-        rows = (self._newest - self._floor >= least).nonzero()[0]  # else it is nobody's
+        rows = (self._above >= NEARLY * least / UNIT).nonzero()[0]  # else it is nobody's
         if not len(rows):
             return rows, self._newest[rows]
         levels, starts = self._chain(rung, rows), _places(rung)
@@ -98,7 +99,7 @@ class Ladder:
         codes = coded(np.nan_to_num(self._low - self._newest))
         self._rises(0)[(self._blocks - 1) % BLOCKS] = codes
         self._newest += GAINED[codes]
-        np.fmin(self._floor, self._newest, out=self._floor)
+        self._above = (np.maximum(self._above * UNIT + GAINED[codes], 0) / UNIT).astype(np.float16)
         self._low.fill(np.nan)
         return turned
 
@@ -107,10 +108,10 @@ class Ladder:
         rises, longer = self._rises(rung), self._rises(rung + 1)
         older = (self._blocks >> rung) - BLOCKS - 1
         rose, goes_on = GAINED[rises[older % len(rises)]], GAINED[rises[(older + 1) % len(rises)]]
-        between = self._between[rung].astype(np.float32) * np.float32(UNIT)
+        between = self._between[rung].astype(np.float32) * UNIT
         codes = coded(between + np.minimum(rose, 0))
         longer[(older // 2) % len(longer)] = codes
-        self._between[rung] = (between + rose + goes_on - GAINED[codes]) / np.float32(UNIT)
+        self._between[rung] = (between + rose + goes_on - GAINED[codes]) / UNIT
 
     def _chain(self, rung: int, rows: Sequence[int] | NDArray[np.intp]) -> Singles:
         """All blocks up to the length of ``rung``, the newest first, over the newest."""
@@ -121,7 +122,7 @@ class Ladder:
             newest, oldest = count - (BLOCKS // 2 + 1 if finer else 1), count - BLOCKS - count % 2
             falls.append(-GAINED[rises[np.arange(newest, oldest, -1) % len(rises)][:, rows]])
             if finer < rung:
-                falls.append(self._between[finer : finer + 1, rows].astype(np.float32) * np.float32(-UNIT))
+                falls.append(self._between[finer : finer + 1, rows].astype(np.float32) * -UNIT)
         levels: Singles = np.concatenate(falls).cumsum(axis=0)
         return levels
 
@@ -134,7 +135,7 @@ class Ladder:
         self._shortest = grown(self._shortest.T, count).T.copy()
         self._longer = np.moveaxis(grown(np.moveaxis(self._longer, 2, 0), count), 0, 2).copy()
         self._between = grown(self._between.T, count).T.copy()
-        self._newest, self._floor = grown(self._newest, count, np.nan), grown(self._floor, count, np.nan)
+        self._newest, self._above = grown(self._newest, count, np.nan), grown(self._above, count)
         self._low = grown(self._low, count, np.nan)
 
 

@@ -73,9 +73,9 @@ class LossSpike:
         self.past = LossPast()
         self.envelope = Envelope()
         self.gradients = Steepness()
-        self.noise = np.zeros(0, dtype=np.float32)
+        self.noise = np.zeros(0, dtype=np.float16)
         """Largest excess over the running median so far, in decades."""
-        self.lower = np.zeros(0, dtype=np.float32)
+        self.lower = np.zeros(0, dtype=np.float16)
         """Not above the running median until ``REFRESH`` more losses have come."""
         self.inputs = np.zeros(0, dtype=np.float32)
         """Largest input so far, in how many looks at them, and when one was out of all proportion."""

@@ -29,7 +29,7 @@ class _Growth(NamedTuple):
 class MemoryLeak:
     """Memory after the step, at the same phase of every step, keeps rising in a line.
 
-    The smallest value of each block is kept, 64 blocks whose length doubles as the run goes on; readings may come at
+    The smallest value of each block is kept, 48 blocks whose length doubles as the run goes on; readings may come at
     every step or now and then, since jobs with short steps cannot pay for each. A stretch (all of
     the run after warm-up, or its newer half) leaks when the Theil-Sen interval excludes ``least_rate``, the gain
     is large enough both in bytes and against the base, five of its six parts rose at no less than ``evenness`` of the
@@ -62,7 +62,7 @@ class MemoryLeak:
     ...     rss = 300e6 + 65536 * max(0, step - 300)
     ...     for finding in detector.update(Reading.of(step, rss_bytes=[rss])):
     ...         print(finding.kind, finding.first_step, finding.step, round(finding.value))
-    memory_leak 296 495 65536
+    memory_leak 304 495 65536
 
     """
 

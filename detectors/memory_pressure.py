@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.ladder import BLOCKS, Ladder
-from torchvitals.detectors.scalars import ZERO, grown, scalar, single, subjects_of
+from torchvitals.detectors.rises import UNIT
+from torchvitals.detectors.scalars import ZERO, Floats, grown, scalar, single, subjects_of
 
 USED = ("rss_bytes", "cuda_allocated_bytes")
 LEFT = ("memory_headroom_bytes", "cuda_headroom_bytes")
@@ -19,8 +20,8 @@ class MemoryPressure:
     """A forecast that memory runs out, or an allocator that only succeeds by flushing its cache.
 
     *Forecast*: memory rises in a straight line and has taken ``share`` of what was left when the rise began, so that
-    the rest lasts at most ``1 / share - 1`` times as long. The line is looked for at every scale from 32 steps to all
-    of the run (:class:`~torchvitals.detectors.ladder.Ladder`), which is why a leak of any rate that begins at any
+    the rest lasts at most ``1 / share - 1`` times as long. The line is looked for at every scale from 32 to
+    65,536 steps (:class:`~torchvitals.detectors.ladder.Ladder`), which is why a leak of any rate that begins at any
     time is told of before a quarter of the headroom is gone: at one scale the line holds between ``share`` and twice
     that. What rises in a curve, by stairs or to and fro is not forecast.
 
@@ -70,11 +71,14 @@ class MemoryPressure:
         self.warm_up = warm_up
         self._start = np.zeros(0, dtype=np.float32)
         self._last = np.zeros(0, dtype=np.float32)
-        """Retries at first and now; exact up to 16 million."""
+        """Retries at first and now, once there have been any; exact up to 16 million."""
         self._rises = np.zeros(0, dtype=np.int32)
         self._since = np.zeros(0, dtype=np.int32)
         self._ladders = [Ladder() for _ in USED]
-        self._left = np.full((0, len(LEFT)), np.nan, dtype=np.float32)
+        self._left = np.full((0, len(LEFT)), np.nan, dtype=np.float16)
+        """In units of rises.py."""
+        self._counted = np.zeros(0, dtype=bool)
+        """Who has told that there have been none."""
         self._first = -1
         self._alarmed = np.zeros(0, dtype=bool)
 
@@ -99,7 +103,7 @@ class MemoryPressure:
             return Status("alarm")
         if not len(self._alarmed):
             return Status("not_checked", "no memory figures were sent")
-        if not np.isfinite(self._left).any() and not np.isfinite(self._start).any():
+        if not np.isfinite(self._left).any() and not self._counted.any() and not len(self._last):
             return Status("not_checked", "neither what is left of the memory nor a CUDA allocator was seen")
         return Status("ok")
 
@@ -108,7 +112,7 @@ class MemoryPressure:
         for place, left in enumerate(LEFT):
             if left in reading.values:
                 headroom, sent = scalar(reading, left, len(self._alarmed))
-                np.copyto(self._left[:, place], single(headroom), where=sent & np.isfinite(headroom) & (headroom >= 0))
+                np.copyto(self._left[:, place], _halved(headroom), where=sent & np.isfinite(headroom) & (headroom >= 0))
 
     def _forecast(self, reading: Reading) -> list[Finding]:
         found = []
@@ -126,12 +130,12 @@ class MemoryPressure:
             ladder.add(values)
         return found
 
-    def _run_out(self, ladder: Ladder, rung: int, left: NDArray[np.float32]) -> list[int]:
+    def _run_out(self, ladder: Ladder, rung: int, left: NDArray[np.float16]) -> list[int]:
         """The ranks whose blocks rise in a line that leads to the end, and which have not been told of."""
         ranks, gain = ladder.risen(rung, self.least_gain)
         if not len(ranks):
             return []
-        ranks = ranks[(gain >= self.share * (gain + left[ranks])) & ~self._alarmed[ranks]]
+        ranks = ranks[(gain >= self.share * (gain + left[ranks] * UNIT)) & ~self._alarmed[ranks]]
         rises = np.diff(ladder.blocks(rung, ranks), axis=1)
         even = (rises >= self.evenness * rises.mean(axis=1, keepdims=True)).all(axis=1)
         straight = rises[:, -3:].sum(axis=1) >= self.straightness * rises[:, :3].sum(axis=1)
@@ -140,7 +144,7 @@ class MemoryPressure:
 
     def _forecast_of(self, step: int, ladder: Ladder, rung: int, rank: int, place: int) -> Finding:
         lows = ladder.blocks(rung, [rank])[0]
-        gained, left = float(lows[-1] - lows[0]), float(self._left[rank, place])
+        gained, left = float(lows[-1] - lows[0]), float(self._left[rank, place] * UNIT)
         steps = (BLOCKS - 1) * ladder.steps_of(rung)
         rate = gained / steps
         onset = step - (float(lows[-1]) - ladder.lowest(rank)) / rate
@@ -165,9 +169,11 @@ class MemoryPressure:
 
     def _retried(self, reading: Reading) -> list[Finding]:
         count, present = scalar(reading, "cuda_alloc_retries", len(self._alarmed))
-        if np.count_nonzero(count == self._last) == len(count):
-            return []
         usable, told = present & np.isfinite(count) & (count >= 0), single(count)
+        if not len(self._last) and not np.count_nonzero(told > 0):
+            self._counted |= usable
+            return []
+        self._make_room()
         np.copyto(self._start, told, where=usable & np.isnan(self._start))
         rose = usable & (told > np.fmax(self._last, self._start))
         np.fmax(self._last, told, out=self._last, where=usable)
@@ -192,9 +198,21 @@ class MemoryPressure:
             evidence={"signal": "cuda_alloc_retries", "rises": int(self._rises[rank])},
         )
 
-    def _grow(self, count: int) -> None:
-        nan = float("nan")
-        self._start, self._last = grown(self._start, count, nan), grown(self._last, count, nan)
+    def _make_room(self) -> None:
+        """For retries."""
+        new, count = slice(len(self._last), None), len(self._alarmed)
+        if len(self._last) == count:
+            return
+        self._start, self._last = grown(self._start, count, np.nan), grown(self._last, count, np.nan)
         self._rises, self._since = grown(self._rises, count), grown(self._since, count)
-        self._left = grown(self._left, count, nan)
-        self._alarmed = grown(self._alarmed, count)
+        for each in (self._start, self._last):
+            each[new][self._counted[new]] = 0.0
+
+    def _grow(self, count: int) -> None:
+        self._left = grown(self._left, count, np.nan)
+        self._alarmed, self._counted = grown(self._alarmed, count), grown(self._counted, count)
+
+
+def _halved(headroom: Floats) -> NDArray[np.float16]:
+    """In half precision, of the unit of rises.py."""
+    return np.asarray(np.minimum(headroom / UNIT, np.finfo(np.float16).max), dtype=np.float16)

@@ -60,7 +60,7 @@ class Overfit:
         """The lowest single evaluation and its step."""
         self.since = np.full(0, -1, dtype=np.int32)
         self.newest = np.zeros((0, 3), dtype=np.float32)
-        self.bend = np.zeros(0, dtype=np.float32)
+        self.bend = np.zeros(0, dtype=np.float16)
         """Of the logarithm of the evaluations: mean bend (second difference), and the number it is taken from."""
         self.bends = np.zeros(0, dtype=np.uint8)
         self.marks = np.zeros((0, 2), dtype=np.float32)
@@ -125,7 +125,7 @@ class Overfit:
         bend = np.abs(logs[:, 0] - 2 * logs[:, 1] + logs[:, 2])
         self.bends[known] = np.minimum(self.bends[known] + 1, REMEMBERED)
         self.bend[known] += (bend - self.bend[known]) / self.bends[known]
-        wavers: Floats = self.bend / BEND
+        wavers: Floats = self.bend.astype(np.float64) / BEND
         return wavers
 
     def _finding(self, row: int, step: int, value: float, training: float) -> Finding:

@@ -40,7 +40,7 @@ class RecompileStorm:
     def __init__(self, *, steps: int = 16, share: float = 0.2) -> None:
         self.steps, self.share = steps, share
         self._count = np.zeros(0, dtype=np.int32)
-        """Steps with recompilations, and how many there were."""
+        """Steps with recompilations, and how many there were; this and what follows once anybody has had any."""
         self._compiled = np.zeros(0, dtype=np.float32)
         self._first = np.full(0, -1, dtype=np.int32)
         self._waited = np.zeros(0, dtype=np.float32)
@@ -59,11 +59,13 @@ class RecompileStorm:
         self._seen = True
         if not self._begun and "recompilations" not in reading.values:
             return []
-        self._grow(ranks)
         again, sent = scalar(reading, "recompilations", ranks)
         here = sent & (again > 0)
+        if not self._begun and not np.count_nonzero(here):
+            return []
+        self._grow(ranks)
         self._first[here & (self._first < 0)] = reading.step
-        self._begun = self._begun or bool(here.any())
+        self._begun = True
         begun = self._first >= 0
         self._lasted += np.where(begun, self._seconds(reading, "step_seconds", ranks), 0.0)
         if not here.any():

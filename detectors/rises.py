@@ -14,6 +14,8 @@ Singles = NDArray[np.float32]
 
 SMALLEST = 256
 """Bytes; what rises by less stays where it is until it is as much."""
+UNIT = np.float32(2.0**26)
+"""Bytes; half precision in these is exact to 0.05 % from 4 kB to 4 TB."""
 NOTHING = 127
 """The code of a value that is not there."""
 _FRACTION = 21

@@ -1,20 +1,22 @@
-"""The lowest values of some signals in up to 64 blocks that together are all of a run."""
+"""The lowest values of some signals in up to 48 blocks that together are all of a run."""
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvitals.detectors.rises import GAINED, NOTHING, RISE, Codes, coded
+from torchvitals.detectors.rises import GAINED, NOTHING, RISE, UNIT, Codes, coded
 from torchvitals.detectors.scalars import Floats
 
 Singles = NDArray[np.float32]
-BLOCKS = 64
+BLOCKS = 48
 MOST = np.float32(1e18)
 """Bytes; more is a broken number."""
+NEARLY = 0.99
+"""Of a gain: it is summed up in half precision."""
 TOGETHER = 1024
 """Subjects of which each two blocks are made one in the same update: 4 ms."""
 
 
 class RunLows:
-    """Blocks whose length doubles as the run goes on: 76 bytes of each signal of a subject.
+    """Blocks whose length doubles as the run goes on: 58 bytes of each signal of a subject.
 
     Each is kept as its rise over the one before, see rises.py; what is not positive or broken is absent.
 
@@ -35,8 +37,8 @@ class RunLows:
         self._rises: Codes = np.full((BLOCKS, signals, 0), NOTHING, dtype=np.uint8)
         self._newest: Singles = np.full((signals, 0), np.nan, dtype=np.float32)
         """The newest block as its rises have it; NaN while there is none."""
-        self._floor: Singles = np.full((signals, 0), np.nan, dtype=np.float32)
-        """The lowest of them so far."""
+        self._above = np.zeros((signals, 0), dtype=np.float16)
+        """How far it lies above the lowest there has been."""
         self._low: Singles = np.full((signals, 0), np.nan, dtype=np.float32)
         self._began = -1
         """First step of the block in progress; negative while there is none."""
@@ -49,9 +51,9 @@ class RunLows:
         if more > 0:
             self._rises = np.pad(self._rises, ((0, 0), (0, 0), (0, more)), constant_values=NOTHING)
             room = ((0, 0), (0, more))
-            self._newest, self._floor, self._low = (
-                np.pad(each, room, constant_values=np.nan) for each in (self._newest, self._floor, self._low)
-            )
+            self._newest = np.pad(self._newest, room, constant_values=np.nan)
+            self._low = np.pad(self._low, room, constant_values=np.nan)
+            self._above = np.pad(self._above, room)
 
     def note(self, signal: int, values: Floats) -> None:
         """Take the values of one signal at one step."""
@@ -80,7 +82,7 @@ class RunLows:
         codes = coded(low - self._newest)
         self._rises[len(self.starts)] = codes
         self._newest += GAINED[codes]
-        np.fmin(self._floor, self._newest, out=self._floor)
+        self._above = (np.maximum(self._above * UNIT + GAINED[codes], 0) / UNIT).astype(np.float16)
         self.starts.append(self._began)
         self._low.fill(np.nan)
         self._began = -1
@@ -88,7 +90,7 @@ class RunLows:
 
     def risen(self, least: float, start: int) -> list[tuple[int, int]]:
         """Signals and subjects that rose so far: from the lower of two blocks to the lower of the newest two."""
-        signals, subjects = (self._newest - self._floor >= least).nonzero()  # else it is nobody's
+        signals, subjects = (self._above >= NEARLY * least / UNIT).nonzero()  # else it is nobody's
         ends = RISE[self._rises[[start, start + 1, len(self.starts) - 2, len(self.starts) - 1]][:, signals, subjects]]
         between = GAINED[self._rises[start + 1 : len(self.starts), signals, subjects]].sum(axis=0)
         gain = between + np.minimum(0, -ends[3]) - np.minimum(0, ends[1]) + 0 * (ends[0] + ends[2])

@@ -12,7 +12,7 @@ from torchvitals.detectors.surprise import surprise
 from torchvitals.detectors.usual_levels import UsualLevels
 
 Rows = NDArray[np.intp]
-REFERENCE = 48
+REFERENCE = 40
 """Blocks of the past that are remembered."""
 LONGEST = np.array(6e4)
 """Seconds; more is a broken number, and float16 ends there. It is exact to 0.05 %, where 2.5 times is slow."""
@@ -20,6 +20,8 @@ MOST_BLOCKS = 250
 """Slow blocks in a row that are counted, and steps with another size of batch."""
 EVERY = 2
 """Of so many steps one is looked at: the median of ten says as much as that of twenty for half of the room."""
+SELDOM = 4
+"""The same of their work, which is looked at on crowded machines alone."""
 NEAR = 16
 """Of which the newest are the level to compare with: machines change over hours."""
 
@@ -84,14 +86,11 @@ class Slowdown:
         contended: float = 1.5,
         resized: float = 1.15,
     ) -> None:
-        self.block_steps = block_steps
-        self.warm_up = warm_up
-        self.least_blocks = least_blocks
-        self.blocks = blocks
+        self.block_steps, self.warm_up = block_steps, warm_up
+        self.least_blocks, self.blocks = least_blocks, blocks
         self.factor, self.spread = factor, spread
         self.least_seconds, self.lasting_seconds = least_seconds, lasting_seconds
-        self.contended, self.resized = contended, resized
-        self.tail = Tail(Allowance())
+        self.contended, self.resized, self.tail = contended, resized, Tail(Allowance())
         self._seen = 0
         self._score = -np.inf
         """Largest since the tail was last told."""
@@ -99,15 +98,16 @@ class Slowdown:
         self._oldest = 0
         """Place of the oldest of the newest steps."""
         self._newest = np.full((block_steps // EVERY, 0), np.nan, dtype=np.float16)
-        """Seconds of the newest steps. The blocks of rank i end i steps after those of rank 0: work is spread out."""
+        """Seconds of the newest steps. The blocks of rank i end i steps after those of rank 0, to spread the work."""
         self._recent = np.full((0, blocks), np.nan, dtype=np.float16)
         """Medians of the newest blocks, and of those before."""
         self._medians = UsualLevels(REFERENCE)
-        self._work = np.full((block_steps // EVERY, 0), np.nan, dtype=np.float16)
+        self._work = np.full((block_steps // SELDOM, 0), np.nan, dtype=np.float16)
         """Seconds of forward and backward in the newest steps."""
-        self._pace = np.full(0, np.nan, dtype=np.float32)
+        self._pace = np.full(0, np.nan, dtype=np.float16)
         """Their median in an ordinary block, followed slowly."""
         self._slow = np.zeros(0, dtype=np.uint8)
+        """Slow blocks in a row; what follows only while anybody has had one."""
         self._since = np.zeros(0, dtype=np.int32)
         self._lasted = np.zeros(0, dtype=np.float32)
         self._unlikely = np.zeros(0, dtype=bool)
@@ -149,7 +149,8 @@ class Slowdown:
         self._newest[slot, some] = (values if np.count_nonzero(sound) == ranks else np.where(sound, values, np.nan))[
             some
         ]
-        self._work[slot, some] = self._worked(reading, ranks)[some]
+        few = slice(place % SELDOM, None, SELDOM)
+        self._work[place // SELDOM, few] = self._worked(reading, ranks)[few]
         self._steps[place] = reading.step
         self._oldest = (place + 1) % self.block_steps
         turn = slice(self._oldest, None, self.block_steps)
@@ -181,21 +182,36 @@ class Slowdown:
         work = row_median(self._work[:, turn].T.astype(np.float32))
         slow &= (median - usual > self.least_seconds) & (median > self.factor * usual * self._hindered(turn, work))
         streak = np.where(slow, np.minimum(self._slow[turn], MOST_BLOCKS) + 1, 0).astype(np.uint8)
-        self._since[ranks[streak == 1]] = self._steps[self._oldest]
         self._slow[turn] = streak
-        self._lasted[turn] = np.where(slow, self._lasted[turn] + self.block_steps * np.nan_to_num(median), 0.0)
         kept = complete & (streak <= self.blocks)  # what has lasted so long is no reference any more
         self._remember(ranks[kept], median[kept])
         self._follow(turn, ~slow, work)
-        self._unlikely[ranks[streak < self.blocks]] = False
-        for rank in ranks[(streak == self.blocks) & ~self._alarmed[turn]]:
-            self._unlikely[rank] = self._surprising(int(rank))
-        sure = self._unlikely[turn] & (self._lasted[turn] >= self.lasting_seconds) & ~self._alarmed[turn]
-        self._alarmed[ranks[sure]] = True
-        return [
+        if not len(self._since) and not np.count_nonzero(slow):
+            return []
+        sure = self._lasting(ranks, streak, median)
+        found = [
             self._finding(step, int(rank), now, before)
             for rank, now, before in zip(ranks[sure], median[sure].tolist(), usual[sure].tolist(), strict=True)
         ]
+        if not self._slow.any():
+            self._since, self._lasted = self._since[:0].copy(), self._lasted[:0].copy()
+            self._unlikely = self._unlikely[:0].copy()
+        return found
+
+    def _lasting(self, ranks: Rows, streak: NDArray[np.uint8], median: Floats) -> Mask:
+        """Whose slow blocks in a row are more than chance and have lasted."""
+        count = len(self._alarmed)
+        self._since, self._lasted = grown(self._since, count), grown(self._lasted, count)
+        self._unlikely = grown(self._unlikely, count)
+        self._since[ranks[streak == 1]] = self._steps[self._oldest]
+        seconds = self.block_steps * np.nan_to_num(median)
+        self._lasted[ranks] = np.where(streak > 0, self._lasted[ranks] + seconds, 0.0)
+        self._unlikely[ranks[streak < self.blocks]] = False
+        for rank in ranks[(streak == self.blocks) & ~self._alarmed[ranks]]:
+            self._unlikely[rank] = self._surprising(int(rank))
+        sure: Mask = self._unlikely[ranks] & (self._lasted[ranks] >= self.lasting_seconds) & ~self._alarmed[ranks]
+        self._alarmed[ranks[sure]] = True
+        return sure
 
     def _worked(self, reading: Reading, ranks: int) -> Floats:
         """Seconds of forward and backward in this step; NaN where they were not timed."""
@@ -215,7 +231,7 @@ class Slowdown:
     def _follow(self, turn: slice, ordinary: Mask, work: Floats) -> None:
         """Take the newest block's work into the pace of this job."""
         pace = self._pace[turn]
-        mixed = np.where(np.isnan(pace), work, pace + (work - pace) / 8)
+        mixed = np.where(np.isnan(pace), work, pace + (work - pace) / 8).astype(np.float16)
         self._pace[turn] = np.where(ordinary & np.isfinite(work), mixed, pace)
 
     def _surprising(self, rank: int) -> bool:
@@ -279,7 +295,6 @@ class Slowdown:
         self._work, self._pace = grown(self._work.T, count, nan).T.copy(), grown(self._pace, count, nan)
         self._medians.grow(count)
         self._items = grown(self._items, count, nan)
-        self._slow, self._since = grown(self._slow, count), grown(self._since, count)
-        self._lasted, self._load = grown(self._lasted, count), grown(self._load, count)
-        self._unlikely, self._alarmed = grown(self._unlikely, count), grown(self._alarmed, count)
+        self._slow, self._load = grown(self._slow, count), grown(self._load, count)
+        self._alarmed = grown(self._alarmed, count)
         self._differs = grown(self._differs, count)

@@ -87,6 +87,7 @@ class Straggler:
         """Per rank where the window in progress began."""
         self._row = np.zeros(0, dtype=np.uint8)
         self._since = np.zeros(0, dtype=np.int32)
+        """First step of the first of its late windows in a row, while anybody has any."""
         self._began = -1
         self._alarmed = np.zeros(0, dtype=bool)
 
@@ -151,8 +152,13 @@ class Straggler:
     def _judge(self, step: int, full: NDArray[np.int64]) -> list[Finding]:
         often = self.last + 0.5 / max(2, len(full))
         slow = (self._was_last[full] / self.window >= often) & (self._was_late[full] >= self.window / 2)
-        self._since[full] = np.where(slow & (self._row[full] == 0), self._first[full], self._since[full])
+        if np.count_nonzero(slow):
+            self._since = grown(self._since, len(self._row))
+            begins = full[slow & (self._row[full] == 0)]
+            self._since[begins] = self._first[begins]
         self._row[full] = np.where(slow, np.minimum(self._row[full], MOST_WINDOWS - 1) + 1, 0)
+        if not self._row.any():
+            self._since = self._since[:0].copy()
         certain = full[(self._row[full] >= self.windows) & ~self._alarmed[full]]
         self._alarmed[certain] = True
         return [self._finding(step, int(rank)) for rank in certain]
@@ -198,7 +204,7 @@ class Straggler:
 
     def _grow(self, ranks: int) -> None:
         self._seen, self._was_late = grown(self._seen, ranks), grown(self._was_late, ranks)
-        self._load, self._since = grown(self._load, ranks), grown(self._since, ranks)
+        self._load = grown(self._load, ranks)
         self._first, self._row = grown(self._first, ranks), grown(self._row, ranks)
         self._was_last = grown(self._was_last, ranks)
         self._alarmed = grown(self._alarmed, ranks)

@@ -47,8 +47,6 @@ class Streak:
                 self._missed = step
             return self.count
         self._make_room(len(holds))
-        if not self.holding:
-            return self._missed + 1
         count, began, second, before = self._rows
         missed = looked & ~holds
         before[missed] = step

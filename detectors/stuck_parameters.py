@@ -135,7 +135,7 @@ class IdleOptimizer:
     def _left_out(self, reading: Reading) -> list[Finding]:
         """Sent in watched steps, which have a learning rate, and only where there is something to tell."""
         left, rate = reading.values.get("neglected_parameters"), reading.present.get("learning_rate")
-        if rate is None or (left is None and not self._left.holding):
+        if rate is None or (left is None and not len(self._left.count)):
             return []
         holds = np.zeros(len(rate), dtype=bool)
         if left is not None:

@@ -95,9 +95,9 @@ def test_bounds_are_those_of_an_envelope_that_keeps_everything(seed, together):
         for subject in np.flatnonzero(reading.present["loss"] & np.isfinite(reading.values["loss"])):
             if reading.values["loss"][subject] > 0:
                 slow[subject].add(reading.step, height_of(reading.values["loss"][subject]), tolerance[subject])
-        np.testing.assert_allclose(envelope.bound, [one.bound() for one in slow], rtol=1e-6, atol=0.002)
+        np.testing.assert_allclose(envelope.bound, [one.bound() for one in slow], rtol=1e-3, atol=0.002)
         np.testing.assert_allclose(
-            envelope.recent_bound(past.known), [one.recent_bound() for one in slow], rtol=1e-6, atol=0.002
+            envelope.recent_bound(past.known), [one.recent_bound() for one in slow], rtol=1e-3, atol=0.002
         )
 
 
@@ -109,7 +109,7 @@ def test_a_crest_holds_back_whole_blocks(together):
     crest, slow = Crest(), [SlowCrest() for _ in range(3)]
     crest.grow(3)
     for reading in readings(losses, present):
-        np.testing.assert_allclose(crest.bound, [one.bound() for one in slow], rtol=1e-6, atol=0.002)
+        np.testing.assert_allclose(crest.bound, [one.bound() for one in slow], rtol=1e-3, atol=0.002)
         crest.add(np.log10(losses[reading.step]), present[reading.step])
         for subject in np.flatnonzero(present[reading.step]):
             if len(slow[subject].heights) < LAG:
