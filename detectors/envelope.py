@@ -19,6 +19,8 @@ BLOCKS = 4
 RECENT = 16
 """Values in a block of the recent past, and EARLY ones that the first reference may be taken from."""
 EARLY = 8
+QUARTER = 7
+"""First values of which a crest takes its first reference: a quarter of those that are held back at most."""
 
 
 def early_bound(first: Reals, known: NDArray[np.int32], tolerance: float | Reals, floor: float) -> Floats:
@@ -116,17 +118,18 @@ class Envelope:
 
 
 class Crest:
-    """The same of any series, by its own past: 16 bytes per subject, and 32 more while it is young.
+    """The same of any series, by its own past: 13 bytes per subject, and 14 more while it is young.
 
-    Its newest 32 to 40 values are held back, as maxima of blocks of eight.
+    Its newest 32 to 40 values are held back, as maxima of blocks of eight. Where nothing is judged before they are
+    known, the first of them need not be kept (``early``): the largest of the first eight is the first reference.
     """
 
-    def __init__(self, floor: float = 0.1) -> None:
-        self.floor = float(np.log10(floor))
+    def __init__(self, floor: float = 0.1, *, early: bool = True) -> None:
+        self.floor, self._early = float(np.log10(floor)), early
         self.bound = np.zeros(0, dtype=np.float16)
         """The largest height that has settled."""
-        self._held = Ring(BLOCKS + 1, np.float16, fill=-np.inf, each=EARLY)
-        self._first = np.zeros((EARLY, 0), dtype=np.float32)
+        self._held = Ring(BLOCKS + 1, np.float16, fill=-np.inf, each=EARLY, modest=True)
+        self._first = np.zeros((QUARTER, 0), dtype=np.float16)
         """The first values while anybody may still be within those held back."""
 
     def grow(self, subjects: int) -> None:
@@ -136,7 +139,9 @@ class Crest:
             return
         self.bound = grown(self.bound, subjects, UNKNOWN)
         self._held.grow(subjects)
-        kept = self._first.T if self._first.shape[1] == old else np.full((old, EARLY), np.nan, dtype=np.float32)
+        if not self._early:
+            return
+        kept = self._first.T if self._first.shape[1] == old else np.full((old, QUARTER), np.nan, dtype=np.float16)
         self._first = grown(kept, subjects, np.nan).T.copy()
 
     def add(self, height: NDArray[np.float32], use: Mask, tolerance: float = 2.0) -> None:
@@ -154,14 +159,26 @@ class Crest:
             turns, old, new = place % EARLY == 0, table[slots, rows], height[rows]
             self.bound[rows] = np.where(turns, np.fmax(self.bound[rows], old), self.bound[rows])
             table[slots, rows] = np.where(turns, new, np.fmax(old, new))
-        if self._first.shape[1]:
+        if not self._early:
+            self._begin(rows, height)
+        elif self._first.shape[1]:
             self._start(rows, height, tolerance)
+
+    def _begin(self, rows: Rows, height: NDArray[np.float32]) -> None:
+        """The largest of the first values."""
+        known = self._held.counted(rows)
+        if isinstance(known, int) and known > EARLY:
+            return
+        young = np.arange(self._held.subjects)[rows]
+        young = young[known <= EARLY]
+        before = np.where(self.bound[young] == UNKNOWN, self.floor, self.bound[young])
+        self.bound[young] = np.fmax(before, height[young])
 
     def _start(self, rows: Rows, height: NDArray[np.float32], tolerance: float) -> None:
         """The first values of a series that is still within its first ``LAG``."""
         known = self._held.count
         places = np.arange(len(known))[rows]
-        early, young = places[known[places] <= EARLY], places[known[places] < LAG]
+        early, young = places[known[places] <= QUARTER], places[known[places] < LAG]
         self._first[known[early] - 1, early] = height[early]
         if len(young):
             self.bound[young] = early_bound(self._first[:, young], known[young], tolerance, self.floor)

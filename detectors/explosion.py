@@ -88,7 +88,7 @@ class Explosion:
         self.rate_jump, self.known, self.lone, self.items = np.log10(rate_jump), known, lone, items
         self.past = LossPast()
         self.envelope = Envelope()
-        self.rates = Crest(1e-30)
+        self.rates = Crest(1e-30, early=False)  # they are judged from LAG losses on
         self.gradients = Steepness()
         self.elevated = np.zeros(0, dtype=np.uint8)
         """Which of the last 8 steps were, one bit each: bit 0 is the newest. This and what follows while `stirred`."""

@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvitals.detectors.rises import GAINED, UNIT, Codes, coded
+from torchvitals.detectors.rises import GAINED, UNIT, Codes, coded, halved
 from torchvitals.detectors.scalars import Floats, grown
 
 BLOCKS = 8
@@ -99,7 +99,7 @@ class Ladder:
         codes = coded(np.nan_to_num(self._low - self._newest))
         self._rises(0)[(self._blocks - 1) % BLOCKS] = codes
         self._newest += GAINED[codes]
-        self._above = (np.maximum(self._above * UNIT + GAINED[codes], 0) / UNIT).astype(np.float16)
+        self._above = halved(np.maximum(self._above * UNIT + GAINED[codes], 0))
         self._low.fill(np.nan)
         return turned
 
@@ -111,7 +111,7 @@ class Ladder:
         between = self._between[rung].astype(np.float32) * UNIT
         codes = coded(between + np.minimum(rose, 0))
         longer[(older // 2) % len(longer)] = codes
-        self._between[rung] = (between + rose + goes_on - GAINED[codes]) / UNIT
+        self._between[rung] = halved(between + rose + goes_on - GAINED[codes])
 
     def _chain(self, rung: int, rows: Sequence[int] | NDArray[np.intp]) -> Singles:
         """All blocks up to the length of ``rung``, the newest first, over the newest."""

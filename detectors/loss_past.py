@@ -19,7 +19,7 @@ LAG = 32
 
 
 class LossPast:
-    """The newest 64 losses that were applied, of every rank: 136 bytes, and 13 more once ranks speak by turns.
+    """The newest 64 losses that were applied, of every rank: 136 bytes, and 12 more once ranks speak by turns.
 
     Each is kept within 0.4 %, see short_floats.py.
 
@@ -32,8 +32,8 @@ class LossPast:
 
     def __init__(self) -> None:
         self.ring = Ring(KEPT, np.uint16, fill=ABSENT)
-        self._use: Mask | None = np.zeros(0, dtype=bool)
-        """Whose loss the newest reading brought; None for all."""
+        self._brought = False
+        """Whether the newest reading brought anybody's."""
         self.leading: Mask | None = None
         """Where that is a zero before any other; None where nobody's is."""
         self.first_step = np.zeros(0, dtype=np.int32)
@@ -52,9 +52,9 @@ class LossPast:
     @property
     def rows(self) -> Rows:
         """Whose loss the newest reading brought."""
-        if self._use is None:
-            return ALL
-        return self._use.nonzero()[0] if np.count_nonzero(self._use) else NOBODY
+        if not self._brought:
+            return NOBODY
+        return ALL if self._spoke is None else (self._spoke & np.uint64(1)).nonzero()[0]
 
     @property
     def count(self) -> NDArray[np.int32]:
@@ -88,12 +88,12 @@ class LossPast:
         self._grow(subjects)
         self._begin(said)
         rows = self.ring.add(shortened(said.singles, reading.step), said.usable)
-        self._use = None if rows is ALL else said.usable.copy()
+        self._brought = rows is not NOBODY
         if self._fresh:
             first = said.usable & np.isnan(self.first_loss)
             self.first_step[first], self.first_loss[first] = reading.step, said.singles[first]
             self._fresh = bool(np.isnan(self.first_loss).any())
-        if rows is not NOBODY:
+        if self._brought:
             self._date(reading.step, said.usable)
 
     def newest(self, rows: Rows, number: int, skip: int = 0) -> Singles:
@@ -169,7 +169,7 @@ class LossPast:
 
     def _date(self, step: int, use: Mask) -> None:
         self._steps.append(step)
-        if self._spoke is None and self._use is not None:
+        if self._spoke is None and np.count_nonzero(use) < len(use):
             self._spoke = np.full(len(use), ~np.uint64(0))
         if self._spoke is not None:
             self._spoke <<= np.uint64(1)

@@ -59,7 +59,7 @@ class LossScaleCollapse:
         """Step of the first skip of this episode."""
         self.first = np.zeros(0, dtype=np.uint16)
         """The first scale; 0 before it."""
-        self.scales = Ring(BLOCKS, np.uint16, fill=0, each=window // (BLOCKS - 1))
+        self.scales = Ring(BLOCKS, np.uint16, fill=0, each=window // (BLOCKS - 1), modest=True)
         """Upper halves of float32: powers of two are exact, others to 1 %."""
         self.skips = np.zeros(0, dtype=np.uint64)
         """Of the newest attempts, one bit each: bit 0 is the newest."""

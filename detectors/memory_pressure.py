@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
 from torchvitals.detectors.ladder import BLOCKS, Ladder
-from torchvitals.detectors.rises import UNIT
-from torchvitals.detectors.scalars import ZERO, Floats, grown, scalar, single, subjects_of
+from torchvitals.detectors.rises import UNIT, halved
+from torchvitals.detectors.scalars import ZERO, grown, scalar, single, subjects_of
 
 USED = ("rss_bytes", "cuda_allocated_bytes")
 LEFT = ("memory_headroom_bytes", "cuda_headroom_bytes")
@@ -112,7 +112,11 @@ class MemoryPressure:
         for place, left in enumerate(LEFT):
             if left in reading.values:
                 headroom, sent = scalar(reading, left, len(self._alarmed))
-                np.copyto(self._left[:, place], _halved(headroom), where=sent & np.isfinite(headroom) & (headroom >= 0))
+                np.copyto(
+                    self._left[:, place],
+                    halved(single(headroom)),
+                    where=sent & np.isfinite(headroom) & (headroom >= 0),
+                )
 
     def _forecast(self, reading: Reading) -> list[Finding]:
         found = []
@@ -211,8 +215,3 @@ class MemoryPressure:
     def _grow(self, count: int) -> None:
         self._left = grown(self._left, count, np.nan)
         self._alarmed, self._counted = grown(self._alarmed, count), grown(self._counted, count)
-
-
-def _halved(headroom: Floats) -> NDArray[np.float16]:
-    """In half precision, of the unit of rises.py."""
-    return np.asarray(np.minimum(headroom / UNIT, np.finfo(np.float16).max), dtype=np.float16)

@@ -140,6 +140,7 @@ class WrongMode:
         self._taken = 0
         """Steps of the job, and how many of them there had been when a rank joined it."""
         self._joined = np.zeros(0, dtype=np.int32)
+        """None of them while all have been there from the start."""
         self._batch = np.zeros(0, dtype=np.float32)
         """Rows of the largest training batch."""
         self._with = np.zeros(0, dtype=np.int32)
@@ -153,7 +154,7 @@ class WrongMode:
 
     def update(self, reading: Reading) -> list[Finding]:
         """Take one step."""
-        ranks = max(len(self._joined), subjects_of(reading, self.reads))
+        ranks = max(len(self._batch), subjects_of(reading, self.reads))
         if not ranks:
             return []
         self._grow(ranks)
@@ -200,7 +201,11 @@ class WrongMode:
         fresh = here & ((forwards >= self.burst) | large)
         self._first[fresh & (self._bursts == 0)] = reading.step
         self._bursts += fresh
-        certain = fresh & (self._bursts >= self.bursts) & (self._with <= self.share * (self._taken - self._joined))
+        certain = (
+            fresh
+            & (self._bursts >= self.bursts)
+            & (self._with <= self.share * (self._taken - grown(self._joined, ranks)))
+        )
         relation = "evaluated_in_training_mode"
         return [
             self._finding(relation, reading.step, rank, int(self._first[rank]), float(forwards[rank]))
@@ -222,6 +227,7 @@ class WrongMode:
         )
 
     def _grow(self, ranks: int) -> None:
-        if ranks > len(self._joined):
-            self._trained, self._joined = grown(self._trained, ranks), grown(self._joined, ranks, self._taken)
-            self._batch = grown(self._batch, ranks)
+        if ranks > len(self._batch):
+            if self._taken:
+                self._joined = grown(grown(self._joined, len(self._batch)), ranks, self._taken)
+            self._trained, self._batch = grown(self._trained, ranks), grown(self._batch, ranks)

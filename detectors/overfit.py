@@ -53,7 +53,7 @@ class Overfit:
         self.falling, self.noise = falling, noise
         self.mean = np.zeros(0, dtype=np.float32)
         """Of the training losses since the last evaluation, and their number."""
-        self.number = np.zeros(0, dtype=np.int32)
+        self.number = np.zeros(0, dtype=np.uint16)
         self.best = np.zeros((0, 2), dtype=np.float32)
         """At the lowest median: itself, and the training loss."""
         self.lowest = np.zeros(0, dtype=np.float32)
@@ -74,7 +74,7 @@ class Overfit:
         subjects = max(len(self.fired), subjects_of(reading, self.reads))
         self._grow(subjects)
         _, loss, _, use, _ = losses(reading, subjects)
-        self.number += use
+        self.number += use & (self.number < MOST)  # of more than so many the newest
         np.add(self.mean, (loss - self.mean) / np.maximum(self.number, 1), out=self.mean, where=use)
         if "validation_loss" not in reading.values:
             return []

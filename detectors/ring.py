@@ -1,6 +1,6 @@
 """The newest values of every subject: a table whose oldest entries are overwritten."""
 
-from typing import Generic
+from typing import Any, Generic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,14 +41,18 @@ class Ring(Generic[Kind]):
     ([[5.0, 3.0], [2.0, 6.0]], [3, 2])
     """
 
-    def __init__(self, size: int, dtype: type[Kind], fill: float = np.nan, each: int = 1) -> None:
+    def __init__(
+        self, size: int, dtype: type[Kind], fill: float = np.nan, each: int = 1, *, modest: bool = False
+    ) -> None:
         self.size, self._fill = size, fill
         self.each = each
         """Values in a row that have the same slot."""
+        self._most = 255 // (size * each) * size * each if modest else 0
+        """Values are counted no further, but for what tells the slot of the next; 0 where all are counted."""
         self.values: NDArray[Kind] = np.full((size, 0), fill, dtype=dtype)
         self._together: int | None = 0
         """Values that each subject has taken, where all have taken the same number."""
-        self._count = np.zeros(0, dtype=np.int32)
+        self._count: NDArray[Any] = np.zeros(0, dtype=np.uint8 if modest else np.int32)
         """The same by subject, once they differ."""
 
     @property
@@ -60,15 +64,14 @@ class Ring(Generic[Kind]):
     def count(self) -> NDArray[np.int32]:
         """Values taken so far, by subject."""
         if self._together is None:
-            return self._count
+            return self._count.astype(np.int32, copy=False)
         return np.full(self.subjects, self._together, dtype=np.int32)
 
     def counted(self, rows: Rows) -> Slots:
         """The same of some subjects: one number where it is that of all."""
         if self._together is not None:
             return self._together
-        count: NDArray[np.int32] = self._count[rows]
-        return count
+        return self._count[rows].astype(np.int32, copy=False)
 
     def grow(self, subjects: int) -> None:
         """Make room for new subjects; the old keep their values."""
@@ -76,7 +79,8 @@ class Ring(Generic[Kind]):
         if new <= 0:
             return
         if self._together != 0:
-            self._count, self._together = np.concatenate([self.count, np.zeros(new, dtype=np.int32)]), None
+            self._part()
+            self._count = np.concatenate([self._count, np.zeros(new, dtype=self._count.dtype)])
         fresh = np.full((self.size, new), self._fill, dtype=self.values.dtype)
         self.values = np.concatenate([self.values, fresh], axis=1)
 
@@ -89,11 +93,22 @@ class Ring(Generic[Kind]):
             if said == len(use):
                 self._together += 1
                 return ALL, (self._together - 1) // self.each % self.size
-            self._count, self._together = self.count, None
+            self._part()
         rows = use.nonzero()[0]
-        slots = self._count[rows] // self.each % self.size
+        slots = self._count[rows].astype(np.int32) // self.each % self.size
         self._count[rows] += 1
+        if self._most:
+            self._count[self._count == self._most] -= self.size * self.each
         return rows, slots
+
+    def _part(self) -> None:
+        """Count each subject for itself from now on."""
+        if self._together is None:
+            return
+        turn = self.size * self.each
+        many = self._most and self._together >= self._most
+        together = self._most - turn + self._together % turn if many else self._together
+        self._count, self._together = np.full(self.subjects, together, dtype=self._count.dtype), None
 
     def add(self, values: NDArray[Kind], use: Mask) -> Rows:
         """Take the values of those in ``use``, and say who they are."""

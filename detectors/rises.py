@@ -21,6 +21,7 @@ NOTHING = 127
 _FRACTION = 21
 """Bits of a float32 that are left out: two of the fraction stay."""
 _OFFSET = (int(np.float32(SMALLEST).view(np.int32)) >> _FRACTION) - 1
+_LARGEST = float(np.finfo(np.float16).max)
 _HALF = 1 << _FRACTION - 1
 
 
@@ -35,6 +36,11 @@ RISE = _decoded()
 """What each code stands for; NaN for nothing."""
 GAINED = np.nan_to_num(RISE)
 """The same with 0 for nothing."""
+
+
+def halved(level: Singles) -> NDArray[np.float16]:
+    """In half precision, of ``UNIT``."""
+    return np.asarray(np.clip(level / UNIT, -_LARGEST, _LARGEST), dtype=np.float16)
 
 
 def coded(rises: Singles) -> Codes:

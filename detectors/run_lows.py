@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvitals.detectors.rises import GAINED, NOTHING, RISE, UNIT, Codes, coded
+from torchvitals.detectors.rises import GAINED, NOTHING, RISE, UNIT, Codes, coded, halved
 from torchvitals.detectors.scalars import Floats
 
 Singles = NDArray[np.float32]
@@ -82,7 +82,7 @@ class RunLows:
         codes = coded(low - self._newest)
         self._rises[len(self.starts)] = codes
         self._newest += GAINED[codes]
-        self._above = (np.maximum(self._above * UNIT + GAINED[codes], 0) / UNIT).astype(np.float16)
+        self._above = halved(np.maximum(self._above * UNIT + GAINED[codes], 0))
         self.starts.append(self._began)
         self._low.fill(np.nan)
         self._began = -1

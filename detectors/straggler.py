@@ -16,6 +16,7 @@ LONGEST = 6e4
 """Seconds; more is a broken number."""
 REMEMBERED = 2
 """Windows of who was the last: ranks may miss some steps."""
+MOST_STEPS = 1 << 14
 MOST_WINDOWS = 255
 """Late windows in a row that are counted."""
 
@@ -69,8 +70,8 @@ class Straggler:
         self.warm_up, self.window, self.windows = warm_up, window, windows
         self.last, self.share, self.seconds = last, share, seconds
         self.contended, self.contended_share = contended, contended_share
-        self._seen = np.zeros(0, dtype=np.int32)
-        """Per rank the steps with an arrival."""
+        self._seen = np.zeros(0, dtype=np.int16)
+        """Per rank the steps with an arrival, but for whole windows once there have been many."""
         self._was_last = np.zeros(0, dtype=np.uint8)
         """Per rank in how many steps of the window, and in how many it was late enough to matter."""
         self._was_late = np.zeros(0, dtype=np.uint8)
@@ -107,6 +108,7 @@ class Straggler:
         if self._began < 0:
             self._began = reading.step
         self._seen[:ranks][here] += 1
+        self._seen[self._seen == MOST_STEPS] -= MOST_STEPS // 2 // self.window * self.window
         here &= self._seen[:ranks] > self.warm_up
         if here.sum() < 2:
             return []

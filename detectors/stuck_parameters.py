@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
+from torchvitals.detectors.rate_past import RatePast, rates_of
 from torchvitals.detectors.scalars import ZERO, grown, shortest, single
 from torchvitals.detectors.streak import Streak
 
@@ -62,7 +63,7 @@ class IdleOptimizer:
         self._after_schedule = after_schedule
         self._stale = stale
         self._neglected = neglected
-        self._largest = np.zeros(0, dtype=np.float32)
+        self._past = RatePast()
         self._last = np.zeros(0, dtype=np.float32)
         self._zero = Streak()
         self._extra = Streak()
@@ -80,10 +81,9 @@ class IdleOptimizer:
             return []
         self._seen = True
         known = reading.present["learning_rate"]
-        self._largest, self._last = grown(self._largest, len(rate)), grown(self._last, len(rate))
+        self._past, self._last = rates_of(reading, len(rate), self._past), grown(self._last, len(rate))
         alive = known & (rate > ZERO)
         np.copyto(self._last, single(rate), where=alive)
-        np.fmax(self._largest, self._last, out=self._largest)
         count = self._zero.update(reading.step, rate == ZERO, known)
         if not self._zero.holding:
             return []
@@ -98,9 +98,9 @@ class IdleOptimizer:
 
     def _needed(self, rank: int) -> int:
         """Zero steps that make a fault, by how the rate came to be zero."""
-        if not self._largest[rank] > 0:
+        if not self._past.highest[rank] > 0:
             return self._warm_up
-        if self._last[rank] >= self._abrupt * self._largest[rank]:
+        if self._last[rank] >= self._abrupt * self._past.highest[rank]:
             return self._zero_rate
         return max(self._warm_up, math.ceil(self._after_schedule * self._zero.onset(rank)))
 

@@ -14,7 +14,7 @@ NEAR_THE_EDGE = 100
 
 
 class UsualLevels:
-    """The newest ``length`` levels of every subject, oldest first, against one of them: a byte each, and four more.
+    """The newest ``length`` levels of every subject, oldest first, against one of them: a byte each, and two more.
 
     >>> past = UsualLevels(3)
     >>> past.grow(1)
@@ -26,7 +26,7 @@ class UsualLevels:
 
     def __init__(self, length: int) -> None:
         self._codes = np.full((0, length), ABSENT, dtype=np.int8)
-        self._unit: Singles = np.full(0, np.nan, dtype=np.float32)
+        self._unit = np.full(0, np.nan, dtype=np.float16)
 
     def grow(self, subjects: int) -> None:
         """Make room for new subjects; the old keep their levels."""
@@ -37,8 +37,9 @@ class UsualLevels:
 
     def add(self, rows: Rows, levels: Singles) -> None:
         """Take one level above 0 of each of ``rows``."""
-        np.copyto(unit := self._unit[rows], levels, where=np.isnan(unit))
-        steps = np.rint(np.log(levels / unit) / RESOLUTION)
+        unit = self._unit[rows]
+        np.copyto(unit, levels.astype(np.float16), where=np.isnan(unit))
+        steps = np.rint(np.log(levels / unit.astype(np.float32)) / RESOLUTION)
         self._codes[rows] = np.roll(self._codes[rows], -1, axis=1)
         self._codes[rows, -1] = np.clip(steps, -FARTHEST, FARTHEST)
         self._unit[rows] = unit
@@ -47,14 +48,14 @@ class UsualLevels:
 
     def of(self, rows: Rows | slice) -> Singles:
         """Their levels, (subjects, length); NaN before any."""
-        return LEVEL[self._codes[rows].astype(np.intp) - ABSENT] * self._unit[rows, None]
+        return LEVEL[self._codes[rows].astype(np.intp) - ABSENT] * self._unit[rows, None].astype(np.float32)
 
     def forget(self, rows: Rows) -> None:
         """Begin anew."""
         self._codes[rows], self._unit[rows] = ABSENT, np.nan
 
     def _move(self, row: int, unit: float) -> None:
-        moved = self._codes[row] - np.rint(np.log(unit / self._unit[row]) / RESOLUTION)
+        moved = self._codes[row] - np.rint(np.log(unit / float(self._unit[row])) / RESOLUTION)
         self._codes[row] = np.where(self._codes[row] == ABSENT, ABSENT, np.clip(moved, -FARTHEST, FARTHEST))
         self._unit[row] = unit
 
