@@ -23,6 +23,7 @@ from torchvitals.detectors import DETECTORS, RECORD_DETECTORS
 from torchvitals.detectors.detector import Finding, Reading
 from torchvitals.detectors.envelope import Steepness
 from torchvitals.detectors.loss_past import LossPast
+from torchvitals.detectors.rate_past import RatePast
 from torchvitals.signals.reader import Entry, RunReader
 from torchvitals.signals.records import Axis, Beat, Event, Hello, Profile, pack_floats
 from torchvitals.signals.spool import SpoolWriter
@@ -145,7 +146,7 @@ class _Alone(pickle.Pickler):
     """What a detector keeps for itself."""
 
     def persistent_id(self, thing: Any) -> str | None:
-        return "shared" if isinstance(thing, LossPast | Steepness) else None
+        return "shared" if isinstance(thing, LossPast | RatePast | Steepness) else None
 
 
 def kept(subjects: int) -> dict[str, float]:

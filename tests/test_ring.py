@@ -47,6 +47,22 @@ def test_a_subject_that_joins_later_is_counted_for_itself():
     assert held(ring) == [[0.0, 1.0, 2.0, 7.0], [8.0]]
 
 
+@pytest.mark.parametrize("present", [1.0, 0.7], ids=["together", "each for itself"])
+def test_a_modest_count_ends_and_the_slots_go_on(present):
+    rng = np.random.default_rng(4)
+    modest, plain = Ring(SIZE, np.float64, each=7, modest=True), Ring(SIZE, np.float64, each=7)
+    for ring in (modest, plain):
+        ring.grow(SUBJECTS)
+    for turn in range(700):
+        values, use = rng.normal(size=SUBJECTS), rng.random(SUBJECTS) < (present if turn % 300 else 0.5)
+        for ring in (modest, plain):
+            ring.add(values, use)
+
+        np.testing.assert_equal(modest.values, plain.values)
+        assert modest.count.max() < 256 or turn < 300
+        assert (modest.count % (7 * SIZE) == plain.count % (7 * SIZE)).all()
+
+
 def test_what_detectors_make_of_a_reading_is_made_once_and_says_who_is_absent():
     reading = Reading.of(
         3, loss=[1.0, np.nan, 0.0, 5.0], gradient_norm=[10.0, 1.0, np.inf, 1.0], skipped_steps=[0, 0, 0, 2]
