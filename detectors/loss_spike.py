@@ -69,7 +69,7 @@ class LossSpike:
         outlying: float = 30.0,  # a hundred times what standardised inputs vary by: another unit, pixels not scaled
     ) -> None:
         self.known, self.beyond, self.worse, self.recovery = known, beyond, np.log10(worse), recovery
-        self.few, self.far, self.outlying = few, np.log10(far), outlying
+        self.few, self.far, self.outlying = few, np.log10(far), np.log10(outlying)
         self.past = LossPast()
         self.envelope = Envelope()
         self.gradients = Steepness()
@@ -77,8 +77,9 @@ class LossSpike:
         """Largest excess over the running median so far, in decades."""
         self.lower = np.zeros(0, dtype=np.float16)
         """Not above the running median until ``REFRESH`` more losses have come."""
-        self.inputs = np.zeros(0, dtype=np.float32)
-        """Largest input so far, in how many looks at them, and when one was out of all proportion."""
+        self.inputs = np.zeros(0, dtype=np.float16)
+        """Height of the largest input so far, in how many looks at them, and when one was out of all proportion: of
+        ranks up to the last that had one."""
         self.looks = np.zeros(0, dtype=np.int8)
         self.outlier = np.full(0, -1, dtype=np.int32)
         self.age = 0
@@ -134,9 +135,12 @@ class LossSpike:
     def _look_at_inputs(self, reading: Reading, subjects: int) -> None:
         largest, sent = scalar(reading, "input_absmax", subjects)
         known = sent & np.isfinite(largest)
-        leapt = known & (self.looks >= self.few) & (largest / self.outlying > self.inputs)
-        self.outlier[leapt] = reading.step
-        np.copyto(self.inputs, np.fmax(self.inputs, largest), where=known, casting="same_kind")
+        inputs = decades(largest).astype(np.float16)
+        leapt = known & (self.looks >= self.few) & (inputs - self.inputs > self.outlying)
+        if np.count_nonzero(leapt):
+            self.outlier = grown(self.outlier, subjects, -1)
+            self.outlier[leapt] = reading.step
+        np.copyto(self.inputs, np.fmax(self.inputs, inputs), where=known)
         self.looks += known & (self.looks < self.few)
 
     def _spikes(self, reading: Reading, height: Floats, unusual: Mask) -> None:
@@ -147,7 +151,8 @@ class LossSpike:
         above = height[rows] - self.envelope.bound[rows]
         needed = np.where(above > self.far, self.few, self.known)
         spike = ~self.negative[rows] & (known >= needed) & ~(self.gradients.decades[rows] <= 0)
-        outlying = (self.outlier[rows] >= 0) & (reading.step - self.outlier[rows] < self.recovery)
+        outlier = grown(self.outlier, len(height), -1)[rows]
+        outlying = (outlier >= 0) & (reading.step - outlier < self.recovery)
         beyond = np.where(outlying, 1.0, self.beyond) * self.noise[rows]
         spike &= (excess > beyond) & (above > self.worse)
         for place in spike.nonzero()[0].tolist():
@@ -198,6 +203,5 @@ class LossSpike:
             return
         self.envelope.grow(subjects)
         self.noise, self.negative = grown(self.noise, subjects), grown(self.negative, subjects)
-        self.inputs, self.looks = grown(self.inputs, subjects), grown(self.looks, subjects)
-        self.outlier = grown(self.outlier, subjects, -1)
+        self.inputs, self.looks = grown(self.inputs, subjects, -np.inf), grown(self.looks, subjects)
         self.lower = grown(self.lower, subjects, -np.inf)

@@ -12,6 +12,8 @@ from torchvitals.detectors.scalars import grown, losses, scalar, shortest, singl
 
 TOGETHER = 64
 """Ranks whose windows end at the same step; those of the next as many end one step later, to spread the work."""
+LARGEST_RATIO = 6e4
+"""Of gradients; half precision ends there."""
 
 
 class Standstill:
@@ -73,7 +75,7 @@ class Standstill:
         """Largest share of the weights that a step has moved, and the newest."""
         self.least_epsilon = np.zeros(0, dtype=np.float32)
         """Smallest share of ``eps`` in a denominator; NaN where there is none."""
-        self.clipped = np.zeros(0, dtype=np.float32)
+        self.clipped = np.zeros(0, dtype=np.float16)
         """Newest ratio of the gradient before clipping to what was left of it; 1 where nothing is clipped."""
         self.over = np.zeros(0, dtype=bool)
         """Whether this rank has been judged for good."""
@@ -115,7 +117,7 @@ class Standstill:
         after, scaled, clamped = (scalar(reading, name, subjects)[0] for name in self.reads[4:7])
         before = np.fmax(scaled, clamped)
         known = (after > 0) & (before > 0) & np.isfinite(before)
-        self.clipped[known] = single(before[known] / after[known])
+        self.clipped[known] = np.minimum(before[known] / after[known], LARGEST_RATIO)
         self.over |= self.share[0] > np.maximum(self.swamped, self.plain)
 
     def _judge(self, step: int, rows: NDArray[np.intp], middle: NDArray[np.float64]) -> list[Finding]:
