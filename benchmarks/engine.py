@@ -45,6 +45,11 @@ CONSTANTS = {
     "sampling_interval": float(SAMPLED),
 }
 """What a job with a scaler on a GPU sends unchanged at every step."""
+TROUBLES = {
+    *("recompilations", "recompile_limit_hits", "orphaned_parameters", "neglected_parameters", "weights_overwritten"),
+    *("eval_mode_passes", "train_mode_evaluations", "train_mode_items", "no_sync_passes", "trains_apart"),
+}
+"""What is sent only where there is something to tell; a job that is well has none."""
 
 
 def scalars(step: int, subjects: int, rng: np.random.Generator) -> dict[str, NDArray[np.float64]]:
@@ -156,7 +161,8 @@ def kept(subjects: int) -> dict[str, float]:
     rng, shared = np.random.default_rng(2), dict[str, Any]()
     for step in range(KEPT_STEPS):
         made = scalars(step, subjects, rng)
-        values = {name: made.get(name, np.ones(subjects)) for name in names}
+        other = {name: np.full(subjects, float(name not in TROUBLES)) for name in names}
+        values = {name: made.get(name, other[name]) for name in names}
         present = np.ones(subjects, dtype=bool)
         present[step % 7 :: 7] = False
         values = {name: np.where(present, each, np.nan) for name, each in values.items()}
