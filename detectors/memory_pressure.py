@@ -20,10 +20,10 @@ class MemoryPressure:
     """A forecast that memory runs out, or an allocator that only succeeds by flushing its cache.
 
     *Forecast*: memory rises in a straight line and has taken ``share`` of what was left when the rise began, so that
-    the rest lasts at most ``1 / share - 1`` times as long. The line is looked for at every scale from 32 to
-    65,536 steps (:class:`~torchvitals.detectors.ladder.Ladder`), which is why a leak of any rate that begins at any
-    time is told of before a quarter of the headroom is gone: at one scale the line holds between ``share`` and twice
-    that. What rises in a curve, by stairs or to and fro is not forecast.
+    the rest lasts at most ``1 / share - 1`` times as long. The line is looked for at every scale from 32 to 65,536
+    steps (:class:`~torchvitals.detectors.ladder.Ladder`), which is why a leak that fills the headroom in half a million
+    steps or fewer is told of before a quarter of it is gone, whenever it begins: at one scale the line holds between
+    ``share`` and twice that. What rises in a curve, by stairs or to and fro is not forecast.
 
     *Retries*: each waits for the device and gives cached memory back; the next one may fail. One can be a single large
     batch, so it takes ``retries`` of them at ``steps`` different steps after the first step.
