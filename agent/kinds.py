@@ -85,6 +85,9 @@ LASTING = frozenset(
 )  # fmt: skip
 """States that stay until somebody acts: what they lead to belongs to them however much later it comes."""
 
+LOSSES_WITHOUT_END = ("endless_momentum", "invalid_targets", "no_log_probabilities")
+"""Broken relations under which numbers grow for as long as the job runs."""
+
 SOON_AT_LEAST, SOON_AT_MOST, SOON_SHARE = 100, 500, 0.1
 """A passing fault is followed by its consequences within a tenth of the run so far, 100 to 500 steps: the
 detectors' windows are tens of steps, and sampled steps up to 100 apart."""
@@ -115,7 +118,7 @@ def follows(cause: Finding, effect: Finding) -> bool:
     """
     # relations that hold until the code changes
     signal, relation = cause.evidence.get("signal"), cause.evidence.get("relation")
-    if signal in ("gradients_reset", "turned_loss") or relation in ("endless_momentum", "invalid_targets"):
+    if signal in ("gradients_reset", "turned_loss") or relation in LOSSES_WITHOUT_END:
         return effect.kind in _NUMBERS_BROKEN and effect.first_step >= cause.first_step
     # a batch norm that does not follow its layer any more is no norm
     if relation == "left_in_evaluation_mode" and effect.kind in _NUMBERS_BROKEN:

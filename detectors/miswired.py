@@ -19,6 +19,7 @@ PLACES = ("line", "parameter", "optimizer")
 
 FROM_THE_START = (
     "squashed_twice", "never_stepped", "cloned_workers", "endless_momentum", "first_batch_only", "invalid_targets",
+    "no_log_probabilities",
     "broadcast_targets", "initialized_by_ancestors", "loaded_then_overwritten", "loaded_zeros", "frozen_late",
 )  # fmt: skip
 """Relations of how the code is put together: what is found at step 200 was so at step 0."""
@@ -35,7 +36,8 @@ class BrokenRelation:
     ``initialized_by_ancestors`` (weights that one pass drew for each module around them), ``loaded_then_overwritten``
     and ``loaded_zeros`` (of a checkpoint), ``spectral_norm_unsettled`` (an evaluation with norms that nobody knows
     yet), ``frozen_late`` (layers that a model freezes when they have been trained), ``served_in_training_mode`` (by a
-    process that trains nothing), ``unused_experts`` (to which the router of a mixture sends no token). They are exact,
+    process that trains nothing), ``unused_experts`` (to which the router of a mixture sends no token),
+    ``no_log_probabilities`` (under a negative log-likelihood). They are exact,
     or far beyond chance, so there is nothing to set.
 
     >>> detector, hello = BrokenRelation(), Hello(run="r", rank=0, world_size=1, pid=7)

@@ -11,6 +11,8 @@ from torchvitals.hooks.operation_line import nearest, operation_line
 
 _OUTSIDE = 0.5
 """Real images have been labelled up to 1.2 on purpose; the nearest mistakes are labels of -1 and 2."""
+_ABOVE, _NO_SUM, _MOST_ROWS = 1e-3, 0.05, 0.5
+"""Bfloat16 rounds a log-probability of 0 to no more than that, and their sum to 1 within a percent."""
 MOST_NODES = 64
 """Nodes looked at: sums, means and scales of losses, not the model."""
 MOST_OF_A_FORWARD = 20_000
@@ -113,6 +115,45 @@ def invalid_targets(loss: torch.Tensor, frames: list[FrameType]) -> dict[str, An
             line = operation_line("binary_cross_entropy_with_logits", frames)
             return {"low": low, "high": high, "line": str(line if line.file else nearest(frames))}
     return None
+
+
+def no_log_probabilities(loss: torch.Tensor, frames: list[FrameType]) -> dict[str, Any] | None:
+    """A negative log-likelihood that is given scores or probabilities: it takes both without a word.
+
+    A log-probability is never above 0, and those of all classes are one probability together. What is above 0 in most
+    rows and does not sum to 1 is something else; of scores the loss has no lowest value.
+    """
+    for node in loss_nodes(loss):
+        given = getattr(node, "_saved_self", None)
+        if operation(node) not in ("NllLoss", "NllLoss2D") or given is None or _of_logarithms(node):
+            continue
+        if given.device.type != "cpu" or given.dim() < 2 or not given.numel():
+            continue
+        values = given.detach().float()
+        above = values.amax(1) > _ABOVE
+        if float((above & (values.logsumexp(1).abs() > _NO_SUM)).float().mean()) < _MOST_ROWS:
+            continue
+        probabilities = bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < _NO_SUM).all())
+        line = operation_line("nll_loss", frames)
+        what = "probabilities" if probabilities else "scores"
+        return {"given": what, "line": str(line if line.file else nearest(frames))}
+    return None
+
+
+def _of_logarithms(node: Any) -> bool:
+    """Whether ``node`` is given logarithms, which may have been weighted since, as by the advantages of a policy."""
+    waiting, seen = deque(following for following, _ in node.next_functions[:1]), 0
+    while waiting and seen < MOST_NODES:
+        following = waiting.popleft()
+        if following is None:
+            continue
+        seen += 1
+        name = operation(following)
+        if name.startswith("Log"):
+            return True
+        if name in SUMMING or name in _SHAPING or name in ("Where", "Index"):
+            waiting.extend(each for each, _ in following.next_functions)
+    return False
 
 
 def loss_nodes(loss: torch.Tensor) -> Iterator[Any]:

@@ -17,7 +17,13 @@ from torchvitals.hooks.dropout_in_evaluation import DropoutInEvaluation
 from torchvitals.hooks.first_batches import FirstBatches
 from torchvitals.hooks.gradients import moves
 from torchvitals.hooks.late_freezing import LateFreezing
-from torchvitals.hooks.loss_graph import invalid_targets, squashed_twice, start_of_classifier, start_of_regressor
+from torchvitals.hooks.loss_graph import (
+    invalid_targets,
+    no_log_probabilities,
+    squashed_twice,
+    start_of_classifier,
+    start_of_regressor,
+)
 from torchvitals.hooks.loss_sign import turned
 from torchvitals.hooks.modes import Modes
 from torchvitals.hooks.neglect import Neglect
@@ -117,6 +123,8 @@ class Relations:
         for relation, look in _OF_A_LOSS.items():
             if found := look(loss, list(user_frames())):
                 self._tell(relation, **found)
+        if found := no_log_probabilities(loss, list(user_frames())):
+            self._tell("no_log_probabilities", **found)
         self._look_at_sign(loss)
         if not self._began:
             self._began = True

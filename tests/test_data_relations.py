@@ -1,5 +1,7 @@
 """What is wrong with the data though the code runs: the first batch for ever, targets that are no probabilities."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 from torch.utils.data import DataLoader, TensorDataset
 from torchvitals.agent.offline import diagnose_directory
 from torchvitals.hooks import attach
-from torchvitals.hooks.loss_graph import invalid_targets
+from torchvitals.hooks.loss_graph import invalid_targets, no_log_probabilities
 
 STEPS = 60
 
@@ -111,3 +113,32 @@ def test_targets_that_are_no_probabilities_are_told(targets, wrong):
 
     assert (found is not None) is wrong
     assert not wrong or (found["low"], found["high"]) == (float(targets.min()), float(targets.max()))
+
+
+@pytest.mark.parametrize(
+    ("make", "given"),
+    [
+        (lambda scores: scores, "scores"),
+        (lambda scores: scores.softmax(1), "probabilities"),
+        (lambda scores: scores.log_softmax(1), ""),
+        (lambda scores: scores.softmax(1).log(), ""),
+        (lambda scores: scores.log_softmax(1) * -2.0, ""),  # a policy's, weighted by an advantage
+        (lambda scores: (scores.softmax(1) + 1e-6).log(), ""),
+        (lambda scores: scores.bfloat16().log_softmax(1).float(), ""),
+        (lambda scores: scores.log_softmax(1).bfloat16(), ""),
+        (lambda scores: scores.log_softmax(1).masked_fill(torch.eye(6)[:, :4] > 0, -torch.inf), ""),
+        (lambda scores: torch.stack([scores, scores + 1]).log_softmax(2).logsumexp(0) - math.log(2), ""),  # an ensemble
+    ],
+)
+def test_a_likelihood_takes_the_logarithms_of_probabilities(make, given):
+    torch.manual_seed(0)
+    scores = torch.randn(6, 4, requires_grad=True)
+    found = no_log_probabilities(torch.nn.functional.nll_loss(make(scores), torch.tensor([3, 2, 1, 0, 1, 2])), [])
+
+    assert (found["given"] if found else "") == given
+
+
+def test_a_cross_entropy_takes_scores():
+    loss = torch.nn.functional.cross_entropy(torch.randn(6, 4, requires_grad=True), torch.zeros(6, dtype=torch.long))
+
+    assert no_log_probabilities(loss, []) is None

@@ -34,6 +34,7 @@ from torchvitals.agent.causes.lost_in_rounding import LostInRounding
 from torchvitals.agent.causes.maximized_loss import MaximizedLoss
 from torchvitals.agent.causes.misplaced_zero_grad import MisplacedZeroGrad
 from torchvitals.agent.causes.missing_feature import MissingFeature
+from torchvitals.agent.causes.missing_log_softmax import MissingLogSoftmax
 from torchvitals.agent.causes.missing_normalization import MissingNormalization
 from torchvitals.agent.causes.missing_optimizer_state import MissingOptimizerState
 from torchvitals.agent.causes.missing_step import MissingStep
@@ -100,6 +101,7 @@ CAUSES: tuple[type[Cause], ...] = (
     MaximizedLoss,
     MisplacedZeroGrad,
     MissingFeature,
+    MissingLogSoftmax,
     MissingNormalization,
     MissingOptimizerState,
     MissingStep,
