@@ -36,6 +36,8 @@ class _Silent:
         self._patience = patience
         self._start_patience = start_patience
         self.floor = np.empty(0)
+        self._sparsest = np.empty(0)
+        """The lowest share of zeros so far: a sparse layer is no dead one, and its death is dated by more of them."""
         self.zeros = Streak()
         self._risen = Streak()
         self._born = Streak()
@@ -46,7 +48,13 @@ class _Silent:
         lowest = np.fmin(np.where(known, silent, np.inf), np.where(np.isfinite(zero), zero, np.inf))
         self.floor = np.minimum(self.floor, lowest)
         floor = np.where(np.isfinite(self.floor), self.floor, 1.0)
-        self.zeros.update(step, zero >= self._share, np.isfinite(zero))
+        self._sparsest = np.pad(self._sparsest, (0, len(zero) - len(self._sparsest)), constant_values=np.inf)
+        self._sparsest = np.fmin(self._sparsest, zero)
+        halfway = (1.0 + np.where(np.isfinite(self._sparsest), self._sparsest, 0.0)) / 2
+        mute = self._sparsest >= self._from_start
+        self.zeros.update(
+            step, zero >= np.where(mute, self._share, np.maximum(self._share, halfway)), np.isfinite(zero)
+        )
         risen = self._risen.update(step, (silent >= self._share) & (silent - floor >= self._rise), known)
         risen = np.where((silent >= 1.0) & (risen > 0), self._patience, risen)
         born = self._born.update(step, (silent >= self._from_start) & (floor >= self._share), known)

@@ -285,3 +285,13 @@ def test_one_layer_that_starts_near_zero_is_replaced_by_its_first_steps() -> Non
         )
 
         assert detector.update(reading) == []
+
+
+def test_the_death_of_a_layer_that_was_sparse_before_is_dated_by_its_last_words():
+    detector = DeadReluByOutput()
+    found = []
+    for step in range(0, 60, 2):
+        silent, zero = (1.0, 1.0) if step >= 40 else (0.0, 0.79 if step < 10 else 0.83)
+        found += detector.update(Reading.of(step, module_silent_units=[silent], module_zero_share=[zero]))
+
+    assert [(finding.first_step, finding.step) for finding in found] == [(39, 40)]
