@@ -236,7 +236,7 @@ class Crash:
         counted = root.vanished.details.get("oom_kills") if root.vanished else None
         return {
             "type": said.get("type", ""),
-            "message": str(said.get("message", ""))[:1000],
+            "message": brief(str(said.get("message", ""))),
             "cause": said.get("cause", ""),
             "worker": how_worker_died(said),
             "thread": said.get("thread", ""),
@@ -275,3 +275,12 @@ class Crash:
                 "untrained": True,
             },
         )
+
+
+def brief(message: str, most: int = 1000) -> str:
+    """Beginning and end of a long ``message``: what a loader's worker quotes ends with what it died of.
+
+    >>> brief("Caught OSError in DataLoader worker process 0." + 2000 * "." + "OSError: no such file", 80)
+    'Caught OSError in DataLoader worker proc...................OSError: no such file'
+    """
+    return message if len(message) <= most else message[: most // 2] + message[-most // 2 :]
