@@ -31,7 +31,8 @@ class Evaluations:
         guard = observer.recorder.fuse.guard
         self._relate = guard("relations", observer.relations.evaluated)
         self._validates = guard("validation", observer.validation.evaluated)
-        self._watch_mode = guard("relations", ServingMode(self._tell_mode).answered)
+        mode = ServingMode(self._tell_mode)
+        self._watch_mode, self._mode_kept = guard("relations", mode.answered), guard("relations", mode.ended)
 
     def answered(self, root: "RootWatch", args: tuple[Any, ...], kwargs: Any, output: Any, seconds: float) -> None:
         """A root was called without gradients, or in evaluation mode: an evaluation, or a request."""
@@ -77,6 +78,12 @@ class Evaluations:
         """Write what waits for a full window."""
         for service in self._services.values():
             service.flush()
+
+    def close(self) -> None:
+        """The process ends: one that made no optimizer was a service from its first request on."""
+        self.flush()
+        if not self._observer.will_train:
+            self._mode_kept()
 
     def forget(self) -> None:
         """What was answered so far was no service of this process."""

@@ -274,7 +274,7 @@ class Observer:
         self.ranks.close()
         self._close_digests(self.optimizers)
         self._write_last_words()
-        self.evaluations.flush()
+        self.evaluations.close()
         self.relations.ended()
         self.validation.close()
         self.beat.stop()

@@ -21,13 +21,17 @@ class ServingMode:
 
     Args:
         tell: is called once, with the first such request, how many there were, and the layer that answers otherwise.
-        requests: in a row; a model is tried out, warmed up and exported within fewer.
+        requests: in a row, when the process ends; a model is tried out, warmed up and exported within fewer.
+        certain: in a row, while it goes on: a training that gathers statistics first, or plays to fill a buffer, makes
+            its optimizer after some hundred forwards.
     """
 
-    def __init__(self, tell: Callable[[int, int, str], None], *, requests: int = 32) -> None:
+    def __init__(self, tell: Callable[[int, int, str], None], *, requests: int = 32, certain: int = 512) -> None:
         self._tell = tell
-        self._requests = requests
-        self._count = 0
+        self._requests, self._certain = requests, certain
+        self._count = self._last = 0
+        self._layer: str | None = None
+        """What answers otherwise, as it was when so many had been answered: ``update_bn`` puts the momentum back."""
         self._told = False
         self._asked: weakref.ref[torch.Tensor] | None = None
         self._repeated = False
@@ -40,13 +44,19 @@ class ServingMode:
         first = next(tensors(inputs), None)
         self._repeated |= first is not None and self._asked is not None and self._asked() is first
         self._asked = weakref.ref(first) if first is not None else None
-        self._count += 1
-        if self._count < self._requests:
+        self._count, self._last = self._count + 1, request
+        if self._count == self._requests:
+            self._layer = layer_of_mode(module)
+        elif self._count >= self._certain:
+            self.ended()
+
+    def ended(self) -> None:
+        """It is known that this process serves: it has nothing else to do."""
+        if self._told or self._count < self._requests:
             return
         self._told = True
-        layer = None if self._repeated else layer_of_mode(module)
-        if layer is not None:
-            self._tell(request - self._count, self._count, layer)
+        if self._layer is not None and not self._repeated:
+            self._tell(self._last - self._count, self._count, self._layer)
 
 
 def layer_of_mode(module: Module) -> str | None:

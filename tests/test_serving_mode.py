@@ -6,6 +6,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 from torchvitals.agent.offline import diagnose_directory
 from torchvitals.hooks import attach
+from torchvitals.hooks.serving_mode import ServingMode
 
 REQUESTS = 120
 
@@ -52,6 +53,36 @@ def test_answers_with_gradients_that_nobody_uses_are_requests(tmp_path):
 )
 def test_what_is_meant_or_makes_no_difference_is_silent(tmp_path, model, answer):
     assert told(tmp_path, model, answer) == []
+
+
+@pytest.mark.parametrize("requests", [40, 700])
+def test_a_service_is_told_of_at_its_end_or_when_it_has_gone_on_for_long(tmp_path, requests):
+    told_at = []
+    mode = ServingMode(lambda *details: told_at.append(details))
+    model = net(nn.Dropout(0.2))
+    for request in range(1, requests + 1):
+        mode.answered(model, torch.randn(4, 6), request)
+    early = list(told_at)
+    mode.ended()
+
+    assert bool(early) == (requests > 512)
+    assert told_at == [(0, min(requests, 512), "1")]
+
+
+def test_a_training_that_gathers_statistics_first_is_no_service(tmp_path):
+    model = net(nn.BatchNorm1d(16))
+    with attach(model, directory=tmp_path, overhead=1.0):
+        for _ in range(200):
+            model(torch.randn(4, 6))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        with attach(model, optimizer, directory=tmp_path, overhead=1.0):
+            for _ in range(30):
+                optimizer.zero_grad()
+                model(torch.randn(4, 6)).square().mean().backward()
+                optimizer.step()
+
+    runs = [path for path in tmp_path.iterdir() if path.is_dir()]
+    assert [i.kind for run in runs for i in diagnose_directory(run).incidents] == []
 
 
 def test_a_training_by_hand_is_no_service(tmp_path):
