@@ -10,10 +10,10 @@ from torchvitals.detectors.loss_past import KEPT, LossPast, past_of
 from torchvitals.detectors.rate_past import RatePast, rates_of
 from torchvitals.detectors.scalars import grown, losses, scalar, shortest, single, subjects_of
 
+MOST_DECADES = 12.0
+"""More is no clipping; their power stays finite in single precision."""
 TOGETHER = 64
 """Ranks whose windows end at the same step; those of the next as many end one step later, to spread the work."""
-LARGEST_RATIO = 6e4
-"""Of gradients; half precision ends there."""
 
 
 class Standstill:
@@ -76,7 +76,7 @@ class Standstill:
         self.least_epsilon = np.zeros(0, dtype=np.float32)
         """Smallest share of ``eps`` in a denominator; NaN where there is none."""
         self.clipped = np.zeros(0, dtype=np.float16)
-        """Newest ratio of the gradient before clipping to what was left of it; 1 where nothing is clipped."""
+        """Powers of ten by which the newest gradient was clipped, to 1 %: half precision has no ratio above 65,504."""
         self.over = np.zeros(0, dtype=bool)
         """Whether this rank has been judged for good."""
         self.fired = False
@@ -116,8 +116,9 @@ class Standstill:
         self.least_epsilon = np.fmin(self.least_epsilon, single(epsilon))
         after, scaled, clamped = (scalar(reading, name, subjects)[0] for name in self.reads[4:7])
         before = np.fmax(scaled, clamped)
-        known = (after > 0) & (before > 0) & np.isfinite(before)
-        self.clipped[known] = np.minimum(before[known] / after[known], LARGEST_RATIO)
+        known = (after > 0) & (before > 0) & np.isfinite(before) & np.isfinite(after)
+        decades = np.log10(before[known]) - np.log10(after[known])
+        self.clipped[known] = np.clip(decades, -MOST_DECADES, MOST_DECADES)
         self.over |= self.share[0] > np.maximum(self.swamped, self.plain)
 
     def _judge(self, step: int, rows: NDArray[np.intp], middle: NDArray[np.float64]) -> list[Finding]:
@@ -126,7 +127,7 @@ class Standstill:
         swamped = epsilon >= self.epsilon
         limit = np.where(swamped, self.swamped, np.where(np.isnan(epsilon), self.plain, self.adaptive))
         with np.errstate(divide="ignore", invalid="ignore"):
-            alive = swamped | (newest / rate * self.clipped[rows] >= self.audible)
+            alive = swamped | (newest / rate * 10.0 ** self.clipped[rows].astype(np.float32) >= self.audible)
         steady = (rate > 0) & (rate <= self.rising * rate_then)
         noise = self.certain * np.sqrt(np.pi / self.window) * self.past.whole(rows).std(axis=0, dtype=np.float64)
         progressed = early - middle > self.progress * np.abs(early) + noise
@@ -152,7 +153,7 @@ class Standstill:
             evidence={
                 "signal": "update_share",
                 "loss": shortest(self.early[0, row]),
-                "clipped": shortest(self.clipped[row]),
+                "clipped": 10.0 ** float(self.clipped[row]),
                 "epsilon_share": shortest(self.least_epsilon[row]) if swamped else 0.0,
             },
         )
@@ -163,5 +164,5 @@ class Standstill:
         self.early = grown(self.early.T, subjects, np.nan).T.copy()
         self.share = grown(self.share.T, subjects).T.copy()
         self.least_epsilon = grown(self.least_epsilon, subjects, np.nan)
-        self.clipped = grown(self.clipped, subjects, 1.0)
+        self.clipped = grown(self.clipped, subjects)
         self.over = grown(self.over, subjects)
