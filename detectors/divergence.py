@@ -28,7 +28,8 @@ class Divergence:
 
     Not improving is: the last block is no better than ``improving`` times the first bad one; at such a rate also that
     for ``patience`` blocks none was below ``lower`` times the lowest of them. An overshoot after which the loss comes
-    to rest at chance is better than it was at its height, and stays there.
+    to rest at chance is better than it was at its height, and stays there. So is one that has not come back in ``back``
+    blocks from ``worse`` times the start, or from the start where the rate has leapt by ``wild_jump``.
 
     A loss that has been negative has no start to return to and is left alone. Zeros before any other value are no start
     either: the weight of a discriminator's loss is zero until the codec it judges can do something.
@@ -54,12 +55,14 @@ class Divergence:
         learnt: float = 0.5,  # of the start; a loss that never fell by half has nothing to lose
         turn: float = 2.0,  # of the last good block and of the highest: what grows by design grows slowly
         rate_jump: float = 3.0,
+        wild_jump: float = 30.0,  # a restart leaps to rates that were learnt with, and a warm-up does not leap
         improving: float = 0.8,  # the last block against the first: it is being learnt again
         back: int = 6,  # blocks: six of 16 steps are what a small net takes to learn it all anew
         lower: float = 0.95,  # of the lowest bad block; none in `patience` blocks: it has come to rest up there
     ) -> None:
         self.block, self.patience, self.worse, self.learnt = block, patience, worse, learnt
-        self.turn, self.rate_jump, self.improving, self.back, self.lower = turn, rate_jump, improving, back, lower
+        self.turn, self.rate_jump, self.wild_jump = turn, rate_jump, wild_jump
+        self.improving, self.back, self.lower = improving, back, lower
         self.past = LossPast()
         self.start = np.zeros(0, dtype=np.float32)
         self.best = np.zeros(0, dtype=np.float32)
@@ -176,7 +179,9 @@ class Divergence:
         self.low[rows] = np.where(fell, middle, self.low[rows])
         self.resting[rows] = np.where(fell, 0, self.resting[rows] + 1)
         beyond = self.newest_rate[rows] > self.rate_jump * self.rate[rows]
-        leapt = (self.bad[rows] >= self.back) & (self.entry[rows] > self.worse * self.start[rows])
+        wild = self.newest_rate[rows] > self.wild_jump * self.rate[rows]
+        leapt = self.entry[rows] > np.where(wild, 1.0, self.worse) * self.start[rows]
+        leapt &= self.bad[rows] >= self.back
         rests = beyond & (leapt | (self.resting[rows] >= self.patience))
         stays = rests | (middle > self.improving * self.entry[rows])
         certain: Mask = (self.bad[rows] >= self.patience) & stays

@@ -34,12 +34,14 @@ def test_an_overshoot_that_comes_to_rest_far_up_is_no_new_start() -> None:
     overshoot = [*LEARNING[:157], *[5.0] * 3, *[4.0] * 16]
 
     assert [(f.first_step, f.step) for f in watch([*overshoot, *[2.25] * 100], rates)] == [(157, 239)]
+    rates = [0.1] * 157 + [2.0] * 300
     assert watch([*overshoot, *[2.25 * 0.997**step for step in range(250)]], rates) == []
 
 
-@pytest.mark.parametrize(("height", "expected"), [(12.0, [160]), (5.0, [])])
-def test_a_leap_beyond_all_that_a_fresh_net_does_is_not_undone_by_a_slow_return(height, expected) -> None:
-    rates = [0.1] * 160 + [10.0] * 200
+@pytest.mark.parametrize(("height", "rate", "expected"), [(12.0, 2.0, [160]), (5.0, 2.0, []), (5.0, 10.0, [160])])
+def test_a_leap_beyond_all_that_a_fresh_net_does_is_not_undone_by_a_slow_return(height, rate, expected) -> None:
+    """As a schedule that multiplies by 300 where it should divide: from 1 to 9, and in 140 steps back to 2."""
+    rates = [0.1] * 160 + [rate] * 200
     back = [*[height] * 16, *[2.25 * 0.997**step for step in range(184)]]
 
     assert [f.first_step for f in watch([*LEARNING, *back], rates)] == expected
