@@ -181,7 +181,7 @@ class Exits:
         meanwhile = {}
         for _ in range(INTERRUPTIONS):
             try:
-                if failure := failure_behind(trace):
+                if failure := failure_behind(error, trace):
                     meanwhile = {"meanwhile": failure}
                 self._ending(_innermost(trace))
                 self._event("exception", {**exception_details(error, trace), **meanwhile})

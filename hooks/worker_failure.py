@@ -4,14 +4,19 @@ Torch says so from a handler of SIGCHLD, which may come too late: the exception 
 """
 
 import sys
+import time
 from types import TracebackType
 from typing import Any
 
 LOADER = "torch/utils/data/dataloader.py"
+LOST = (ConnectionError, EOFError)
+"""What a loader raises when a worker's end of the pipe is gone, a moment before the worker itself is."""
+PATIENCE, PAUSE = 1.0, 0.01
+"""Seconds for a worker to be gone whose connection was lost, and between two looks; the job is over in any case."""
 
 
-def failure_behind(trace: TracebackType | None) -> str:
-    """What torch says of a dead worker, if the exception of ``trace`` came out of a loader; empty if none died.
+def failure_behind(error: BaseException, trace: TracebackType | None) -> str:
+    """What torch says of a dead worker, if ``error`` came out of a loader; empty if none died.
 
     Private: ``torch._C._error_if_any_worker_fails``, which torch's own handler calls. Without it nothing is added.
     """
@@ -23,6 +28,10 @@ def failure_behind(trace: TracebackType | None) -> str:
         return ""
     try:
         fails()
-    except RuntimeError as failure:
+        until = time.monotonic() + PATIENCE
+        while isinstance(error, LOST) and time.monotonic() < until:
+            time.sleep(PAUSE)
+            fails()
+    except RuntimeError as failure:  # of torch's handler as well, if the signal comes now
         return str(failure)
     return ""

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from torchvitals.agent.offline import diagnose_directory
 from torchvitals.hooks.fuse import Fuse
+from torchvitals.hooks.worker_failure import LOADER as LOADER_FILE
+from torchvitals.hooks.worker_failure import failure_behind
 from torchvitals.signals.records import LAUNCHER_RANK, Event, Hello, Step
 from torchvitals.signals.spool import SpoolWriter
 
@@ -99,6 +101,24 @@ def test_each_end_of_a_worker_has_its_remedy(
 
     assert (kind, told) == ("crash", cause)
     assert remedy in advice
+
+
+@pytest.mark.parametrize(("raised", "told"), [("ConnectionResetError", "gone"), ("KeyError", "")])
+def test_a_connection_is_lost_a_moment_before_its_worker_is_gone(
+    monkeypatch: pytest.MonkeyPatch, raised: str, told: str
+) -> None:
+    looks = iter(["", "", "gone"])
+
+    def fails() -> None:
+        if message := next(looks):
+            raise RuntimeError(message)
+
+    monkeypatch.setattr("torch._C._error_if_any_worker_fails", fails)
+    with pytest.raises((ConnectionError, KeyError)) as caught:
+        exec(compile(f"raise {raised}('item')", f"/lib/{LOADER_FILE}", "exec"))
+
+    assert failure_behind(caught.value, caught.tb) == told
+    assert failure_behind(caught.value, None) == ""
 
 
 class TimeIsUpError(Exception):
