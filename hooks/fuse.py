@@ -40,7 +40,7 @@ class Fuse:
                 return None
             try:
                 return action(*args, **kwargs)
-            except Exception as error:
+            except Exception as error:  # the fuse: whatever else it is, the job goes on
                 if raised_in_handler(error):
                     raise
                 blown.add(probe)
@@ -65,7 +65,7 @@ class Fuse:
                 try:
                     if enough(optimizer):
                         return
-                except Exception as error:
+                except Exception as error:  # the fuse, once more
                     if raised_in_handler(error):
                         raise
                     blown.add(probe)

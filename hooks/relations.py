@@ -42,7 +42,12 @@ if TYPE_CHECKING:
 
 Guard = Callable[[str, Callable[..., None]], Callable[..., None]]
 
-_OF_A_LOSS = {"squashed_twice": squashed_twice, "invalid_targets": invalid_targets, "broadcast_targets": crossed}
+_OF_A_LOSS = {
+    "squashed_twice": squashed_twice,
+    "invalid_targets": invalid_targets,
+    "broadcast_targets": crossed,
+    "no_log_probabilities": no_log_probabilities,
+}
 """Relation → what tells from the graph of a loss that it is broken."""
 GRAPHS = 4
 """Losses whose graph is looked at; an adversarial pair has two or three in a step."""
@@ -123,8 +128,6 @@ class Relations:
         for relation, look in _OF_A_LOSS.items():
             if found := look(loss, list(user_frames())):
                 self._tell(relation, **found)
-        if found := no_log_probabilities(loss, list(user_frames())):
-            self._tell("no_log_probabilities", **found)
         self._look_at_sign(loss)
         if not self._began:
             self._began = True
