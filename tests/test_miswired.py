@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss, pad
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss, nll_loss, pad
 from torchvitals.agent.offline import diagnose_directory
 from torchvitals.hooks import attach
 from torchvitals.hooks.loss_graph import squashed_twice, start_of_classifier
@@ -55,6 +55,13 @@ def test_a_softmax_under_a_softmax(tmp_path):
 
     assert incident[:2] == ("miswired", "double_softmax")
     assert incident[2].startswith("tests/test_miswired.py:") or "test_miswired.py:" in incident[2]
+
+
+def test_a_negative_log_likelihood_of_scores(tmp_path):
+    (incident,) = told(tmp_path, net(), lambda model, optimizer, step: learn(model, optimizer, step, loss=nll_loss))
+
+    assert incident[:2] == ("miswired", "missing_log_softmax")
+    assert "test_miswired.py:" in incident[2]
 
 
 def test_training_goes_on_in_evaluation_mode(tmp_path):
