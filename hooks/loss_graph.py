@@ -124,6 +124,8 @@ def no_log_probabilities(loss: torch.Tensor, frames: list[FrameType]) -> dict[st
     rows and does not sum to 1 is something else; of scores the loss has no lowest value.
     """
     for node in loss_nodes(loss):
+        if divergence := _divergence_of_probabilities(node, frames):
+            return divergence
         given = getattr(node, "_saved_self", None)
         if operation(node) not in ("NllLoss", "NllLoss2D") or given is None or _of_logarithms(node):
             continue
@@ -138,6 +140,22 @@ def no_log_probabilities(loss: torch.Tensor, frames: list[FrameType]) -> dict[st
         what = "probabilities" if probabilities else "scores"
         return {"given": what, "line": str(line if line.file else nearest(frames))}
     return None
+
+
+def _divergence_of_probabilities(node: Any, frames: list[FrameType]) -> dict[str, Any] | None:
+    """A ``kl_div`` whose first argument comes straight out of a softmax: it is taken for a logarithm without a word.
+
+    Its graph is ``t log t - t * input`` or ``exp(t) * (t - input)`` by entry, which others may write for reasons of
+    their own; so the job must spell it, too.
+    """
+    if operation(node) not in ("Sub", "Mul") or len(node.next_functions) < 2:
+        return None
+    second = node.next_functions[1][0]
+    inner = "Mul" if operation(node) == "Sub" else "Sub"
+    if second is None or operation(second) != inner or before_shaping(second, 1) not in ("Softmax", "Sigmoid"):
+        return None
+    line = operation_line("kl_div", frames)
+    return {"given": "probabilities", "loss": "Kullback-Leibler divergence", "line": str(line)} if line.file else None
 
 
 def _of_logarithms(node: Any) -> bool:

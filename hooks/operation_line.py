@@ -7,7 +7,7 @@ of its function, and of the functions it calls, is searched for the operation: `
 
 import ast
 from collections.abc import Iterator
-from types import FrameType, FunctionType
+from types import FrameType, FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +36,7 @@ _SPELLINGS: dict[str, set[str]] = {
     "binary_cross_entropy": {"binary_cross_entropy", "BCELoss"},
     "std": {"std", "std_mean"},
     "ctc_loss": {"ctc_loss", "CTCLoss"},
+    "kl_div": {"kl_div", "KLDivLoss"},
     "mul": {"mul", "multiply"},
     "sub": {"sub", "subtract", "rsub", "l1_loss", "L1Loss"},
 }
@@ -156,7 +157,14 @@ def _spells(node: ast.AST, word: str, scope: dict[str, Any]) -> bool:
         return False
     spellings = _SPELLINGS.get(word, {word, word + "_"})
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    if name in spellings:
-        return True
     target = resolve(node.func, scope)
+    if name in spellings:
+        return not _of_another_trade(target)
     return isinstance(target, torch.nn.Module) and type(target).__name__ in spellings
+
+
+def _of_another_trade(target: Any) -> bool:
+    """Whether a call is known to be of no operation of torch, whatever its name: a logger's ``log``, one of numbers."""
+    if isinstance(target, FunctionType | MethodType):
+        return not (target.__module__ or "").startswith("torch.")
+    return getattr(target, "__module__", None) in ("math", "cmath") or type(target).__module__ == "numpy"

@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvitals.agent.offline import diagnose_directory
 from torchvitals.hooks import attach
 from torchvitals.hooks.loss_graph import invalid_targets, no_log_probabilities
+from torchvitals.hooks.operation_line import operation_line
+from torchvitals.hooks.source import user_frames
 
 STEPS = 60
 
@@ -142,3 +144,51 @@ def test_a_cross_entropy_takes_scores():
     loss = torch.nn.functional.cross_entropy(torch.randn(6, 4, requires_grad=True), torch.zeros(6, dtype=torch.long))
 
     assert no_log_probabilities(loss, []) is None
+
+
+@pytest.mark.parametrize(
+    ("make", "log_target", "given"),
+    [
+        (lambda scores: scores.softmax(1), False, "probabilities"),
+        (lambda scores: scores.softmax(1), True, "probabilities"),
+        (lambda scores: scores.log_softmax(1), False, ""),
+        (lambda scores: scores.log_softmax(1), True, ""),
+        (lambda scores: (scores.softmax(1) + 1e-8).log(), False, ""),
+    ],
+)
+@pytest.mark.parametrize("learnt", [False, True])
+def test_a_divergence_takes_the_logarithms_of_probabilities(make, log_target, given, learnt):
+    torch.manual_seed(0)
+    scores, others = torch.randn(6, 4, requires_grad=True), torch.randn(6, 4, requires_grad=learnt)
+    target = others.log_softmax(1) if log_target else others.softmax(1)
+    loss = torch.nn.functional.kl_div(make(scores), target, reduction="batchmean", log_target=log_target) * 4.0
+    found = no_log_probabilities(loss, list(user_frames()))
+
+    assert (found["given"] if found else "") == given
+    assert not found or "test_data_relations.py:" in found["line"]
+
+
+def test_expected_costs_are_no_divergence():
+    torch.manual_seed(0)
+    shares, costs = torch.randn(6, 4, requires_grad=True).softmax(1), torch.rand(6, 4)
+
+    assert no_log_probabilities((costs - costs * shares).sum(), list(user_frames())) is None
+
+
+class Trained:
+    """As a trainer's module: it has a ``log`` of its own."""
+
+    def log(self, name, value):
+        pass
+
+    def train(self, logger, rate):
+        loss = rate.log().sum()  # the operation
+        self.log("loss", math.log(2.0))
+        logger.log(self, "loss", loss)
+        return list(user_frames())
+
+
+def test_a_logger_is_no_logarithm():
+    frames = Trained().train(Trained, torch.ones(3))
+
+    assert operation_line("log", frames).code.endswith("# the operation")

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, mse_loss, nll_loss, pad
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, kl_div, mse_loss, nll_loss, pad
 from torchvitals.agent.offline import diagnose_directory
 from torchvitals.hooks import attach
 from torchvitals.hooks.loss_graph import squashed_twice, start_of_classifier
@@ -62,6 +62,20 @@ def test_a_negative_log_likelihood_of_scores(tmp_path):
 
     assert incident[:2] == ("miswired", "missing_log_softmax")
     assert "test_miswired.py:" in incident[2]
+
+
+@pytest.mark.parametrize("squash", ["softmax", "log_softmax"])
+def test_a_student_is_compared_in_logarithms(tmp_path, squash):
+    def distil(model, optimizer, _step):
+        inputs, labels = batch()
+        optimizer.zero_grad()
+        taught = (4 * nn.functional.one_hot(labels, 4)).float().softmax(1)
+        kl_div(getattr(model(inputs), squash)(1), taught, reduction="batchmean").backward()
+        optimizer.step()
+
+    found = told(tmp_path, net(), distil)
+
+    assert [incident[:2] for incident in found] == [("miswired", "missing_log_softmax")] * (squash == "softmax")
 
 
 def test_training_goes_on_in_evaluation_mode(tmp_path):
