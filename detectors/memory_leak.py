@@ -141,7 +141,8 @@ class MemoryLeak:
         if len(steps) < 2 * PARTS:
             return []
         findings = []
-        middle = int(np.searchsorted(steps, (steps[0] + steps[-1]) / 2))
+        # Where steps were looked at less and less often the newer half has few blocks: then more than half, of enough.
+        middle = min(int(np.searchsorted(steps, (steps[0] + steps[-1]) / 2)), len(steps) - 2 * PARTS)
         for start in (0, middle):
             for row, rank in self._lows.risen(self.least_gain, start):
                 if self._alarmed[rank] or (self.by_address_space and row == MAPPED):

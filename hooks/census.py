@@ -5,14 +5,17 @@ process has hundreds of thousands of them; from the second census on only those 
 """
 
 import gc
+import sys
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torchvitals.hooks.source import locals_of, of_library
 
 _LENGTHS: tuple[tuple[type, Callable[[Any], int]], ...] = (
     (list, list.__len__),
@@ -43,7 +46,7 @@ class Census:
     """
 
     def __init__(self, deadline: float) -> None:
-        things = gc.get_objects()
+        things = objects()
         kinds = list(map(type, things))
         self.types = Counter(kinds)
         measures = {kind: measure for kind in self.types if (measure := _measure(kind)) is not None}
@@ -56,6 +59,38 @@ class Census:
         tensors = [thing for thing, kind in zip(things, kinds, strict=True) if kind in tensor_kinds]
         tensors = [tensor for tensor in tensors if tensor.grad_fn is not None and has_numbers(tensor)]
         self.graphs = _graph_sizes(tensors, deadline)
+
+
+def objects() -> list[Any]:
+    """What the garbage collector watches, and the dictionaries that it does not.
+
+    It forgets a dictionary of nothing but numbers, strings and arrays, since that can't be part of a cycle: a cache of
+    results by key, the commonest leak there is. Those are found through what refers to them, other dictionaries
+    (variables of modules and functions, too) and the job's own objects, 70 ms where there are 300,000 objects.
+    """
+    things = gc.get_objects()
+    kinds = list(map(type, things))
+    own = {kind for kind in set(kinds) if kind is dict or _of_the_job(kind)}
+    holders = [thing for thing, kind in zip(things, kinds, strict=True) if kind in own]
+    scopes = [locals_of(frame) for frame in frames()]
+    for held in (gc.get_referents(*holders), *map(gc.get_referents, scopes)):
+        things += {id(thing): thing for thing in held if type(thing) is dict and not gc.is_tracked(thing)}.values()
+    return things
+
+
+def frames() -> Iterator[FrameType]:
+    """Frames of all threads, without ours."""
+    for innermost in list(sys._current_frames().values()):
+        frame: FrameType | None = innermost
+        while frame is not None:
+            if not frame.f_globals.get("__name__", "").startswith("torchvitals.hooks"):
+                yield frame
+            frame = frame.f_back
+
+
+def _of_the_job(kind: type) -> bool:
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return isinstance(file, str) and not of_library(file)
 
 
 def grown(before: Mapping[int, list[int]] | Lengths, now: Lengths) -> dict[int, list[int]]:

@@ -15,6 +15,7 @@ from types import CellType, FrameType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import torch
+from torchvitals.hooks.census import frames
 from torchvitals.hooks.growth_line import growth_line, registration_line, use_line
 from torchvitals.hooks.length_limit import length_limit
 from torchvitals.hooks.source import Line, is_user_file, locals_of, of_library, short
@@ -109,16 +110,6 @@ def _referrers(thing: Any, ignore: set[int]) -> list[Any]:
 
 
 # -- local variables ------------------------------------------------------------------------------
-
-
-def frames() -> Iterator[FrameType]:
-    """Frames of all threads, without ours."""
-    for innermost in list(sys._current_frames().values()):
-        frame: FrameType | None = innermost
-        while frame is not None:
-            if not frame.f_globals.get("__name__", "").startswith("torchvitals.hooks"):
-                yield frame
-            frame = frame.f_back
 
 
 def user_files() -> list[str]:

@@ -3,7 +3,7 @@
 from collections import deque
 from itertools import pairwise
 
-from torchvitals.hooks.leaks import LeakHunt
+from torchvitals.hooks.leaks import Found, LeakHunt
 from torchvitals.hooks.memory import Memory, give_back
 from torchvitals.hooks.recorder import Recorder
 
@@ -26,7 +26,10 @@ class LeakWatch:
         uneven: one block may grow this many times as much as another: what a hunt would find to grow less evenly it
             would not name. A pool of the allocator that is made once, behind three samples of some kB, looked like
             a leak else: three hunts, a second in all, in one of two healthy runs of an MLP.
-        hunts: how often a run may be hunted; a hunt walks all objects, some 50 ms each of three times.
+        hunts: how often a run may be hunted; a hunt walks all objects, some 100 ms each of three times.
+
+    What grows at every sample is hunted from sample to sample. What grew only over a longer distance is hunted so as
+    well, and where that names nothing, over that distance: what is kept at each evaluation does not grow in between.
     """
 
     def __init__(
@@ -50,6 +53,10 @@ class LeakWatch:
         self._recent: deque[int] = deque(maxlen=blocks * max(reaches) + 1)
         self._left = hunts
         self._hunt: LeakHunt | None = None
+        self._spacing = self._wider = 1
+        """Of the hunt's samples, and of the next hunt's where this one names nothing; in samples of the memory."""
+        self._due = 0
+        self._unnamed: Found | None = None
         self._slow = False
         """Whether the memory that a hunt takes would hide what is hunted."""
         self._samples = 0
@@ -68,18 +75,26 @@ class LeakWatch:
             return
         self._recent.append(rss)
         if self._hunt is None:
-            if not self._left or step < self._rest_until or not self._suspicious():
+            if not self._left or step < self._rest_until or not (reach := self._suspicious()):
                 return
             self._left -= 1
-            self._hunt = LeakHunt()
-            self._samples = 0
+            self._begin(step, spacing=1, wider=reach)
             self._slow = max(self._recent) - min(self._recent) < SLOW_BYTES
+        if step < self._due:
+            return
+        self._due = step + self._spacing * self._every
         self._sample(step)
         if self._slow:
             give_back()
 
-    def _suspicious(self) -> bool:
-        return any(self._grew(reach) for reach in self._reaches)
+    def _suspicious(self) -> int:
+        """Over which distance it has grown; 0 if over none."""
+        return next((reach for reach in self._reaches if self._grew(reach)), 0)
+
+    def _begin(self, step: int, *, spacing: int, wider: int) -> None:
+        self._hunt = LeakHunt()
+        self._samples = 0
+        self._spacing, self._wider, self._due = spacing, wider, step
 
     def _grew(self, reach: int) -> bool:
         """Whether the newest samples, ``reach`` apart, have grown each time and about as much each time."""
@@ -100,7 +115,12 @@ class LeakWatch:
         self._recorder.busy = False
         if self._samples < self.SAMPLES_PER_HUNT:
             return
+        if not (found and found["holder"]) and self._wider > self._spacing:
+            self._unnamed = found
+            self._begin(step + self._every, spacing=self._wider, wider=self._wider)
+            return
         self._hunt = None
+        found, self._unnamed = found or self._unnamed, None
         # The next hunt waits as long as this run is old: a slow leak gets a longer look each time.
         self._rest_until = 2 * step
         if found:

@@ -11,7 +11,7 @@ from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
 import torch
-from torchvitals.hooks.census import Census, Lengths, graph_key, graph_nodes, grown, has_numbers
+from torchvitals.hooks.census import Census, Lengths, graph_key, graph_nodes, grown, has_numbers, objects
 from torchvitals.hooks.holders import Holder, find_holder
 from torchvitals.hooks.memory import Memory
 from torchvitals.hooks.sizes import Weigher, first_leaf, leaves, type_name
@@ -108,7 +108,7 @@ class LeakHunt:
 
     def _containers(self, slope: float, deadline: float) -> Found | None:
         rates = {key: rate for key, lengths in (self._growing or {}).items() if (rate := self._slope(lengths))}
-        things = [thing for thing in gc.get_objects() if id(thing) in rates]
+        things = [thing for thing in objects() if id(thing) in rates]
         weighed = [(thing, rates[id(thing)], _newest(thing)) for thing in things]
         entries = [(_bytes_each(newest) * rate, thing, rate, newest) for thing, rate, newest in weighed if newest]
         entries.sort(key=lambda entry: (-_has_graph(entry[3]), -entry[0]))

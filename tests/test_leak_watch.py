@@ -78,6 +78,29 @@ def test_a_process_that_has_settled_is_not_hunted(watch, monkeypatch):
     assert all(step < 500 for step in Hunt.sampled)
 
 
+def test_what_is_kept_at_each_evaluation_is_hunted_from_one_to_the_next(watch, monkeypatch):
+    """It grows by 400 kB every 32 steps: a hunt of three samples 16 steps apart sees nothing grow twice."""
+
+    def report(hunt):
+        gaps = np.diff(hunt.sampled[-3:])
+        return {"holder": "list `history`"} if (gaps >= 32).all() else None
+
+    monkeypatch.setattr(Hunt, "report", report)
+    events = watch(600, lambda step: 3e8 + step // 32 * 400_000)
+
+    assert events == [("holder", {"holder": "list `history`"})]
+    assert len(Hunt.sampled) == 6
+
+
+def test_what_no_longer_hunt_names_is_told_as_the_short_one_saw_it(watch, monkeypatch):
+    native = {"holder": "", "native": True}
+    found = iter([native, None])
+    monkeypatch.setattr(Hunt, "report", lambda hunt: next(found, None))
+    events = watch(600, lambda step: 3e8 + step // 32 * 400_000)
+
+    assert events == [("holder", native)]
+
+
 def test_a_pool_that_is_made_once_behind_a_few_small_samples_is_not_hunted(watch, monkeypatch):
     """As an MLP's process was seen to grow: 4, 16 and 4 kB, and then an arena of a megabyte."""
     monkeypatch.setattr(Hunt, "found", None)
@@ -98,6 +121,18 @@ def test_rare_readings_of_memory_are_enough(rare_until, onset):
 
     assert [finding.kind for finding in found] == ["memory_leak"]
     assert found[0].value == pytest.approx(4e4, rel=0.05)
+
+
+@pytest.mark.parametrize(("rate", "leaks"), [(4e5, True), (0.0, False)])
+def test_readings_that_become_rare_before_it_leaks_are_enough(rate, leaks):
+    """Each step at first, and then one in 16, in 32 and in 64, as steps are counted."""
+    detector = MemoryLeak()
+    steps = [*range(432), *range(432, 512, 16), *range(512, 1024, 32), *range(1024, 1601, 64)]
+    curve = [(step, 3.44e8 + rate * max(0, step - 500)) for step in steps]
+    found = [finding for step, rss in curve for finding in detector.update(Reading.of(step, rss_bytes=[rss]))]
+
+    assert [finding.kind for finding in found] == ["memory_leak"] * leaks
+    assert all(480 <= finding.first_step <= 560 for finding in found)
 
 
 def test_rare_readings_of_memory_that_settles_are_no_leak():

@@ -167,6 +167,47 @@ def test_a_dictionary_keyed_by_step():
     assert 8000 <= found["bytes_per_step"] < 9000
 
 
+class Results:
+    """Keeps what the garbage collector does not watch: a dictionary of arrays, and one of such inside another."""
+
+    def __init__(self):
+        self.arrays = {}
+        self.by_split = {"train": {}, "test": {}}
+
+
+def test_a_dictionary_of_nothing_but_arrays():
+    job, results = Job(), Results()
+    for number in range(STEPS):
+        job.step(number, job.loss())
+        results.arrays[number] = np.zeros(1000)  # an array by step
+    assert not gc.is_tracked(results.arrays)
+    found = job.hunt.report()
+    assert found["holder"] == "dict attribute `Results.arrays`"
+    assert found["line"].endswith(line_with("an array by step"))
+    assert found["type"] == "numpy.ndarray"
+
+
+def test_a_dictionary_of_arrays_inside_another():
+    job, results = Job(), Results()
+    for number in range(STEPS):
+        job.step(number, job.loss())
+        results.by_split["train"][number] = np.zeros(1000)  # an array by split and step
+    assert not gc.is_tracked(results.by_split["train"])
+    found = job.hunt.report()
+    assert found["holder"] == "dict attribute `Results.by_split`"
+    assert found["line"].endswith(line_with("an array by split and step"))
+
+
+def test_a_local_dictionary_of_texts():
+    job, texts = Job(), {}
+    for number in range(STEPS):
+        job.step(number, job.loss())
+        texts[f"sample {number}"] = "x" * 5000 + str(number)  # a text by name
+    found = job.hunt.report()
+    assert found["holder"].startswith("dict `texts` in test_a_local")
+    assert found["line"].endswith(line_with("a text by name"))
+
+
 def test_a_list_that_is_an_attribute_of_the_model():
     job = Job()
     for number in range(STEPS):
