@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from torchvitals.detectors.beyond_chance import BeyondChance
+from torchvitals.detectors.wild_start import WildStart
 from torchvitals.signals.records import Event, Hello, Step
 
 CHANCE = float(np.log(10))
@@ -47,3 +48,35 @@ def test_a_slow_climb_is_told_once_of_no_rank():
 )
 def test_what_is_learnt_passes_or_is_something_else_is_silent(healthy):
     assert told(**healthy) == []
+
+
+def wild(losses, chance=CHANCE, first=None):
+    detector, hello, found = WildStart(), Hello(run="r", rank=1, world_size=2, pid=7), []
+    start = {"classes": 10, "chance": chance, "loss": losses[0] if first is None else first}
+    found += detector.observe(hello, Event(1.0, 0, "first_loss", start))
+    for step, loss in enumerate(losses):
+        found += detector.observe(hello, Step(step, 1.0, {"loss": float(loss)}))
+    return [(finding.first_step, finding.step) for finding in found + detector.finish([hello])]
+
+
+FALLING = 70 * np.exp(-np.arange(300) / 20) + 2.0
+
+
+@pytest.mark.parametrize(
+    ("losses", "told"),
+    [
+        (FALLING, []),
+        (FALLING[:300] + 4.0, [(0, 256)]),  # it falls, and stays above
+        ([70.0] * 300, [(0, 64)]),
+        (FALLING * 10, [(0, 0)]),
+        (FALLING[:30], [(0, 29)]),
+        ([70.0, 60.0, np.nan], [(0, 2)]),
+    ],
+    ids=["mended", "half mended", "wild for good", "far beyond", "ended too soon", "not finite"],
+)
+def test_a_wild_start_that_training_mends_is_none(losses, told):
+    assert wild(losses) == told
+
+
+def test_a_wild_start_of_one_loss_among_several_is_told_at_once():
+    assert wild(FALLING, first=40.0) == [(0, 0)]
