@@ -1,11 +1,12 @@
-"""What one counted step and one watched step cost, each by its median: for machines that others use as well.
+"""What one step costs by its kind, from the steps themselves: for machines that others use as well.
 
     python -m benchmarks.step_costs --workload mlp --seconds 20
 
-Blocks of a dozen steps of three jobs run in turn: bare, watched, bare. Steps that were only counted and steps that were
-watched are told apart, and of each kind quantiles of their CPU time are shown beside those of the bare steps, which an
-interruption of one step in ten does not move. How often a step is watched is not shown: taking turns makes it more
-often. For what all of it costs see benchmarks/overhead.py, on a machine that nobody else uses.
+Blocks of a dozen steps of three jobs run in turn: bare, watched, bare. Steps that are watched, that are only counted,
+and light ones among those (see hooks/counted.py) are told apart, and of each kind quantiles of their CPU time are shown
+beside those of the bare steps, which an interruption of one step in ten does not move. Taking turns makes watched steps
+more frequent: how frequent each kind is otherwise is counted while the job runs by itself, and from both follows what
+all of it costs. On a machine that nobody else uses benchmarks/overhead.py shows that by itself.
 """
 
 import argparse
@@ -23,22 +24,39 @@ BLOCK = 12
 WARM = 2
 """Steps before them, while its memory comes back into the caches."""
 QUANTILES = (0.1, 0.25, 0.5)
+KINDS = ("light", "counted", "watched")
 
 
-def measure(workload: str, seconds: float) -> dict[str, list[float]]:
-    """CPU seconds of single steps: ``bare``, ``counted``, ``watched``."""
+def measure(workload: str, seconds: float) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """CPU seconds of single steps by their kind, bare ones included, and the share of each kind in a job left alone."""
     watched, bare = Torchvitals(Job(WORKLOADS[workload], "cpu")), [Contender(Job(WORKLOADS[workload], "cpu"))]
     bare.append(Contender(Job(WORKLOADS[workload], "cpu")))
-    found: dict[str, list[float]] = {"bare": [], "counted": [], "watched": []}
+    found: dict[str, list[float]] = {kind: [] for kind in ("bare", *KINDS)}
     with contextlib.closing(watched):
         with watched.active():
             while not watched.spent_allowance():
                 watched.step()
+        shares = _shares(watched, seconds / 4)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             for job in (bare[0], watched, bare[1]):
                 _block(job, watched, found)
-    return found
+    return found, shares
+
+
+def _shares(watched: Torchvitals, seconds: float) -> dict[str, float]:
+    with watched.active():
+        kinds, end = [], time.monotonic() + seconds
+        while time.monotonic() < end:
+            kinds.append(_kind(watched))
+            watched.step()
+    return {kind: kinds.count(kind) / len(kinds) for kind in KINDS}
+
+
+def _kind(watched: Torchvitals) -> str:
+    """Of the step that ``watched`` is about to make."""
+    counted = watched.monitor.observer.counted
+    return "light" if counted.light else "counted" if counted.left else "watched"
 
 
 def _block(job: Contender, watched: Torchvitals, found: dict[str, list[float]]) -> None:
@@ -46,10 +64,9 @@ def _block(job: Contender, watched: Torchvitals, found: dict[str, list[float]]) 
         for _ in range(WARM):
             job.step()
         for _ in range(BLOCK):
-            counts = watched.monitor.observer.counted.left > 0
+            kind = _kind(watched) if job is watched else "bare"
             began = time.thread_time()
             job.step()
-            kind = "bare" if job is not watched else "counted" if counts else "watched"
             found[kind].append(time.thread_time() - began)
 
 
@@ -62,15 +79,16 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    found = measure(chosen.workload, chosen.seconds)
-    seen = {kind: len(times) for kind, times in found.items()}
-    print(f"{chosen.workload}: " + ", ".join(f"{number} {kind}" for kind, number in seen.items()))
-    for share in QUANTILES:
-        at = {kind: float(np.quantile(times, share)) if times else np.nan for kind, times in found.items()}
-        bare = at["bare"]
-        more = {kind: f"+{1e6 * (at[kind] - bare):.0f} µs (× {at[kind] / bare:.4f})" for kind in ("counted", "watched")}
-        told = ", ".join(f"{kind} {text}" for kind, text in more.items())
-        print(f"  quantile {share:4.2f}: bare {1e3 * bare:.3f} ms, {told}")
+    found, shares = measure(chosen.workload, chosen.seconds)
+    alone = ", ".join(f"{share:.2%} {kind}" for kind, share in shares.items())
+    print(f"{chosen.workload}: {len(found['bare'])} bare steps; left alone {alone}")
+    for quantile in QUANTILES:
+        at = {kind: float(np.quantile(times, quantile)) for kind, times in found.items() if times}
+        bare = at.pop("bare")
+        more = [f"{kind} +{1e6 * (seconds - bare):.0f} µs" for kind, seconds in at.items()]
+        together = sum(shares[kind] * (seconds - bare) for kind, seconds in at.items())
+        more.append(f"together +{1e6 * together:.0f} µs (× {1 + together / bare:.4f})")
+        print(f"  quantile {quantile:4.2f}: bare {1e3 * bare:.3f} ms, {', '.join(more)}")
 
 
 if __name__ == "__main__":

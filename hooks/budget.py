@@ -24,8 +24,8 @@ all."""
 COUNTED = 0.08
 """Cost of a counted step, as a share of a watched one's without its optional work: 54 of 700 µs were measured beside an
 MLP of 2.3 ms, 33 µs beside a small convolutional net of 7 ms."""
-MOST_COUNTED = 128
-"""Steps between two watched ones: those of a millisecond are then seen eight times a second,"""
+MOST_COUNTED = 256
+"""Steps between two watched ones: those of a millisecond are then seen four times a second,"""
 MOST_COUNTED_SECONDS = 0.5
 """and longer ones twice."""
 EVERY_STEP = 0.7
@@ -162,6 +162,11 @@ class Budget:
             self._step_seconds += SMOOTHING * (each - self._step_seconds) if self._step_seconds else each
             self.ratio += 0.05 * (cost / seconds - self.ratio)
 
+    @property
+    def counting_unpaid(self) -> bool:
+        """Whether even steps that are only counted cost more than they earn."""
+        return self.in_debt and EVERY_STEP * self.overhead * self._step_seconds <= COUNTED * self._light
+
     def steps_to_count(self) -> int:
         """How many of the steps to come are only counted, so that what is done at each is paid for on average.
 
@@ -171,7 +176,7 @@ class Budget:
         ...         budget.close_step(step_seconds, 100e-6)
         ...     return budget.steps_to_count()
         >>> [counted(seconds) for seconds in (1e-3, 9e-3, 1e-1)]
-        [128, 3, 0]
+        [256, 3, 0]
         """
         if not self.in_debt:
             return 0

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 WRAPPER = "OptimizedModule"
 OURS: list[CodeType] = [
     compiling.__code__, unreal.__code__, EnterHook.__call__.__code__, LeaveHook.__call__.__code__,
-    LeafHook.__call__.__code__, taps.tapped_code(),
+    LeafHook.__call__.__code__,
 ]  # fmt: skip
 """The code of ours that a job's calls enter."""
 IN_PLACE = "the model is compiled in place: hooks on it run inside its code, or not at all"
@@ -56,11 +56,11 @@ class Compilation:
 
     def install(self) -> None:
         """Keep dynamo out of our code, if the job has imported it."""
-        never_compile(OURS)
+        never_compile([*OURS, *taps.codes()])
 
     def compiled(self, result: Any, what: Any) -> None:
         """``torch.compile`` made ``result`` of ``what``; nothing has been traced yet."""
-        never_compile(OURS)
+        self.install()
         self._listen()
         owner = getattr(what, "__self__", None)
         if isinstance(result, Module):

@@ -55,6 +55,7 @@ class RootWatch:
         self._after = guard("forward", self._after_training)
         self._answered = guard("requests", observer.evaluations.answered)
         self._look_at_batch = guard("batch", self._read_batch)
+        self._digest_batch = guard("batch", self._read_digest)
         self._evaluates = guard("relations", observer.relations.enter)
         self._arm_activations = guard("activations", self._install)
         self._send_activations = guard("activations", self._send)
@@ -74,17 +75,23 @@ class RootWatch:
         """Modules that are called in a training forward, as far as it was looked into."""
         self._axis_sent: list[str] = []
         self._axis = f"module:{len(observer.roots)}"
-        self._handles: list[RemovableHandle] = []
+        self._enters: RemovableHandle | None = None
+        self._leaves: RemovableHandle | None = None
+        """Taken off while forwards are only counted and nobody needs to know when they end: 8 µs of each."""
+        self._ends_unseen = False
+        """Whether that is so: one model, which returns a tensor and makes the same graph at each call."""
         self.install()
 
     def install(self) -> None:
         """Put the hooks on the module, unless they are there."""
         module = self.module()
-        if module is not None and not self._handles:
-            self._handles = [
-                module.register_forward_pre_hook(EnterHook(self), with_kwargs=True),
-                module.register_forward_hook(LeaveHook(self), with_kwargs=True),
-            ]
+        if module is not None and self._enters is None:
+            self._enters = module.register_forward_pre_hook(EnterHook(self), with_kwargs=True)
+            self._listen(module)
+
+    def _listen(self, module: Module) -> None:
+        if self._leaves is None:
+            self._leaves = module.register_forward_hook(LeaveHook(self), with_kwargs=True)
 
     @property
     def called(self) -> bool:
@@ -93,11 +100,12 @@ class RootWatch:
 
     def remove(self) -> None:
         """Take the hooks off the module."""
-        for handle in self._handles:
-            handle.remove()
+        for handle in (self._enters, self._leaves):
+            if handle is not None:
+                handle.remove()
+        self._enters = self._leaves = None
         if self._activations is not None:
             self._activations.remove()
-        self._handles.clear()
 
     def look_again(self) -> None:
         """Something jumped in the step that ends: look at the inputs of its last forward, whatever it costs."""
@@ -111,6 +119,7 @@ class RootWatch:
         """Forward begins. A root that calls itself counts once."""
         began = time.perf_counter()
         self.is_counted = False
+        self._listen(module)
         # where nothing can step, answers that nobody calls backward on are requests, whoever forgot no_grad and eval
         serves = self.forwards >= UNANSWERED and not self._observer.will_train
         self._training = module.training and torch.is_grad_enabled() and not serves
@@ -148,10 +157,16 @@ class RootWatch:
             self.awaiting_backward = True
         glimpse = self.glimpse
         glimpse.call = args, kwargs, torch.default_generator.get_state() if glimpse.draws else None
-        glimpse.output = None
+        glimpse.output = glimpse.next_node = None
+        glimpse.first_node = glimpse.number()
+        if recorder.step == self.counted.due:
+            self._digest_batch(args, kwargs)
+        if self._leaves is not None and self._ends_unseen:
+            self._leaves.remove()
+            self._leaves = None
 
     def leave_counted(self, output: Any) -> None:
-        """It has ended."""
+        """It has ended, where that is noticed."""
         self.is_counted = False
         self._recorder.phase = "idle"
         if isinstance(output, torch.Tensor):
@@ -189,6 +204,8 @@ class RootWatch:
     def _after_training(self, output: Any) -> None:
         self._carried = states(output)
         self._remember_output(output)
+        alone = len(self._observer.roots) == 1 and not self.compiled
+        self._ends_unseen = alone and isinstance(output, torch.Tensor) and self.glimpse.steady
         if self._measuring and self._activations is not None:
             began = time.perf_counter()
             inside = self._activations.seconds
@@ -221,10 +238,15 @@ class RootWatch:
         record = Profile(self._recorder.step, self._recorder.clock(), self._axis, packed)
         self._recorder.write(record)
 
+    def _read_digest(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Digest the batch of a step that is only counted, where it is to be in every run."""
+        _, batch = _batch_of(args, kwargs)
+        value = self._observer.digests.batch(batch, self._recorder.step) if batch is not None else None
+        if value is not None:
+            self._observer.pending.logged["batch_digest"] = value
+
     def _read_batch(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        # a head that is called by itself gets what the body answered
-        found = [tensor for tensor in tensors((args, kwargs)) if tensor.grad_fn is None]
-        batch = next((tensor for tensor in found if tensor.dim()), None)
+        found, batch = _batch_of(args, kwargs)
         if batch is not None:
             scalars = self._observer.pending.scalars
             scalars["batch_items"] = scalars.get("batch_items", 0.0) + batch.shape[0]
@@ -247,6 +269,12 @@ class RootWatch:
             scalars["input_absmax"] = largest
         if largest - largest != 0.0:
             scalars["input_nonfinite"] = 1.0
+
+
+def _batch_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+    """What a forward was given, and the batch in it: a head that is called by itself gets what the body answered."""
+    found = [tensor for tensor in tensors((args, kwargs)) if tensor.grad_fn is None]
+    return found, next((tensor for tensor in found if tensor.dim()), None)
 
 
 def tensors(structure: Any, depth: int = 4) -> Iterator[torch.Tensor]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from torchvitals.hooks import tracing
@@ -73,6 +74,35 @@ class Fuse:
             action(optimizer, args, kwargs)
 
         return outside
+
+    def shortcut(
+        self, probe: str, enough: Callable[[tuple[Any, ...], dict[str, Any]], bool]
+    ) -> Callable[[Any, Any], Any]:
+        """What puts a shortcut before a tapped function: the original alone, where ``enough`` (the probe) was.
+
+        All in one function, as above: a guarded call in its place took 3 µs more of each step.
+        """
+        blown = self.blown
+
+        def before(original: Any, tapped: Any) -> Any:
+            @wraps(original)
+            def passed(*args: Any, **kwargs: Any) -> Any:
+                if tapped.taps.removed or tracing.dynamo_traces() or tracing.callback():
+                    return original(*args, **kwargs)
+                done = False
+                if probe not in blown:
+                    try:
+                        done = enough(args, kwargs)
+                    except Exception as error:  # the fuse, once more
+                        if raised_in_handler(error):
+                            raise
+                        blown.add(probe)
+                        self._tell(probe, error)
+                return original(*args, **kwargs) if done else tapped(*args, **kwargs)
+
+            return passed
+
+        return before
 
     def _tell(self, probe: str, error: Exception) -> None:
         try:

@@ -15,25 +15,38 @@ class Glimpse:
 
     Autocast is taken to be as it was in the last watched forward, and the state of the generator is kept only
     for a module whose watched forwards have drawn random numbers: to read both takes longer than all the rest.
+    Where two watched forwards made equally many autograd nodes, nobody needs to be there when the next ones end.
     """
 
-    __slots__ = ("_surroundings", "call", "draws", "next_node", "number", "output")
+    __slots__ = ("_surroundings", "call", "draws", "first_node", "next_node", "nodes", "number", "output", "steady")
 
     def __init__(self) -> None:
         self.call: tuple[tuple[Any, ...], dict[str, Any], torch.Tensor | None] | None = None
         """Its arguments, and the state of the generator before it."""
         self.output: weakref.ref[torch.Tensor] | None = None
         """What it returned, if that is one tensor."""
-        self.next_node = 0
-        """The number of the autograd node that was to be made next."""
+        self.first_node = 0
+        """The number of the autograd node that was to be made next when it began."""
+        self.next_node: int | None = None
+        """The same when it had ended; ``None`` where nobody was there."""
+        self.nodes = 0
+        """How many the last watched forward made."""
+        self.steady = False
+        """Whether the one before it made as many."""
         self.number = node_counter()
         self._surroundings: Surroundings | None = None
         self.draws = False
         """Whether a watched forward has drawn random numbers."""
 
+    def begins(self) -> None:
+        """A watched forward begins."""
+        self.first_node = self.number()
+
     def learn(self, surroundings: Surroundings) -> None:
-        """A watched forward, begun in these ``surroundings``, has ended."""
+        """It has ended; it began in these ``surroundings``."""
         self._surroundings = surroundings
+        before, self.nodes = self.nodes, self.number() - self.first_node
+        self.steady = before == self.nodes
         if not self.draws:
             self.draws = not torch.equal(surroundings.generator, torch.default_generator.get_state())
 
@@ -47,8 +60,8 @@ class Glimpse:
         if generator is not None:
             surroundings = surroundings._replace(generator=generator)
         call = Call(probe, args, kwargs, largest_gradient, surroundings)
-        if self.output is not None:
-            call.returned_before(self.output(), self.next_node - 1)
-        else:
-            call.returned_before(None, -1)
+        output = self.output() if self.output is not None else None
+        if self.next_node is None:
+            self.next_node = self.first_node + self.nodes if self.steady else 0
+        call.returned_before(output, self.next_node - 1)
         return call

@@ -40,6 +40,7 @@ class Losses:
         for watched in observer.roots:
             watched.followed()
         loss = single(root)
+        observer.counted.graph_seen(loss)
         if loss is not None:
             self._take(loss)
         self._began = time.perf_counter()

@@ -89,8 +89,8 @@ class Monitor:
             for optimizer in only:
                 self._handles.append(optimizer.register_step_pre_hook(before))
                 self._handles.append(optimizer.register_step_post_hook(after))
-        self.observer.compilation.install()
         sources.install(self._taps, self.observer, guard)
+        self.observer.compilation.install()
         self.observer.exits.install()
 
     def protect(self, guard: Guard | None, only: list[Optimizer] | None) -> None:

@@ -68,7 +68,7 @@ class OptimizerWatch:
         guard = observer.recorder.fuse.guard
         self._relations_before = guard("relations", observer.relations.before)
         self._relations_after = guard("relations", observer.relations.after)
-        self._take_digests = guard("digests", observer.digests.after)
+        self.take_digests = guard("digests", observer.digests.after)
         self.ranks = RankReadings(self, observer)
         self._take_digests_before = guard("digests", observer.digests.before)
         self._in_closure = False
@@ -123,7 +123,7 @@ class OptimizerWatch:
             self._close(optimizer, now, skipped=True)
             return
         self._scalars |= self._sampling.finish()
-        self._take_digests(self, optimizer)
+        self.take_digests(self, optimizer)
         self._scalars |= self.ranks.after_step()
         self._close(optimizer, now, skipped=False)
 
@@ -252,9 +252,10 @@ class OptimizerWatch:
         self._settle(now, interrupted=interrupted)
 
     def _add_timing(self, scalars: dict[str, torch.Tensor | float], now: float) -> None:
-        spent = self._recorder.spent
+        spent, steps = self._recorder.spent, self._observer.counted.untimed + 1
+        spent["data"] /= steps
         if self.ended and not self._observer.evaluations.forwards:
-            scalars["step_seconds"] = now - self.ended
+            scalars["step_seconds"] = (now - self.ended) / steps
             for phase in ("data", "forward", "backward", "optimizer"):
                 if spent[phase]:
                     scalars[f"{phase}_seconds"] = spent[phase]

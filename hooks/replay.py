@@ -77,6 +77,7 @@ class Replay:
             self._probe_version = probe._version
             self._calls.clear()
         self._calls.append(Call(probe, args, kwargs, self._largest_gradient))
+        self.glimpse.begins()
 
     def remember_output(self, output: Any) -> None:
         """The call remembered last has returned ``output``. The graph of a compiled module is left as it is."""

@@ -49,7 +49,7 @@ def _tap_backward(taps: Taps, observer: Observer, guard: Guard) -> None:
             look_at_gradients()
             ended_by_hand(args[0] if args else kwargs.get("tensors"))
 
-    counted = guard("loss", observer.counted.backward)
+    counted = observer.recorder.fuse.shortcut("loss", observer.counted.backward)
     # Tensor.backward looks this up at every call, and so do Lightning, Accelerate and the scalers.
     taps.wrap(torch.autograd, "backward", guard("loss", begins), guard("loss", ended), counted)
 

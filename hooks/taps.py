@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torchvitals.hooks import tracing
 
 Listener = Callable[..., Any]
+Shortcut = Callable[[Any, Any], Any]
 
 
 class Tap(NamedTuple):
@@ -37,19 +38,23 @@ class Taps:
         attribute: str,
         before: Listener | None = None,
         after: Listener | None = None,
-        enough: Listener | None = None,
+        shortcut: Shortcut | None = None,
     ) -> bool:
         """Replace ``owner.attribute`` by a wrapper; ``False`` when there is no such attribute.
 
         ``before(args, kwargs)`` runs first, ``after(result, args, kwargs)`` last, also when the original
-        raised (``result`` is then the exception, which goes on). Neither does where ``enough(args, kwargs)``
-        is true: the call has been dealt with.
+        raised (``result`` is then the exception, which goes on). ``shortcut(original, wrapper)`` makes what is put
+        there in place of the wrapper, for calls that need neither.
         """
         original = getattr(owner, attribute, None)
         if original is None:
             return False
-        wrapper = _wrapper(self, original, before, after, enough)
+        wrapper = _wrapper(self, original, before, after)
         wrapper.taps = self
+        if shortcut is not None:
+            wrapper = shortcut(original, wrapper)
+            wrapper.taps = self
+            _codes.add(wrapper.__code__)
         _put(owner, attribute, wrapper)
         self._taps.append(Tap(owner, attribute, original))
         return True
@@ -63,7 +68,7 @@ class Taps:
         while self._taps:
             owner, attribute, _ = self._taps.pop()
             found = replaced = getattr(owner, attribute)
-            while getattr(found, "__code__", None) is tapped_code() and found.taps.removed:
+            while getattr(found, "__code__", None) in _codes and found.taps.removed:
                 found = found.__wrapped__
             if found is not replaced:
                 _put(owner, attribute, found)
@@ -75,14 +80,10 @@ def _put(owner: Any, attribute: str, function: Any) -> None:
     setattr(owner, attribute, staticmethod(function) if static else function)
 
 
-def _wrapper(
-    taps: Taps, original: Any, before: Listener | None, after: Listener | None, enough: Listener | None
-) -> Any:
+def _wrapper(taps: Taps, original: Any, before: Listener | None, after: Listener | None) -> Any:
     @wraps(original)
     def tapped(*args: Any, **kwargs: Any) -> Any:
         if taps.removed or tracing.dynamo_traces() or tracing.callback():  # dynamo traces the original, and none of us
-            return original(*args, **kwargs)
-        if enough is not None and enough(args, kwargs):
             return original(*args, **kwargs)
         if before is not None:
             before(args, kwargs)
@@ -100,3 +101,12 @@ def _wrapper(
 def tapped_code() -> CodeType:
     """The code that all wrappers share."""
     return next(part for part in _wrapper.__code__.co_consts if isinstance(part, CodeType) and part.co_name == "tapped")
+
+
+_codes = {tapped_code()}
+"""That of all wrappers, and of the shortcuts before them."""
+
+
+def codes() -> frozenset[CodeType]:
+    """The code of everything that was put in place of a function of torch."""
+    return frozenset(_codes)

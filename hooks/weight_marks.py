@@ -11,7 +11,6 @@ MOST = 2
 """Weights that are marked, in two parts of the model: 2 µs a step."""
 ALIKE = 0.01
 """Shares of the way back that two weights may differ by, in float32, and have gone back together."""
-_number = torch.Tensor.item
 Mark = tuple[torch.Tensor, torch.Tensor, int]
 """A weight, a view of its middle element, and where its memory was."""
 
@@ -30,12 +29,15 @@ class WeightMarks:
     1.0
     """
 
-    __slots__ = ("_anchors", "_elements", "_found", "_kept", "_marks", "_weights")
+    __slots__ = ("_anchors", "_elements", "_first", "_found", "_kept", "_last", "_marks", "_weights")
 
     def __init__(self) -> None:
         self._marks: list[Mark] = []
         self._elements: list[torch.Tensor] = []
         """Theirs that can be read now."""
+        self._first: torch.Tensor | None = None
+        self._last: torch.Tensor | None = None
+        """The same, where they are ``MOST``: one by one they are read in half the time."""
         self._kept: list[float] = []
         self._anchors: list[float] = []
         """Where the weights were when they were last written to, or before the first step."""
@@ -45,6 +47,11 @@ class WeightMarks:
 
     def __bool__(self) -> bool:
         return bool(self._kept)
+
+    @property
+    def weights(self) -> list[torch.Tensor]:
+        """Those that are marked."""
+        return [weight for weight, _, _ in self._marks]
 
     def keep(self, weights: list[torch.Tensor]) -> None:
         """A step is over: what ``weights`` are now is what the next step must find. Another list has marks anew."""
@@ -56,22 +63,32 @@ class WeightMarks:
         for place, (weight, _, memory) in enumerate(self._marks):
             here = weight.data_ptr()
             if not here:  # sharding takes the memory away between uses
-                self._kept, self._elements = [], []
+                self.forget()
                 return
             if here != memory:
                 self._marks[place] = _mark(weight)
         self._elements = [element for _, element, _ in self._marks]
+        self._first, self._last = self._elements if len(self._elements) == MOST else (None, None)
         self.keep_again()
 
     def keep_again(self) -> None:
         """The same after a step that is only counted: a weight that is put elsewhere is marked there a moment later."""
         if self._found:
             self._anchors, self._found = self._found, []
-        self._kept = [*map(_number, self._elements)]
+        if self._first is not None and self._last is not None:
+            self._kept = [self._first.item(), self._last.item()]
+        else:
+            self._kept = [element.item() for element in self._elements]
+
+    def forget(self) -> None:
+        """Steps follow that nobody looks at: what the next one finds says nothing."""
+        self._kept, self._elements, self._first = [], [], None
 
     def as_kept(self) -> bool:
         """Whether nothing has been written, by the quickest look: NaN is equal to nothing here."""
-        return [*map(_number, self._elements)] == self._kept
+        if self._first is not None and self._last is not None:
+            return self._first.item() == self._kept[0] and self._last.item() == self._kept[1]
+        return [element.item() for element in self._elements] == self._kept
 
     def written(self) -> float:
         """The share of the marked weights that are not what they were when the last step was over.

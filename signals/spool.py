@@ -11,7 +11,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -104,15 +104,24 @@ class SpoolWriter:
         self, step: int, seconds: float, values: Mapping[str, float], optimizer: int = 0, *, leads: bool | None = None
     ) -> bool:
         """Append a :class:`Step`, with names sent once and indices afterwards."""
-        return self.write(Step(step, seconds, self._indexed(values), optimizer, leads))
+        indexed: dict[int | str, float] = dict(zip(self.indices(values), values.values(), strict=True))
+        return self.write(Step(step, seconds, indexed, optimizer, leads))
 
-    def steps(self, rows: Iterable[tuple[int, float, Mapping[str, float], int, bool]]) -> bool:
-        """Append several steps, each given as for :meth:`step`, all five, by one write."""
+    def steps(self, steps: Sequence[Step]) -> bool:
+        """Append several steps by one write; their values have :meth:`indices` for names."""
         if os.getpid() != self._owner:
             return False
         with self._lock:
-            steps = [Step(step, told, self._indexed(values), whose, leads) for step, told, values, whose, leads in rows]
             return self._append(b"".join(map(frames.encode, steps)), len(steps))
+
+    def indices(self, names: Collection[str]) -> list[int]:
+        """What stands for ``names`` in a step; a name that is new is written down first."""
+        known = self._signals
+        try:
+            return [known[name] for name in names]
+        except KeyError:
+            self._learn(names)
+            return [known[name] for name in names]
 
     def close(self) -> None:
         """Close the file; a later write opens a new segment."""
@@ -124,14 +133,7 @@ class SpoolWriter:
                 with contextlib.suppress(OSError):  # a network file system reports a lost write only here
                     os.close(descriptor)
 
-    def _indexed(self, values: Mapping[str, float]) -> dict[int | str, float]:
-        try:
-            return {self._signals[name]: value for name, value in values.items()}
-        except KeyError:
-            self._learn(values)
-            return {self._signals[name]: value for name, value in values.items()}
-
-    def _learn(self, names: Mapping[str, float]) -> None:
+    def _learn(self, names: Collection[str]) -> None:
         with self._lock:
             for name in names:
                 self._signals.setdefault(name, len(self._signals))

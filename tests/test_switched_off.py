@@ -15,7 +15,8 @@ def codec(directory: Path, *, begins: int, alone: bool = False, steps: int = 120
     coder = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 16))
     judge = nn.Sequential(nn.Linear(16, 8), nn.LeakyReLU(0.2), nn.Linear(8, 1))
     of_coder, of_judge = torch.optim.Adam(coder.parameters(), 1e-3), torch.optim.Adam(judge.parameters(), 1e-4)
-    with attach([coder, judge], [of_judge] if alone else [of_coder, of_judge], directory=directory):
+    optimizers = [of_judge] if alone else [of_coder, of_judge]
+    with attach([coder, judge], optimizers, directory=directory, overhead=100.0):  # on a busy machine, too
         for step in range(steps):
             x = torch.randn(32, 16)
             if not alone:

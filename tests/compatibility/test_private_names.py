@@ -168,6 +168,8 @@ DOCUMENTED = {
     "_saved_self", "_saved_self_sym_sizes", "_saved_target", "_saved_tensors", "_saved_total_weight",
 }  # fmt: skip
 """Of autograd nodes, asked for with a default."""
+OF_LEAVES = {"_post_accumulate_grad_hooks"}
+"""Asked for with a default: where it has another name, a gradient behind such a hook is read at fewer steps."""
 OF_EVERY_MODULE = {
     "_modules", "_parameters", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
     "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks", "_BatchNorm",
@@ -203,6 +205,7 @@ def private_names() -> Iterator[str]:
 
 
 def test_every_private_name_is_accounted_for() -> None:
-    known = {*PRIVATE, *ELSEWHERE, *STEADY, *DOCUMENTED, *OF_EVERY_MODULE, *OPERATORS, *TEXTS, *PYTHONS, *REPLAY}
+    known = {*PRIVATE, *ELSEWHERE, *STEADY, *DOCUMENTED, *OF_LEAVES, *OF_EVERY_MODULE}
+    known |= {*OPERATORS, *TEXTS, *PYTHONS, *REPLAY}
 
     assert set(private_names()) - known == set()
