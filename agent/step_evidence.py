@@ -203,6 +203,15 @@ def origin(case: Case) -> dict[str, Any] | None:
     return min(events, key=lambda event: (event.step, not event.details.get("complete"))).details if events else None
 
 
+def few_spoilt(found: dict[str, Any], few: float = 0.05) -> bool:
+    """Whether at most ``few`` of the values of the weight in ``found``, an origin, are not finite.
+
+    A gradient that is not finite spoils whole rows of a weight, most often all of them.
+    """
+    number = int((found.get("inputs") or {}).get("nonfinite") or len(found.get("elements") or []))
+    return 0 < number <= few * int(np.prod(found.get("shape") or [0]))
+
+
 def in_the_batch(case: Case) -> bool:
     """Whether the replay found the batch itself not finite: then nothing that the job did before matters."""
     found = origin(case) or {}

@@ -3,7 +3,7 @@
 from typing import Any, ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.step_evidence import at_onset, culprit, grew, origin, place, settings
+from torchvitals.agent.step_evidence import at_onset, culprit, few_spoilt, grew, origin, place, settings
 
 DOMAINS: dict[str, str] = {
     "log": "needs arguments above 0",
@@ -68,6 +68,8 @@ class NumericalDomainError:
         step = broken[0].first_step
         if found and name == "parameter" and 0.0 in settings(case, "eps"):
             return _update_without_eps(found, step)
+        if found and name == "parameter" and not few_spoilt(found) and not grew(case) and _unread(case, step - 1):
+            return _unread_update(found, step - 1)
         return Opinion(
             clues=[*_of_origin(found, name), *_of_course(case)],
             title=_title(found, name, step)[:79],
@@ -90,6 +92,38 @@ def _update_without_eps(found: dict[str, Any], step: int) -> Opinion:
         ),
         remedy="Give the optimizer an eps above 0 (1e-8 is the usual one; in float16 1e-4).",
         where=where,
+    )
+
+
+def _unread(case: Case, step: int) -> bool:
+    """Whether ``step`` was made and its gradient not read: where steps are too short, fifteen of sixteen are not."""
+    opening = case.opening
+    if case.history.series("loss", opening.rank, opening.optimizer).at(step) is None:
+        return False
+    norms = (case.history.series(name, opening.rank, opening.optimizer) for name in ("gradient_norm", "tripwire_norm"))
+    return all(norm.at(step) is None for norm in norms)
+
+
+def _unread_update(found: dict[str, Any], step: int) -> Opinion:
+    where = str(found.get("parameter") or "")
+    return Opinion(
+        clues=[
+            Clue(2.0, f"`{where}` was not finite already when the forward pass of step {step + 1} began"),
+            Clue(1.0, f"the loss of step {step} was finite, and its gradient was not read"),
+        ],
+        title=f"The update of step {step} made `{where}` non-finite"[:79],
+        explanation=(
+            f"The loss of step {step} was finite and `{where}` was not when the next step began: the gradient of step "
+            f"{step}, or what was done with it before the optimizer applied it, was not. Of steps this short few "
+            "gradients are read, and this one was not: which operation made it is not known."
+        ),
+        remedy=(
+            "Look at what the job does with gradients between `backward` and `step`, and at hooks on them. Run again "
+            f"from a checkpoint before step {step} with TORCHVITALS_OVERHEAD=1: then each gradient is read before it "
+            "is applied, and the operation is named."
+        ),
+        where=where,
+        first_step=step,
     )
 
 

@@ -5,14 +5,12 @@ from typing import Any, ClassVar
 import numpy as np
 from torchvitals.agent.broken_relation import broken
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.step_evidence import at_onset, culprit, grew, origin, settings
+from torchvitals.agent.step_evidence import at_onset, culprit, few_spoilt, grew, origin, settings
 
 MOST = 0.6
 """Share of the weights that must have been written to; a layer that is calibrated is not the model."""
 NEAR = 2
 """Steps between the writing and what it brings: the loss of the next step shows it."""
-FEW = 0.05
-"""Share of a weight's values: a gradient that is not finite spoils whole rows of it, most often all of them."""
 RARE = 0.05
 """Share of steps with writing beyond which it is a habit of the job: weight clipping, a swap with averages."""
 
@@ -124,8 +122,8 @@ def _update_was_finite(case: Case, found: dict[str, Any], number: int) -> Clue |
     norms = case.history.series("gradient_norm", case.opening.rank, case.opening.optimizer)
     if np.isfinite(norms.values[norms.steps == step - 1]).any():
         return Clue(1.5, f"the gradients of step {step - 1} were finite, all of them")
-    size = int(np.prod(found.get("shape") or [0]))
-    if number and number <= FEW * size:
+    if few_spoilt(found):
+        size = int(np.prod(found.get("shape") or [0]))
         return Clue(
             1.0, f"{number} of its {size} values are not finite; a gradient that is not would spoil more of them"
         )
