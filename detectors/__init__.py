@@ -34,6 +34,7 @@ from torchvitals.detectors.standstill import Standstill
 from torchvitals.detectors.straggler import Straggler
 from torchvitals.detectors.stuck_parameters import IdleOptimizer, UnchangedParameters
 from torchvitals.detectors.thrown_off import ThrownOff
+from torchvitals.detectors.undefined_answers import UndefinedAnswers
 from torchvitals.detectors.unlearnt import Unlearnt
 from torchvitals.detectors.unsynced_backward import UnsyncedBackward
 from torchvitals.detectors.update_ratio import UpdateRatio
@@ -90,6 +91,7 @@ RECORD_DETECTORS: tuple[type[RecordDetector], ...] = (
     Latency,
     Maximized,
     Nondeterminism,
+    UndefinedAnswers,
     Unlearnt,
     WildStart,
 )

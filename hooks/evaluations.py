@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchvitals.hooks.serving import QUIET_WHERE_TRAINED, Service
 from torchvitals.hooks.serving_mode import ServingMode
+from torchvitals.hooks.undefined import TRIES, origin_of
 
 if TYPE_CHECKING:
     from torchvitals.hooks.forwards import RootWatch
@@ -32,6 +33,8 @@ class Evaluations:
         self._relate = guard("relations", observer.relations.evaluated)
         self._validates = guard("validation", observer.validation.evaluated)
         mode = ServingMode(self._tell_mode)
+        self._locate = guard("replay", self._look_for_origin)
+        self._tries = TRIES
         self._watch_mode, self._mode_kept = guard("relations", mode.answered), guard("relations", mode.ended)
 
     def answered(self, root: "RootWatch", args: tuple[Any, ...], kwargs: Any, output: Any, seconds: float) -> None:
@@ -54,6 +57,8 @@ class Evaluations:
             self._services[id(root)] = service
             self._begun += 1
         service.request(args, kwargs, output, seconds)
+        if service.answers_nan and self._tries:
+            self._locate(root, args, kwargs, output)
         if not observer.optimizers:
             self._recorder.step = service.requests
         if not observer.will_train:
@@ -62,6 +67,16 @@ class Evaluations:
     def _tell_mode(self, first: int, count: int, layer: str) -> None:
         details = {"relation": "served_in_training_mode", "first": first, "count": count, "parameter": layer}
         self._recorder.event("relation", **details)
+
+    def _look_for_origin(self, root: "RootWatch", args: tuple[Any, ...], kwargs: Any, output: Any) -> None:
+        origin = origin_of(root, args, kwargs, output)
+        if origin is None:
+            return
+        found = origin["complete"] and origin["operation"]
+        self._tries = 0 if found else self._tries - 1
+        if found:
+            module = root.prefix + origin["module"] if origin["module"] else ""
+            self._recorder.event("origin", **{**origin, "module": module})
 
     def paused(self) -> None:
         """A step was counted: what follows is another evaluation."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvitals.hooks import feature_rows
 from torchvitals.hooks.feature_rows import COLUMNS, ROWS, Leaf, Reduction
+from torchvitals.hooks.undefined import Undefined, first_undefined
 
 BLOCK_REQUESTS = 16
 """Requests in a block: long enough that AR(1) 0.9 traffic has little correlation left between blocks."""
@@ -35,6 +36,7 @@ class FeatureBlock(NamedTuple):
     values: dict[str, NDArray[np.float32]]
     requests: int
     items: int
+    undefined: Undefined | None = None
 
 
 class FeatureWindows:
@@ -92,13 +94,14 @@ class FeatureWindows:
         columns = self._columns.get(path)
         if columns is None:
             columns = self._columns[path] = _Columns(path, tensor, feature_rows.choose(tensor, output=output), output)
-        if columns.take(tensor) or path in self._ragged:
+        if columns.take(tensor, self._requests) or path in self._ragged:
             return
         self._ragged.add(path)  # the width changed: from now on only what does not depend on it
         self._columns[path] = _Columns(path, tensor, "ragged", output)
-        self._columns[path].take(tensor)
+        self._columns[path].take(tensor, self._requests)
 
     def _close(self) -> FeatureBlock:
+        undefined = first_undefined(list(self._columns.values()))
         found = [(columns, columns.drain()) for columns in self._columns.values() if columns.used]
         for columns, _ in found:
             for name in columns.entries:
@@ -115,7 +118,7 @@ class FeatureWindows:
             for name, statistic in zip(_STATISTICS, _statistics(rows), strict=True):
                 values[name][where] = statistic[kept]
             values["feature_rows"][where] = len(rows)
-        block = FeatureBlock(list(self._entries), values, self._requests, self._items)
+        block = FeatureBlock(list(self._entries), values, self._requests, self._items, undefined)
         self._requests = self._items = 0
         return block
 
@@ -123,14 +126,24 @@ class FeatureWindows:
 class _Columns:
     """The rows of one tensor of the call, copied, until the block is full."""
 
-    __slots__ = ("_buffer", "_host", "_reduction", "_shares", "entries", "path", "used")
+    __slots__ = (
+        "_buffer", "_ends", "_host", "_output", "_reduction", "_shares", "columns", "entries", "path", "reduced",
+        "used",
+    )  # fmt: skip
 
     def __init__(self, path: str, tensor: Tensor, reduction: Reduction, output: bool) -> None:
         rows = feature_rows.rows_of(tensor, reduction)
         names = feature_rows.names_of(path, tensor, reduction, rows.shape[1])
         self.path = path
         self.used = 0
+        self.columns = names
+        """Their names, before any are grouped."""
+        self._output = output
         self._reduction = reduction
+        self._ends: list[tuple[int, int]] = []
+        """Request, and the row behind its last one."""
+        self.reduced = reduction in ("tokens", "ragged")
+        """Whether its numbers are no longer those of the tensor."""
         is_table = reduction not in ("tokens", "ragged")
         self._shares = output and is_table and tensor.is_floating_point() and rows.shape[1] > 1
         limit = CLASSES if self._shares else COLUMNS
@@ -148,7 +161,30 @@ class _Columns:
             return INPUT
         return SHARE if self._shares and name in self.entries else OUTPUT
 
-    def take(self, tensor: Tensor) -> bool:
+    @property
+    def is_answer(self) -> bool:
+        """Whether NaN in it would be one in what the model has answered."""
+        return self._output and not self.reduced
+
+    def has_nan(self) -> bool:
+        """Whether a request of the block had NaN; a sum tells most blocks apart, for a few microseconds."""
+        kept = self._buffer[: self.used]
+        return self.used > 0 and not bool(torch.isfinite(kept.sum())) and bool(kept.isnan().any())
+
+    def requests(self) -> list[int]:
+        """Those of the block that it was part of."""
+        return [request for request, _ in self._ends]
+
+    def rows(self, request: int) -> NDArray[np.float32]:
+        """What was kept of one request of the block."""
+        place = next((at for at, (each, _) in enumerate(self._ends) if each == request), None)
+        if place is None:
+            return np.zeros((0, self._buffer.shape[1]), np.float32)
+        start = self._ends[place - 1][1] if place else 0
+        rows: NDArray[np.float32] = self._buffer[start : self._ends[place][1]].cpu().numpy()
+        return rows
+
+    def take(self, tensor: Tensor, request: int) -> bool:
         """Copy the rows of one request; ``False`` when they no longer fit the columns."""
         rows = feature_rows.rows_of(tensor, self._reduction)
         if rows.shape[1] != self._buffer.shape[1]:
@@ -160,12 +196,14 @@ class _Columns:
             with torch.no_grad():
                 self._buffer[self.used : end].copy_(rows[: end - self.used], non_blocking=True)
         self.used = end
+        self._ends.append((request, end))
         return True
 
     def drain(self) -> NDArray[np.float32]:
         """``(rows, entries)`` of the block on the host; the buffer is empty afterwards."""
         rows: NDArray[np.float32] = self._buffer[: self.used].cpu().numpy()
         self.used = 0
+        self._ends.clear()
         width = rows.shape[1]
         if self._shares:
             return _distribution(rows)

@@ -59,6 +59,7 @@ class Service:
         self._leaks = LeakWatch(recorder) if index == 0 and not self._trains else None
         self._work = RequestWork()
         self._watch_memory = recorder.fuse.guard("memory", self._memory_of)
+        self._undefined: dict[str, Any] | None = None
         self.requests = before
 
     def request(self, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any, seconds: float) -> None:
@@ -77,6 +78,11 @@ class Service:
         if len(self._latencies) >= FLUSH_REQUESTS or time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
 
+    @property
+    def answers_nan(self) -> bool:
+        """Whether a request of finite inputs was answered with NaN."""
+        return self._undefined is not None and not self._undefined["given"]
+
     def flush(self) -> None:
         """Write the latencies that are waiting."""
         if not self._latencies:
@@ -93,7 +99,15 @@ class Service:
         block = self._features.observe(args, kwargs, output)
         if block is None:
             return
-        entries, values, requests, items = block
+        entries, values, requests, items, undefined = block
+        if undefined is not None and self._undefined is None and not self._trains:
+            first = self.requests - requests + undefined.request
+            self._undefined = {
+                "request": first, "rows": undefined.rows, "output": undefined.output, "given": undefined.given,
+                "zero": undefined.zero, "model": self._model,
+            }  # fmt: skip
+            if self._held is None:
+                self._recorder.event("undefined_answer", **self._undefined)
         if entries != self._entries:
             self._entries = entries
             self._write(Axis(self._axis, "feature", entries))
@@ -126,3 +140,5 @@ class Service:
             self._recorder.not_checked("drift", "the requests are a stored data set, read by a data loader")
         for record in held:
             self._recorder.write(record)
+        if self._undefined is not None:
+            self._recorder.event("undefined_answer", **self._undefined)

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.drift_words import change_of, is_zero_filled, strongest
+from torchvitals.detectors.detector import Finding
 
 
 class MissingFeature:
@@ -14,6 +15,9 @@ class MissingFeature:
     prior: ClassVar[float] = 0.3
 
     def weigh(self, case: Case) -> Opinion | None:
+        answered = next((f for f in case.of_kind("nonfinite") if f.evidence.get("given")), None)
+        if answered is not None:
+            return _answered_with_nan(answered)
         absent = [f for f in case.of_kind("drift") if f.evidence.get("change") == "missing" or is_zero_filled(f)]
         finding = strongest(absent)
         if finding is None:
@@ -35,3 +39,19 @@ class MissingFeature:
             where=finding.name,
             first_step=finding.first_step,
         )
+
+
+def _answered_with_nan(finding: Finding) -> Opinion:
+    """An input was NaN, and so was the answer."""
+    name, request = str(finding.evidence["given"]), finding.first_step
+    return Opinion(
+        clues=[Clue(4.0, f"{name} was NaN in request {request}, and so was its answer")],
+        title=f"{name} is NaN in request {request}, and the answer is too"[:79],
+        explanation=f"{name} was NaN in request {request}, and so was its answer: a model passes NaN on.",
+        remedy=(
+            f"Find out why {name} does not arrive (a failed join, a division before the model), and refuse requests "
+            "without it, or fill in what training has filled in."
+        ),
+        where=name,
+        first_step=request,
+    )

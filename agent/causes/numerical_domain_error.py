@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.step_evidence import at_onset, culprit, few_spoilt, grew, origin, place, settings
+from torchvitals.detectors.detector import Finding
 
 DOMAINS: dict[str, str] = {
     "log": "needs arguments above 0",
@@ -63,6 +64,8 @@ class NumericalDomainError:
         broken = case.of_kind("nonfinite")
         if not broken:
             return None
+        if broken[0].evidence.get("signal") == "answers":
+            return _of_answers(case, broken[0])
         found = origin(case)
         name = _operation(found) if found else ""
         step = broken[0].first_step
@@ -78,6 +81,42 @@ class NumericalDomainError:
             where=place(found),
             rank=culprit(case),
         )
+
+
+def _of_answers(case: Case, finding: Finding) -> Opinion | None:
+    """A service was given numbers and answered NaN."""
+    evidence, request = finding.evidence, finding.first_step
+    if evidence.get("given"):
+        return None
+    found = origin(case)
+    name = _operation(found) if found else ""
+    model, rows, zero = evidence.get("model") or "the model", int(finding.value), evidence.get("zero")
+    clues = [
+        Clue(2.0, f"no input of request {request} was NaN, and {rows} rows of its answer were"),
+        *_of_origin(found, name),
+    ]
+    if zero:
+        clues.append(
+            Clue(1.0, f"such a row of {zero} was exactly zero: its norm, sum or spread is nothing to divide by")
+        )
+    return Opinion(
+        clues=clues,
+        title=(
+            _title(found, name, request).replace(", step ", ", request ")[:79]
+            if name
+            else f"Answers are NaN from request {request} on"
+        ),
+        explanation=(
+            f"From request {request} on {model} answers NaN at times: {'; '.join(clue.text for clue in clues)}."
+        ),
+        remedy=_remedy(found, name)
+        if name
+        else (
+            f"Look in the forward of {model} for what has no value for some inputs: divisions by a norm, a sum or a "
+            "count, logarithms, roots, a softmax over nothing. Add a small constant there, and refuse such requests."
+        ),
+        where=place(found) or finding.name,
+    )
 
 
 def _update_without_eps(found: dict[str, Any], step: int) -> Opinion:
