@@ -7,6 +7,7 @@ import torch
 from recorded import only_run
 from torch import nn
 from torchvitals.agent.case import Case
+from torchvitals.agent.causes.numerical_domain_error import NumericalDomainError
 from torchvitals.agent.causes.weights_overwritten import WeightsOverwritten
 from torchvitals.agent.history import History
 from torchvitals.agent.incident import Incident
@@ -73,6 +74,23 @@ def test_a_gradient_that_nobody_looked_at_may_have_spoilt_a_weight(
     )
 
     assert (WeightsOverwritten().weigh(case) is not None) == overwritten
+
+
+@pytest.mark.parametrize(("read", "told"), [("tripwire_norm", True), ("gradient_norm", False)])
+def test_an_update_whose_gradient_was_read_in_part_is_named_with_its_step(read: str, told: bool) -> None:
+    """A scalar in the middle, whose gradient alone was NaN: those nearest the input were finite."""
+    history = History()
+    for step in range(40):
+        history.add("loss", step, 1.0)
+        history.add(read, step, 0.5)
+    details = {"operation": "parameter", "parameter": "pool.p", "value": "nan", "shape": [], "elements": [0]}
+    opening = Finding(kind="nonfinite", severity="critical", first_step=40, step=40, value=float("nan"), threshold=1.0)
+    event = Event(0.0, 40, "origin", {**details, "inputs": {"nonfinite": 1.0}, "complete": True})
+    case = Case(findings=[opening], history=history, facts={}, events=[(0, event)], world_size=1)
+
+    opinion = NumericalDomainError().weigh(case)
+    assert opinion is not None
+    assert (opinion.where, opinion.first_step) == (("pool.p", 39) if told else ("", None))
 
 
 def test_one_that_was_so_before_the_first_step_came_with_the_weights(tmp_path: Path) -> None:

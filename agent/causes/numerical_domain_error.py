@@ -135,12 +135,14 @@ def _update_without_eps(found: dict[str, Any], step: int) -> Opinion:
 
 
 def _unread(case: Case, step: int) -> bool:
-    """Whether ``step`` was made and its gradient not read: where steps are too short, fifteen of sixteen are not."""
-    opening = case.opening
-    if case.history.series("loss", opening.rank, opening.optimizer).at(step) is None:
-        return False
-    norms = (case.history.series(name, opening.rank, opening.optimizer) for name in ("gradient_norm", "tripwire_norm"))
-    return all(norm.at(step) is None for norm in norms)
+    """Whether ``step`` was made and its gradient not read as a whole.
+
+    Where steps are short, fifteen of sixteen gradients are not read, or only those of the parameters nearest the input:
+    what is born beyond them, in backward alone, does not reach those.
+    """
+    rank, optimizer = case.opening.rank, case.opening.optimizer
+    at = {name: case.history.series(name, rank, optimizer).at(step) for name in ("loss", "gradient_norm")}
+    return at["loss"] is not None and at["gradient_norm"] is None
 
 
 def _unread_update(found: dict[str, Any], step: int) -> Opinion:
@@ -148,7 +150,7 @@ def _unread_update(found: dict[str, Any], step: int) -> Opinion:
     return Opinion(
         clues=[
             Clue(2.0, f"`{where}` was not finite already when the forward pass of step {step + 1} began"),
-            Clue(1.0, f"the loss of step {step} was finite, and its gradient was not read"),
+            Clue(1.0, f"the loss of step {step} was finite, and its gradient was not read as a whole"),
         ],
         title=f"The update of step {step} made `{where}` non-finite"[:79],
         explanation=(
