@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torchvitals.hooks.growing_tensors import forms
 from torchvitals.hooks.source import locals_of, of_library
 
 _LENGTHS: tuple[tuple[type, Callable[[Any], int]], ...] = (
@@ -57,7 +58,9 @@ class Census:
         self.lengths = ids[order], sizes[order]
         tensor_kinds = {kind for kind in self.types if issubclass(kind, torch.Tensor)}
         tensors = [thing for thing, kind in zip(things, kinds, strict=True) if kind in tensor_kinds]
-        tensors = [tensor for tensor in tensors if tensor.grad_fn is not None and has_numbers(tensor)]
+        tensors = [tensor for tensor in tensors if has_numbers(tensor)]
+        self.forms = forms(tensor for tensor in tensors if tensor.layout is torch.strided)
+        tensors = [tensor for tensor in tensors if tensor.grad_fn is not None]
         self.graphs = _graph_sizes(tensors, deadline)
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torchvitals.hooks.census import Census, Lengths, graph_key, graph_nodes, grown, has_numbers, objects
+from torchvitals.hooks.growing_tensors import Form, form_of, growths
 from torchvitals.hooks.holders import Holder, find_holder
 from torchvitals.hooks.memory import Memory
 from torchvitals.hooks.sizes import Weigher, first_leaf, leaves, type_name
@@ -32,6 +33,7 @@ class _Sample(NamedTuple):
     """Resident and device memory."""
     types: dict[type, int]
     graphs: dict[tuple[str, tuple[int, ...]], int]
+    forms: set[Form]
 
 
 class LeakHunt:
@@ -74,7 +76,7 @@ class LeakHunt:
         """Count what there is, after optimizer step ``step``; always at the same point of a step."""
         resident = (self._memory.rss_bytes() or 0) + int(self._memory.device().get("cuda_allocated_bytes", 0))
         census = Census(time.thread_time() + self._limit)
-        self._samples.append(_Sample(step, resident, census.types, census.graphs))
+        self._samples.append(_Sample(step, resident, census.types, census.graphs, census.forms))
         if self._first is None:
             self._first = census.lengths
         else:
@@ -86,7 +88,8 @@ class LeakHunt:
             return None
         deadline = time.thread_time() + self._limit
         slope = self._slope([sample.bytes for sample in self._samples])
-        found = self._containers(slope, deadline) or self._graphs(slope, deadline) or self._objects(slope, deadline)
+        searches = (self._containers, self._graphs, self._tensors, self._objects)
+        found = next((found for search in searches if (found := search(slope, deadline))), None)
         return found or self._unseen(slope)
 
     @property
@@ -149,6 +152,22 @@ class LeakHunt:
             holder = holder._replace(text=f"{text}, whose graph is never cut")
             nodes = self._samples[-1].graphs[graph_key(tensor)]
             return _told(tensor, nodes, rate, max(slope, rate * _NODE_BYTES), holder, graph=True)
+        return None
+
+    # -- one tensor, ever longer ------------------------------------------------------------------
+
+    def _tensors(self, slope: float, deadline: float) -> Found | None:
+        for growth in growths([sample.forms for sample in self._samples]):
+            rate = self._slope(growth.extents)
+            size = rate * growth.unit
+            if not rate or size < self._smallest or size < self._share * slope:
+                continue
+            alike = [t for t in gc.get_objects() if issubclass(type(t), torch.Tensor) and has_numbers(t)]
+            for tensor in [tensor for tensor in alike if form_of(tensor) == growth.form][:2]:
+                holder = find_holder(tensor, deadline, {id(alike)})
+                if holder is not None and not holder.ours:
+                    found = _told(tensor, growth.extents[-1], rate, size, holder, graph=False)
+                    return found | {"type": f"rows of a {found['type']}"}
         return None
 
     # -- objects in no growing container: linked lists, native containers -------------------------

@@ -15,11 +15,14 @@ import pytest
 import torch
 import torchmetrics
 from torch import nn
+from torchvitals.hooks.growing_tensors import growths
 from torchvitals.hooks.leaks import LeakHunt
 from torchvitals.hooks.length_limit import length_limit
 
 HERE = Path(__file__).parent
 STEPS = 30
+LOOKED_AT = 21
+"""Steps up to the last census, after which a report is made at once: what is bound anew is not there later."""
 
 
 class FakeMemory:
@@ -165,6 +168,47 @@ def test_a_dictionary_keyed_by_step():
     assert found["shape"] == [100, 20]
     assert not found["graph"]
     assert 8000 <= found["bytes_per_step"] < 9000
+
+
+class Remembering:
+    """Remembers what it was shown, all of it or the newest hundred rows."""
+
+    def __init__(self, most=None):
+        self.rows, self.most = torch.zeros(0, 50), most
+
+    def show(self, rows):
+        self.rows = torch.cat([self.rows, rows])[-(self.most or 10**9) :]  # one tensor, ever longer
+
+
+@pytest.mark.parametrize("most", [None, 80])
+def test_a_tensor_that_every_step_is_concatenated_to(most):
+    job, memory = Job(), Remembering(most)
+    for number in range(LOOKED_AT):
+        memory.show(torch.randn(16, 50))
+        job.step(number, job.loss())
+    found = job.hunt.report()
+    if most:
+        assert found is None
+        return
+    assert found["holder"] == "Tensor attribute `Remembering.rows`"
+    assert found["line"].endswith(line_with("one tensor, ever longer"))
+    assert (found["shape"], found["growth_per_step"], found["bytes_per_step"]) == ([LOOKED_AT * 16, 50], 16, 3200)
+
+
+def test_a_local_tensor_of_all_predictions():
+    job, predictions = Job(), torch.zeros(0, 50)
+    for number in range(LOOKED_AT):
+        predictions = torch.cat([predictions, torch.randn(16, 50)])  # predictions so far
+        job.step(number, job.loss())
+    found = job.hunt.report()
+    assert found["holder"].startswith("Tensor `predictions` in test_a_local_tensor")
+    assert found["line"].endswith(line_with("predictions so far"))
+
+
+def test_batches_of_many_lengths_are_no_growth():
+    looks = [{(torch.float32, (length, 8)) for length in lengths} for lengths in ((30, 41), (44, 90), (95, 12))]
+
+    assert growths(looks) == []
 
 
 class Results:
