@@ -68,6 +68,17 @@ def test_inputs_without_content_are_a_bad_batch(tmp_path):
     assert found == [("divergence", "bad_batch", "input", CHANGE)]
 
 
+def test_inputs_that_are_scaled_a_second_time_are_a_bad_batch(tmp_path):
+    """As by ``x.div_(255)`` on what the data set keeps."""
+    found = classifier(tmp_path, lambda inputs, labels: (inputs / 255, labels))
+
+    assert found == [("divergence", "bad_batch", "input", CHANGE)]
+
+
+def test_inputs_that_become_smaller_and_are_learnt_again_are_no_fault(tmp_path):
+    assert classifier(tmp_path, lambda inputs, labels: (inputs / 2, labels)) == []
+
+
 def test_a_new_task_that_is_learnt_is_no_fault(tmp_path):
     assert classifier(tmp_path, lambda inputs, labels: (inputs, (labels + 1) % CLASSES)) == []
 

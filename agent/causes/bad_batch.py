@@ -22,8 +22,10 @@ ENOUGH = 10
 """Losses before, from which it is known what is usual."""
 STEADY = 10.0
 """Times the usual gradient: batches differ by less, and what blows up has passed it a step before the loss leaps."""
-NOTHING = 1e-3
-"""Of the usual size."""
+NOTHING = 0.01
+"""Of the usual size. Pixels that are divided by 255 once more are 0.004 of it."""
+EMPTY = 1e-6
+"""Of the usual size: nothing is left that could have been scaled."""
 
 
 class BadBatch:
@@ -39,13 +41,18 @@ class BadBatch:
         if not any(clue.weight > 0 for clue in clues):
             return None
         step, empty = case.opening.first_step, _of_nothing(case)
+        headline = _of_shrunk(case) or f"The batch of step {step} is bad"
         return Opinion(
             clues=clues,
-            title=(f"The inputs are empty from step {step} on" if empty else f"The batch of step {step} is bad")[:79],
+            title=headline[:79],
             explanation=f"The input of step {step} is not like the others: {clues[0].text}. {_which(found)}".strip(),
             remedy=(
-                f"Look at the samples of the batch of step {step} and at what reads and scales them; drop or repair "
-                "non-finite and outlying rows in the dataset, and clip the gradient so that one batch can't do harm."
+                f"Look at what reads and scales the samples, which are others from step {step} on. What works "
+                "in place (`div_`, `sub_`, `/=`) on a stored sample scales it anew in each epoch."
+                if empty
+                else f"Look at the samples of the batch of step {step} and at what reads and scales them; drop or "
+                "repair non-finite and outlying rows in the dataset, and clip the gradient so that one batch can't do "
+                "harm."
             ),
             where=_place(found) or ("input" if empty else "target" if _of_targets(case) else ""),
             rank=culprit(case),
@@ -93,13 +100,28 @@ def _of_size(case: Case) -> list[Clue]:
 
 def _of_nothing(case: Case) -> list[Clue]:
     """Inputs that are next to nothing from the onset on."""
+    after, usual = _shrunk(case)
+    return [Clue(3.5, f"its largest value is {after:.3g}, where {usual:.3g} is usual")] if usual else []
+
+
+def _of_shrunk(case: Case) -> str:
+    """The same as a headline; empty where they have not shrunk."""
+    after, usual = _shrunk(case)
+    if not usual:
+        return ""
+    smaller = "empty" if after <= EMPTY * usual else f"{usual / after:.3g} times smaller"
+    return f"The inputs are {smaller} from step {case.opening.first_step} on"
+
+
+def _shrunk(case: Case) -> tuple[float, float]:
+    """The largest value of the inputs from the onset on and the usual one, where that is far larger; else zeros."""
     sizes, onset = scalars(case, "input_absmax"), case.opening.first_step
     since, usual = sizes.values[sizes.steps >= onset][:4], sizes.before(onset, LOOK_BACK)
     if len(since) and len(usual) and not since[0] <= NOTHING * np.median(usual):
         since = since[1:]  # the onset may be a step early
     if len(since) < 2 or len(usual) < 2 or not since.max() <= NOTHING * np.median(usual):
-        return []
-    return [Clue(3.5, f"its largest value is {since.max():.3g}, where {np.median(usual):.3g} is usual")]
+        return 0.0, 0.0
+    return float(since.max()), float(np.median(usual))
 
 
 def _of_targets(case: Case) -> list[Clue]:
