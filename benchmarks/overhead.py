@@ -6,11 +6,12 @@
 
 Each contender trains its own copy of the model, from one seed, on one batch. Blocks of all contenders run
 in turn, so that a slow minute of the machine hits them alike; each block's CPU time (wall time on CUDA) is
-divided by that of the bare block next to it. The table shows the median ratio and the middle half. Of several
-ranks, each a process of its own, rank 0 is timed and all take the same steps. A second bare job is one of the
-contenders: what differs between two that do the same, by where their memory lies, is no cost of anybody's.
+divided by the mean of the bare blocks before and after it. The table shows the median ratio and the middle half.
+Of several ranks, each a process of its own, rank 0 is timed and all take the same steps. A second bare job is one
+of the contenders: what differs between two that do the same, by where their memory lies, is no cost of anybody's.
 
-torchvitals is measured after its starting allowance (a second of work, see hooks/budget.py) is spent:
+torchvitals is measured after its start: when its allowance (a second of work, see hooks/budget.py) is spent, and the
+digests that make runs comparable, 16 per doubling of steps and some milliseconds each, are rarer than looks. That is
 what it costs for the rest of the run. ``--with-allowance`` measures the first steps.
 
 What is not installed is left out and named: pip install wandb torchmortem.
@@ -36,7 +37,7 @@ from benchmarks.overhead_contenders import CONTENDERS, Contender
 from benchmarks.overhead_jobs import WORKLOADS, Job, describe
 
 BLOCK_SECONDS = 0.4
-MOST_ALLOWANCE_STEPS = 100_000
+MOST_STEPS_TO_BEGIN = 100_000
 
 
 def measure(workload: str, names: list[str], blocks: int, device: str, *, allowance: bool) -> dict[str, Any]:
@@ -45,15 +46,17 @@ def measure(workload: str, names: list[str], blocks: int, device: str, *, allowa
         contenders, refused = _prepare(workload, names, device, closing)
         for contender in contenders.values():
             if not allowance:
-                _spend_allowance(contender, device)
+                _begin(contender, device)
             _block(contender, 5, device)
         steps = _agreed(max(5, round(BLOCK_SECONDS / (_block(contenders["bare"], 10, device) / 10))))
         ratios: dict[str, list[float]] = {name: [] for name in contenders if name != "bare"}
         bare_seconds = []
+        bare = _block(contenders["bare"], steps, device)
         for _ in range(blocks):
             for name, found in ratios.items():
+                before, seconds = bare, _block(contenders[name], steps, device)
                 bare = _block(contenders["bare"], steps, device)
-                found.append(_block(contenders[name], steps, device) / bare)
+                found.append(2 * seconds / (before + bare))
                 bare_seconds.append(bare / steps)
     return {
         "workload": workload,
@@ -87,10 +90,10 @@ def _prepare(
     return contenders, refused
 
 
-def _spend_allowance(contender: Contender, device: str) -> None:
-    """Train until the starting allowance of every rank is gone."""
-    for _ in range(MOST_ALLOWANCE_STEPS // 20):
-        if _agreed(int(contender.spent_allowance()), dist.ReduceOp.MIN):
+def _begin(contender: Contender, device: str) -> None:
+    """Train until what the start costs has been paid on every rank."""
+    for _ in range(MOST_STEPS_TO_BEGIN // 20):
+        if _agreed(int(contender.begun()), dist.ReduceOp.MIN):
             return
         _block(contender, 20, device)
 

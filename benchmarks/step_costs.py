@@ -34,7 +34,7 @@ def measure(workload: str, seconds: float) -> tuple[dict[str, list[float]], dict
     found: dict[str, list[float]] = {kind: [] for kind in ("bare", *KINDS)}
     with contextlib.closing(watched):
         with watched.active():
-            while not watched.spent_allowance():
+            while not watched.begun():
                 watched.step()
         shares = _shares(watched, seconds / 4)
         end = time.monotonic() + seconds

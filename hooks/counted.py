@@ -46,7 +46,7 @@ class CountedSteps:
 
     __slots__ = (
         "_bounded", "_clippings", "_highest", "_issued", "_light", "_observer", "_pass", "_pause", "_ranks",
-        "_recorder", "_rest", "_stepping", "backward_passes", "clips_rarely", "due", "evaluated", "left", "loss",
+        "_recorder", "_rest", "_stepping", "_taken", "backward_passes", "clips_rarely", "evaluated", "left", "loss",
         "norm", "untimed",
     )  # fmt: skip
 
@@ -56,8 +56,6 @@ class CountedSteps:
         self._pass = pass_counter()
         self._pause = observer.recorder.fuse.guard("validation", observer.evaluated)
         self.left = 0
-        self.due = -1
-        """The next counted step of which batch and weights are digested, where such a step need not be watched."""
         self.backward_passes = 0
         self.loss = 0.0
         """Sum of the losses of the step in progress."""
@@ -81,6 +79,8 @@ class CountedSteps:
         """how many of them are to come,"""
         self.untimed = 0
         """and how many have ended since the last step that was none: nobody looked at the clock."""
+        self._taken = 0
+        """Light steps since the last watched one."""
         self._highest = math.inf
         """What the loss of a light step must stay below."""
         self._issued: int | None = None
@@ -91,12 +91,17 @@ class CountedSteps:
         """Whether the step in progress is a light one."""
         return self.left > 0 and self._rest > 0
 
+    def taken(self) -> int:
+        """How many light steps were taken since this was last asked."""
+        taken, self._taken = self._taken, 0
+        return taken
+
     def begin(self, steps: int) -> None:
         """Only count the next ``steps``, if this job's can be understood from what is read then.
 
-        An overflow of the scaled gradients is no explosion, and a closure has its gradients only when the step is
-        over. Of ranks only those are understood that each hold all weights and share their gradients at every step.
-        Digests are taken at the same steps in every run: with several models or optimizers those steps are watched.
+        Digests are taken at the same steps in every run, an overflow of the scaled gradients is no explosion, and
+        a closure has its gradients only when the step is over. Of ranks only those are understood that each hold all
+        weights and share their gradients at every step.
         """
         observer, step = self._observer, self._recorder.step
         self.clips_rarely, self._clippings = observer.clipping.count == self._clippings, observer.clipping.count
@@ -109,12 +114,10 @@ class CountedSteps:
         if steps and self._ranks:
             steps = 0 if several or observer.naming.sharded or not observer.leading.ranks.shared else steps
             steps = next((ahead for ahead in range(steps) if observer.ranks.due(step + ahead)), steps)
-        alone = not (several or self._ranks or observer.digests.exact) and len(observer.roots) == 1
-        self.left = steps if alone else observer.digests.steps_until_due(step, steps, several=several)
-        self.due = observer.digests.next_due(step) if alone else -1
+        self.left = observer.digests.steps_until_due(step, steps, several=several)
         if self._ranks and self.left:
             observer.leading.ranks.local.remove()
-        light = self.left and self._bounded and alone
+        light = self.left and self._bounded and not several and not self._ranks
         self._rest = self._light = LIGHT if light and self._recorder.budget.counting_unpaid else 0
         self._bounded, self.untimed = None, 0
         if self._light:
@@ -213,6 +216,7 @@ class CountedSteps:
         if self._rest:
             self._rest -= 1
             self.untimed += 1
+            self._taken += 1
         else:
             seconds, waited = self._times(watch)
         recorder.kept.append(
@@ -220,9 +224,6 @@ class CountedSteps:
         )
         watch.counting = False
         watch.calls += 1
-        if watch.step == self.due:
-            watch.take_digests(watch, optimizer)
-            self.due = observer.digests.next_due(watch.step + 1)
         watch.step += 1
         watch.steps_counted += 1
         self.backward_passes, self.loss, self.norm, self._issued = 0, 0.0, None, None

@@ -110,10 +110,6 @@ class Fingerprints:
             return True
         return self._replicas is not None and self._replicas.due(step)
 
-    def next_due(self, step: int) -> int:
-        """The first step from ``step`` on of which weights or batch are digested, where no ranks are compared."""
-        return step if self.exact else min(next_due(step, self._density), next_due(step))
-
     def steps_until_due(self, step: int, most: int, *, several: bool = False) -> int:
         """How many steps from ``step`` on, up to ``most``, nothing is digested, weights or batch.
 
@@ -124,7 +120,7 @@ class Fingerprints:
         if self._replicas is not None:
             steps = range(step, step + most)
             return next((ahead for ahead, due in enumerate(map(self._anything_due, steps)) if due), most)
-        return min(most, self.next_due(step) - step)
+        return min(most, next_due(step, self._density) - step, next_due(step) - step)
 
     def _anything_due(self, step: int) -> bool:
         return self.due(step) or self._batch_due(step)

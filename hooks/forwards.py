@@ -55,7 +55,6 @@ class RootWatch:
         self._after = guard("forward", self._after_training)
         self._answered = guard("requests", observer.evaluations.answered)
         self._look_at_batch = guard("batch", self._read_batch)
-        self._digest_batch = guard("batch", self._read_digest)
         self._evaluates = guard("relations", observer.relations.enter)
         self._arm_activations = guard("activations", self._install)
         self._send_activations = guard("activations", self._send)
@@ -159,8 +158,6 @@ class RootWatch:
         glimpse.call = args, kwargs, torch.default_generator.get_state() if glimpse.draws else None
         glimpse.output = glimpse.next_node = None
         glimpse.first_node = glimpse.number()
-        if recorder.step == self.counted.due:
-            self._digest_batch(args, kwargs)
         if self._leaves is not None and self._ends_unseen:
             self._leaves.remove()
             self._leaves = None
@@ -204,8 +201,8 @@ class RootWatch:
     def _after_training(self, output: Any) -> None:
         self._carried = states(output)
         self._remember_output(output)
-        alone = len(self._observer.roots) == 1 and not self.compiled
-        self._ends_unseen = alone and isinstance(output, torch.Tensor) and self.glimpse.steady
+        alone = len(self._observer.roots) == 1
+        self._ends_unseen = alone and isinstance(output, torch.Tensor) and self.glimpse.steady is True
         if self._measuring and self._activations is not None:
             began = time.perf_counter()
             inside = self._activations.seconds
@@ -238,15 +235,10 @@ class RootWatch:
         record = Profile(self._recorder.step, self._recorder.clock(), self._axis, packed)
         self._recorder.write(record)
 
-    def _read_digest(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Digest the batch of a step that is only counted, where it is to be in every run."""
-        _, batch = _batch_of(args, kwargs)
-        value = self._observer.digests.batch(batch, self._recorder.step) if batch is not None else None
-        if value is not None:
-            self._observer.pending.logged["batch_digest"] = value
-
     def _read_batch(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        found, batch = _batch_of(args, kwargs)
+        # a head that is called by itself gets what the body answered
+        found = [tensor for tensor in tensors((args, kwargs)) if tensor.grad_fn is None]
+        batch = next((tensor for tensor in found if tensor.dim()), None)
         if batch is not None:
             scalars = self._observer.pending.scalars
             scalars["batch_items"] = scalars.get("batch_items", 0.0) + batch.shape[0]
@@ -269,12 +261,6 @@ class RootWatch:
             scalars["input_absmax"] = largest
         if largest - largest != 0.0:
             scalars["input_nonfinite"] = 1.0
-
-
-def _batch_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-    """What a forward was given, and the batch in it: a head that is called by itself gets what the body answered."""
-    found = [tensor for tensor in tensors((args, kwargs)) if tensor.grad_fn is None]
-    return found, next((tensor for tensor in found if tensor.dim()), None)
 
 
 def tensors(structure: Any, depth: int = 4) -> Iterator[torch.Tensor]:

@@ -15,7 +15,7 @@ class Glimpse:
 
     Autocast is taken to be as it was in the last watched forward, and the state of the generator is kept only
     for a module whose watched forwards have drawn random numbers: to read both takes longer than all the rest.
-    Where two watched forwards made equally many autograd nodes, nobody needs to be there when the next ones end.
+    Where all watched forwards made equally many autograd nodes, nobody needs to be there when the next ones end.
     """
 
     __slots__ = ("_surroundings", "call", "draws", "first_node", "next_node", "nodes", "number", "output", "steady")
@@ -30,9 +30,9 @@ class Glimpse:
         self.next_node: int | None = None
         """The same when it had ended; ``None`` where nobody was there."""
         self.nodes = 0
-        """How many the last watched forward made."""
-        self.steady = False
-        """Whether the one before it made as many."""
+        """How many the last watched forward made, 0 before the first."""
+        self.steady: bool | None = None
+        """Whether each of several made as many."""
         self.number = node_counter()
         self._surroundings: Surroundings | None = None
         self.draws = False
@@ -46,7 +46,8 @@ class Glimpse:
         """It has ended; it began in these ``surroundings``."""
         self._surroundings = surroundings
         before, self.nodes = self.nodes, self.number() - self.first_node
-        self.steady = before == self.nodes
+        if before:
+            self.steady = self.steady is not False and before == self.nodes
         if not self.draws:
             self.draws = not torch.equal(surroundings.generator, torch.default_generator.get_state())
 

@@ -68,7 +68,7 @@ class OptimizerWatch:
         guard = observer.recorder.fuse.guard
         self._relations_before = guard("relations", observer.relations.before)
         self._relations_after = guard("relations", observer.relations.after)
-        self.take_digests = guard("digests", observer.digests.after)
+        self._take_digests = guard("digests", observer.digests.after)
         self.ranks = RankReadings(self, observer)
         self._take_digests_before = guard("digests", observer.digests.before)
         self._in_closure = False
@@ -123,7 +123,7 @@ class OptimizerWatch:
             self._close(optimizer, now, skipped=True)
             return
         self._scalars |= self._sampling.finish()
-        self.take_digests(self, optimizer)
+        self._take_digests(self, optimizer)
         self._scalars |= self.ranks.after_step()
         self._close(optimizer, now, skipped=False)
 
@@ -282,7 +282,7 @@ class OptimizerWatch:
         if self.leads or not self.ended:
             # An evaluation in between earns nothing: what it would buy is spent on training steps.
             earned = ended - self._watched if self._watched and not interrupted else 0.0
-            recorder.close_step(earned, self.steps_counted)
+            recorder.close_step(earned, self.steps_counted, self._observer.counted.taken())
         self.ended = self._watched = ended
         self.steps_counted = 0
         if not self._suspicious:

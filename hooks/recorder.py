@@ -120,9 +120,9 @@ class Recorder:
             self._facts_sent.update(changed)
             self.event("facts", **changed)
 
-    def close_step(self, seconds: float, counted: int = 0) -> None:
+    def close_step(self, seconds: float, counted: int = 0, light: int = 0) -> None:
         """A watched step has ended, ``seconds`` after the one before and with ``counted`` steps in between."""
-        self.budget.close_step(seconds, self.cost, counted)
+        self.budget.close_step(seconds, self.cost, counted, light)
         self.cost = 0.0
         for phase in self.spent:
             self.spent[phase] = 0.0

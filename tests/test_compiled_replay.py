@@ -2,7 +2,9 @@
 
 import contextlib
 
+import pytest
 import torch
+from test_counted import in_debt
 from torch import nn
 from torchvitals.agent.offline import diagnose_directory
 from torchvitals.hooks import attach
@@ -49,9 +51,14 @@ def train(watch):
     return state, len(compiled)
 
 
-def test_the_place_is_named_and_the_job_cannot_tell(tmp_path):
+@pytest.mark.parametrize("counted", [False, True])
+def test_the_place_is_named_and_the_job_cannot_tell(tmp_path, counted):
+    def watch(*given):
+        monitor = attach(*given, directory=tmp_path, overhead=1.0)
+        return in_debt(monitor) if counted else monitor
+
     bare, compiled_bare = train(lambda *_: contextlib.nullcontext())
-    watched, compiled = train(lambda *given: attach(*given, directory=tmp_path, overhead=1.0))
+    watched, compiled = train(watch)
     (run,) = [path for path in tmp_path.iterdir() if path.is_dir()]
     (incident,) = diagnose_directory(run).incidents
 

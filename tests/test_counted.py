@@ -174,7 +174,7 @@ def test_a_clipping_now_and_then_is_watched_in_the_step_it_happens(tmp_path: Pat
         watched.append(watched_steps(tmp_path / name))
 
     assert STEPS in series(tmp_path / "rarely", "gradient_norm_unclipped")
-    assert len(watched[1]) < STEPS / 10  # a burst of eight, where the first norms of a new model jump
+    assert len(watched[1]) < len(watched[0]) + 5
 
 
 def test_each_step_tells_how_long_it_took_and_waited_but_for_those_after_an_evaluation(tmp_path: Path) -> None:
