@@ -165,6 +165,25 @@ def test_a_rate_that_compounds_is_named_before_the_units_that_die_of_it(reach):
     assert odds["learning_rate_too_high"] > odds["dying_relu"] + 1
 
 
+@pytest.mark.parametrize(
+    ("rate", "name", "step", "from_start", "blamed"),
+    [
+        (3.0, "SGD", 2, False, True),
+        (0.1, "Adam", 2, False, True),
+        (0.1, "SGD", 2, False, False),
+        (3.0, "SGD", 60, False, False),  # it had been good for sixty steps
+        (3.0, "SGD", 0, True, False),  # they were born dead
+    ],
+)
+def test_units_that_die_of_the_first_steps_at_an_unusual_rate_die_of_it(rate, name, step, from_start, blamed):
+    given = case("dead_relu", step, history(learning_rate=[rate] * 120), from_start=from_start, **DEAD)
+    given.facts = {"models": [{"activations": {"ReLU": 2}}], "optimizers": [{"class": name}]}
+
+    odds = rates(given, LearningRateTooHigh, DyingRelu)
+
+    assert (odds["learning_rate_too_high"] > odds["dying_relu"] + 1) is blamed
+
+
 @pytest.mark.parametrize(("largest", "step", "raw"), [(255.0, 2, True), (255.0, 100, False), (4.0, 2, False)])
 def test_units_that_die_at_the_first_updates_on_raw_inputs_die_of_these(largest, step, raw):
     given = case("dead_relu", step, history(input_absmax=[largest] * 120), **DEAD)

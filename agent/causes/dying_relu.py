@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.causes.learning_rate_too_high import unusual_rate
 from torchvitals.agent.layer_names import activations_of, layer_of
 from torchvitals.agent.step_evidence import compounding, endless_momentum, first_value, raised_rate, raw_input
 from torchvitals.detectors.detector import Finding
@@ -82,14 +83,14 @@ def _surroundings(case: Case, finding: Finding) -> list[Clue]:
         clues.append(Clue(0.5, "the model has ReLU modules"))
     elif activations:
         clues.append(Clue(-1.5, f"the activation modules of the model are {', '.join(sorted(activations))}"))
-    clues += [*_upstream(case), *_seen_alive(case)]
+    clues += [*_upstream(case, finding), *_seen_alive(case)]
     vanished = [f for f in case.of_kind("vanishing") if not f.evidence.get("everywhere")]
     if vanished and vanished[0].first_step <= finding.first_step:
         clues.append(Clue(-2.0, f"gradients had vanished by step {vanished[0].first_step} already"))
     return clues
 
 
-def _upstream(case: Case) -> list[Clue]:
+def _upstream(case: Case, finding: Finding) -> list[Clue]:
     """What kills units: a step, a rate or a scale. Units that die of it are how it shows, not why it happened."""
     clues = []
     opening = case.opening
@@ -105,6 +106,9 @@ def _upstream(case: Case) -> list[Clue]:
         clues.append(Clue(-3.0, f"the learning rate grows by a factor of {factor:.4g} in each step"))
     elif raised := raised_rate(case):
         clues.append(Clue(-2.0, raised))
+    unusual = "" if finding.evidence.get("from_start") else unusual_rate(case)
+    if unusual:
+        clues.append(Clue(-3.0, f"{unusual}, and the first steps made at it killed them"))
     if endless_momentum(case):
         clues.append(Clue(-3.0, "the momentum never fades, so that steps grow until something gives way"))
     return clues

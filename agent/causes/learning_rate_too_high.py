@@ -148,6 +148,15 @@ def _of_rate(case: Case, rate: float, jump: Leap | None) -> list[Clue]:
     return clues
 
 
+def unusual_rate(case: Case) -> str:
+    """A rate at the very start at which most nets do not train, in words; empty if it is none."""
+    rate, name = first_value(case, "learning_rate"), optimizer_name(case)
+    limit = HIGH["adaptive" if name.startswith(ADAPTIVE) else "plain"]
+    if not name or rate is None or not rate >= limit or case.opening.first_step > EARLY:
+        return ""
+    return f"a learning rate of {rate:.3g} is high for {name} (usual: below {limit:g})"
+
+
 def _of_batches(case: Case, grown: Leap) -> Opinion:
     """A loss that is summed over the batch makes steps that grow with it."""
     rows = f"batches went from {grown.before:.0f} to {grown.after:.0f} rows at step {grown.step}"
@@ -197,6 +206,8 @@ def _of_others(case: Case) -> list[Clue]:
         clues.append(Clue(-1.5, "loss and gradient were ordinary until they were not finite"))
     if case.opening.kind in ("dead_relu", "saturation", "plateau"):
         clues.append(Clue(-0.5, f"{case.opening.kind} has closer causes"))
+    if case.opening.kind == "dead_relu" and not case.opening.evidence.get("from_start") and unusual_rate(case):
+        clues.append(Clue(1.5, f"the units died in the first {case.opening.first_step + 1} steps made at it"))
     raw = raw_input(case)
     if raw and case.opening.first_step <= EARLY:
         clues.append(Clue(-1.5, f"the inputs are {raw:.3g} large: the rate is too high for them alone"))
@@ -218,9 +229,12 @@ def _of_others(case: Case) -> list[Clue]:
 
 def _explanation(case: Case, rate: float, jump: Leap | None) -> str:
     opening = case.opening
-    grown = (
-        f"The loss reached {opening.value:.3g} by step {opening.step}; it should stay below {opening.threshold:.3g}."
-    )
+    if opening.kind == "dead_relu":
+        layer = opening.name or "a layer"
+        grown = f"From step {opening.first_step} on {opening.value:.0%} of the units of {layer} are silent."
+    else:
+        limit = opening.threshold
+        grown = f"The loss reached {opening.value:.3g} by step {opening.step}; it should stay below {limit:.3g}."
     if jump:
         return (
             f"At step {jump.step} the learning rate went from {jump.before:.3g} to {jump.after:.3g}. {grown} "
