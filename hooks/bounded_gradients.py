@@ -46,6 +46,8 @@ def bounded(loss: torch.Tensor | None) -> bool:
     (True, False)
     >>> bounded((weight / 3).mean()), bounded((weight / weight).mean())
     (True, False)
+    >>> bounded((weight**2).mean()), bounded((weight**0.5).mean())
+    (True, False)
     """
     if loss is None or loss.grad_fn is None:
         return False
@@ -72,7 +74,13 @@ def _bounded(node: Any) -> bool:
     if word == "AccumulateGrad":
         leaf = node.variable
         return not (leaf._backward_hooks or getattr(leaf, "_post_accumulate_grad_hooks", None))
-    return word in BOUNDED or (word == "Div" and _by_constant(node))
+    return word in BOUNDED or (word == "Div" and _by_constant(node)) or (word == "Pow" and _smooth(node))
+
+
+def _smooth(node: Any) -> bool:
+    """Whether a power is a square or the like; the derivative of a root, or of an inverse, has a pole."""
+    exponent = getattr(node, "_saved_exponent", None)
+    return isinstance(exponent, int | float) and exponent >= 1
 
 
 def _by_constant(node: Any) -> bool:

@@ -252,10 +252,9 @@ class OptimizerWatch:
         self._settle(now, interrupted=interrupted)
 
     def _add_timing(self, scalars: dict[str, torch.Tensor | float], now: float) -> None:
-        spent, steps = self._recorder.spent, self._observer.counted.untimed + 1
-        spent["data"] /= steps
+        spent = self._recorder.spent
         if self.ended and not self._observer.evaluations.forwards:
-            scalars["step_seconds"] = (now - self.ended) / steps
+            scalars["step_seconds"] = now - self.ended
             for phase in ("data", "forward", "backward", "optimizer"):
                 if spent[phase]:
                     scalars[f"{phase}_seconds"] = spent[phase]
