@@ -18,6 +18,7 @@ from torchvitals.agent.incident import Incident, RankedCause, by_severity
 from torchvitals.agent.kinds import CAUSAL_RANK, follows, same_fault
 from torchvitals.agent.links import links
 from torchvitals.agent.memory_words import fills_up
+from torchvitals.agent.moving_targets import moving_targets
 from torchvitals.agent.ranks import last_equal
 from torchvitals.agent.standstill_words import duration_note, severity_of, title_of
 from torchvitals.agent.switched_off import switched_off
@@ -124,7 +125,7 @@ class Diagnosis:
         findings = sorted(group.findings, key=_by_onset)
         root = root_of(findings)
         case = self._case(group.crew, root, findings)
-        if innocent := fills_up(case) or switched_off(case) or trained_to_nothing(case):
+        if innocent := fills_up(case) or switched_off(case) or trained_to_nothing(case) or moving_targets(case):
             self._note(NotChecked(root.kind, innocent))
             return None
         ranked = rank_causes(self._opinions(case))
