@@ -10,8 +10,9 @@ from torchvitals.signals.records import AnyRecord, Event, Hello, Step
 
 
 class BeyondChance:
-    """The loss is a cross-entropy over C classes, began near ln C, and ``patience`` medians of ``block`` losses lie
-    beyond ``times`` ln C and do not fall: the weights grow under steps that are too large, too slowly for an explosion.
+    """The loss is a cross-entropy over C classes, began near ln C, and of ``patience`` blocks of ``block`` losses three
+    quarters each lie beyond ``times`` ln C, and their medians do not fall: the weights grow under steps that are too
+    large, too slowly for an explosion.
 
     A net that is sure of itself and is shown something else costs as much, for as long as it takes to learn it. The
     hooks have read C off the first graph of the loss; a sum of several losses is no cross-entropy, and nothing is said.
@@ -85,8 +86,10 @@ class BeyondChance:
         climb.losses.append(loss)
         if len(climb.losses) < self.block:
             return []
-        median, climb.losses = float(np.median(climb.losses)), []
-        climb.medians = [*climb.medians, median][-self.patience :] if median > self.times * climb.chance else []
+        lower, median = np.quantile(climb.losses, (0.25, 0.5)).tolist()
+        climb.losses = []
+        # tasks by turns have losses of their own: where a quarter is ordinary the others are of another kind
+        climb.medians = [*climb.medians, median][-self.patience :] if lower > self.times * climb.chance else []
         if len(climb.medians) < self.patience or median < self.falling * climb.medians[0]:
             return []
         self._told = True

@@ -37,6 +37,7 @@ def test_a_slow_climb_is_told_once_of_no_rank():
     "healthy",
     [
         {"losses": np.linspace(2.35, 0.1, 400)},
+        {"losses": [2.35, *([40.0, 1.4] * 200)]},  # a regression and a classification by turns
         {"losses": [2.35] * 50 + [3 * CHANCE] * 200},  # sure, and shown another task
         {"losses": [2.35] * 50 + [8 * CHANCE * 0.98**step for step in range(200)]},  # which it learns
         {"losses": [2.35] * 50 + [20 * CHANCE] * 40 + [1.0] * 100},  # an overshoot
@@ -44,7 +45,7 @@ def test_a_slow_climb_is_told_once_of_no_rank():
         {"losses": climbing(), "first": 40.0},
         {"losses": climbing(), "optimizers": (0, 1)},
     ],
-    ids=["learns", "worse", "learns anew", "overshoots", "a sum", "wild", "a game"],
+    ids=["learns", "by turns", "worse", "learns anew", "overshoots", "a sum", "wild", "a game"],
 )
 def test_what_is_learnt_passes_or_is_something_else_is_silent(healthy):
     assert told(**healthy) == []

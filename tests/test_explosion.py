@@ -156,3 +156,12 @@ def test_an_agent_that_meets_its_first_rewards_has_no_scale_yet() -> None:
     losses = [0.08, 0.04, 7.3, 3.0, 0.01, -0.007, 13.0, 0.02, -0.01, -0.002, *rewards]
 
     assert watch(losses, [abs(loss) ** 0.5 for loss in losses]) == []
+
+
+@pytest.mark.parametrize(("between", "told"), [(1.4, False), (5.0, True)])
+def test_tasks_by_turns_of_which_the_first_has_the_smallest_loss(between: float, told: bool) -> None:
+    """A head that is trained now and then came first, then a regression and a classification by turns."""
+    random = np.random.default_rng(0)
+    turns = [(20.0 if step % 2 else between) * float(np.exp(0.03 * random.standard_normal())) for step in range(1, 60)]
+
+    assert bool(watch([0.78, *turns])) is told
