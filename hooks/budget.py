@@ -179,7 +179,7 @@ class Budget:
         ...         budget.close_step(step_seconds, 100e-6)
         ...     return budget.steps_to_count()
         >>> [counted(seconds) for seconds in (1e-3, 9e-3, 1e-1)]
-        [256, 3, 0]
+        [256, 6, 0]
         """
         if not self.in_debt:
             return 0
