@@ -26,10 +26,10 @@ COUNTED = 0.05
 an MLP of 2.5 ms;"""
 LIGHTER = 0.018
 """and how much less a light one costs: 23 µs."""
-MOST_COUNTED = 256
-"""Steps between two watched ones: those of a millisecond are then seen four times a second,"""
-MOST_COUNTED_SECONDS = 0.5
-"""and longer ones twice."""
+MOST_COUNTED = 384
+"""Steps between two watched ones: those of a millisecond are then seen two or three times a second,"""
+MOST_COUNTED_SECONDS = 1.0
+"""and longer ones once. A look takes one or two milliseconds with all that is done then."""
 EVERY_STEP = 0.4
 """Share of the budget that what is done at every step may take; the rest is that of the floors."""
 SMOOTHING = 0.2
@@ -179,7 +179,7 @@ class Budget:
         ...         budget.close_step(step_seconds, 100e-6)
         ...     return budget.steps_to_count()
         >>> [counted(seconds) for seconds in (1e-3, 9e-3, 1e-1)]
-        [256, 6, 0]
+        [384, 6, 0]
         """
         if not self.in_debt:
             return 0
