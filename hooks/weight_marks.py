@@ -48,11 +48,6 @@ class WeightMarks:
     def __bool__(self) -> bool:
         return bool(self._kept)
 
-    @property
-    def weights(self) -> list[torch.Tensor]:
-        """Those that are marked."""
-        return [weight for weight, _, _ in self._marks]
-
     def keep(self, weights: list[torch.Tensor]) -> None:
         """A step is over: what ``weights`` are now is what the next step must find. Another list has marks anew."""
         if weights is not self._weights:
@@ -63,7 +58,7 @@ class WeightMarks:
         for place, (weight, _, memory) in enumerate(self._marks):
             here = weight.data_ptr()
             if not here:  # sharding takes the memory away between uses
-                self.forget()
+                self._kept, self._elements, self._first = [], [], None
                 return
             if here != memory:
                 self._marks[place] = _mark(weight)
@@ -79,10 +74,6 @@ class WeightMarks:
             self._kept = [self._first.item(), self._last.item()]
         else:
             self._kept = [element.item() for element in self._elements]
-
-    def forget(self) -> None:
-        """Steps follow that nobody looks at: what the next one finds says nothing."""
-        self._kept, self._elements, self._first = [], [], None
 
     def as_kept(self) -> bool:
         """Whether nothing has been written, by the quickest look: NaN is equal to nothing here."""

@@ -15,7 +15,7 @@ class Written(NamedTuple):
 
 
 class Writes:
-    """Compares, between steps of each optimizer, the version counters of its marked weights, else of its trip-wire's.
+    """Compares, between steps of each optimizer, the version counters of its trip-wire's weights.
 
     Steps that nobody looked at in between are taken to have written as often as the last one that was. What is
     written through ``.data`` is not counted by torch: see hooks/weight_marks.py.
@@ -33,16 +33,16 @@ class Writes:
         if last is None:
             return 0.0
         steps = watch.calls - last.calls - 1
-        known = [key for key in now if key in last.by_step]
-        more = sum(now[key] > last.versions[key] + steps * last.by_step[key] for key in known)
+        known = [key for key in now if key in last.versions]
+        more = sum(now[key] > last.versions[key] + steps * last.by_step.get(key, 0) for key in known)
         return more / len(known) if known else 0.0
 
     def after(self, watch: "OptimizerWatch") -> None:
         """It has stepped."""
         now, before = _versions(watch), self._before.get(watch.index, {})
-        by_step = {key: version - before[key] for key, version in now.items() if key in before}
+        by_step = {key: version - before.get(key, version) for key, version in now.items()}
         self._after[watch.index] = Written(watch.calls, now, by_step)
 
 
 def _versions(watch: "OptimizerWatch") -> dict[int, int]:
-    return {id(parameter): parameter._version for parameter in watch.marks.weights or watch.tripwire}
+    return {id(parameter): parameter._version for parameter in watch.tripwire}

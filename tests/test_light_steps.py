@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from recorded import events, only_run, records, series
-from test_counted import Roots, in_debt, watched_steps
+from test_counted import Roots, in_debt, train, watched_steps
 from torch import nn
 from torch.utils.data import DataLoader
 from torchvitals.agent.offline import diagnose_directory
@@ -22,18 +22,6 @@ STEPS = 150
 def net() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
-
-
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, count: int) -> list[float]:
-    losses = []
-    for _ in range(count):
-        x = torch.randn(8, 6)
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(x), x[:, :3].argmax(1))
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
 
 
 def until_light(monitor: Monitor, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -152,17 +140,33 @@ def test_a_forward_that_does_not_always_make_the_same_graph_is_heard_to_end(tmp_
         assert model._forward_hooks
 
 
-def test_a_jump_of_the_loss_is_watched_in_the_step_it_happens_with_what_wrote_to_the_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("behind_autograd", [False, True])
+def test_a_jump_of_the_loss_is_watched_in_the_step_it_happens_with_what_wrote_to_the_weights(
+    tmp_path: Path, behind_autograd: bool
+) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
     with in_debt(attach(model, optimizer, directory=tmp_path)) as monitor:
         step = until_light(monitor, model, optimizer)
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.mul_(100)
+                (parameter.data if behind_autograd else parameter).mul_(100)
         train(model, optimizer, 1)
 
     assert step in watched_steps(tmp_path)
+    assert series(tmp_path, "weights_overwritten") == {step: 1.0}
+
+
+def test_weights_that_are_drawn_anew_are_told_though_the_loss_hardly_rises(tmp_path: Path) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with in_debt(attach(model, optimizer, directory=tmp_path)) as monitor:
+        step = until_light(monitor, model, optimizer)
+        for parameter in model.parameters():
+            parameter.data.normal_(std=0.5)
+        train(model, optimizer, 1)
+        assert monitor.observer.counted.left  # no jump
+
     assert series(tmp_path, "weights_overwritten") == {step: 1.0}
 
 
