@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 _MOST = 256
-"""Of the largest tensors that are remembered; what grows is among them by the time that it matters."""
+"""Of the largest shapes that are remembered; what grows is among them by the time that it matters."""
 Form = tuple[torch.dtype, tuple[int, ...]]
 
 
@@ -22,9 +22,9 @@ class Growth(NamedTuple):
 
 
 def forms(tensors: Iterable[torch.Tensor]) -> set[Form]:
-    """Types and shapes of the largest, which keeps none of them alive."""
-    largest = sorted(tensors, key=lambda tensor: -tensor.numel() * tensor.element_size())[:_MOST]
-    return {form_of(tensor) for tensor in largest}
+    """Types and shapes of the largest, which keeps none of them alive; a model has many tensors and few shapes."""
+    sizes = {form_of(tensor): tensor.numel() * tensor.element_size() for tensor in tensors}
+    return set(sorted(sizes, key=lambda form: -sizes[form])[:_MOST])
 
 
 def form_of(tensor: torch.Tensor) -> Form:

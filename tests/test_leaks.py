@@ -197,12 +197,14 @@ def test_a_tensor_that_every_step_is_concatenated_to(most):
 
 def test_a_local_tensor_of_all_predictions():
     job, predictions = Job(), torch.zeros(0, 50)
+    model = [torch.zeros(256, 256) for _ in range(300)]  # larger, more, and all alike
     for number in range(LOOKED_AT):
         predictions = torch.cat([predictions, torch.randn(16, 50)])  # predictions so far
         job.step(number, job.loss())
     found = job.hunt.report()
     assert found["holder"].startswith("Tensor `predictions` in test_a_local_tensor")
     assert found["line"].endswith(line_with("predictions so far"))
+    assert len(model) == 300
 
 
 def test_batches_of_many_lengths_are_no_growth():
