@@ -85,5 +85,8 @@ def _smooth(node: Any) -> bool:
 
 def _by_constant(node: Any) -> bool:
     """Whether a division is one by a number that is not trained: by zero it would have shown in the loss."""
-    divisor = getattr(node, "_saved_other", None)
+    try:
+        divisor = getattr(node, "_saved_other", None)
+    except RuntimeError:  # a backward pass before has freed it
+        return False
     return isinstance(divisor, torch.Tensor) and not divisor.dim() and not divisor.requires_grad

@@ -1,11 +1,13 @@
 """Whatever breaks inside the hooks, the job's own calls go on."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torchvitals.hooks import attach
 from torchvitals.hooks.evaluations import Evaluations
+from torchvitals.hooks.fuse import Fuse
 from torchvitals.hooks.serving import Service
 
 
@@ -23,3 +25,32 @@ def test_a_service_answers_when_the_record_of_its_requests_fails(
 
     assert all(torch.equal(answer, answers[0]) for answer in answers)
     assert sum("planted" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_shortcut_that_fails_is_taken_no_more_and_the_call_is_made_once():
+    reported, calls = [], []
+
+    def fails(_args, _kwargs):
+        raise ZeroDivisionError
+
+    def tapped(value):
+        calls.append(value)
+        return value
+
+    tapped.taps = SimpleNamespace(removed=False)
+    passed = Fuse(lambda probe, error: reported.append((probe, type(error)))).shortcut("loss", fails)(
+        calls.append, tapped
+    )
+
+    assert [passed(1), passed(2)] == [1, 2]
+    assert calls == [1, 2]
+    assert reported == [("loss", ZeroDivisionError)]
+
+
+def test_a_shortcut_that_was_enough_calls_the_original_alone():
+    calls = []
+    tapped = SimpleNamespace(taps=SimpleNamespace(removed=False))  # not to be called
+
+    Fuse(lambda *_: None).shortcut("loss", lambda args, _kwargs: args == (3,))(calls.append, tapped)(3)
+
+    assert calls == [3]

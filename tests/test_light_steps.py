@@ -83,6 +83,13 @@ def test_a_gradient_hook_and_a_graph_too_large_are_not_bounded() -> None:
     assert not bounded(None)
 
 
+def test_a_graph_that_was_freed_is_not_bounded() -> None:
+    weight = torch.ones(2, requires_grad=True)
+    loss = (weight * 2 / 3).mean()
+    loss.backward()
+    assert not bounded(loss)
+
+
 def test_a_nan_in_the_batch_of_a_light_step_is_found_there(tmp_path: Path) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
