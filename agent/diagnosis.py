@@ -29,6 +29,10 @@ LIKELY = 0.01
 """Causes with less belief than this are not listed: nobody acts on one in a hundred."""
 
 
+APART = {"drift", "memory_leak"}
+"""Never one fault, though an effect may be of either."""
+
+
 class Group(msgspec.Struct):
     """Findings with a common root, in the order in which they arrived."""
 
@@ -40,11 +44,20 @@ class Group(msgspec.Struct):
     """Findings and events that the incident was made from."""
 
     def takes(self, finding: Finding) -> bool:
-        """Whether ``finding`` belongs here, as consequence, as cause, or as the same fault elsewhere."""
+        """Whether ``finding`` belongs here, as consequence, as cause, or as the same fault elsewhere.
+
+        Requests that change have nothing to do with memory, though either may be why the answers do.
+        """
+        if finding.kind in APART and APART & self.kinds - {finding.kind}:
+            return False
         return any(
             same_fault(member, finding) or follows(member, finding) or follows(finding, member)
             for member in self.findings
         )
+
+    @property
+    def kinds(self) -> set[str]:
+        return {member.kind for member in self.findings}
 
 
 class Diagnosis:
@@ -84,6 +97,8 @@ class Diagnosis:
 
     def _place(self, crew: Crew, finding: Finding) -> None:
         homes = [group for group in self.groups if group.crew is crew and group.takes(finding)]
+        if finding.kind == "prediction_drift" and len(homes) > 1:
+            homes = [group for group in homes if "drift" in group.kinds] or homes
         if not homes:
             self.groups.append(Group(self._name(crew, finding), crew, [finding]))
             return

@@ -64,7 +64,8 @@ LEADS_TO: dict[str, frozenset[str]] = {
     "hang": frozenset({"crash", "slowdown"}),
     "straggler": frozenset({"slowdown", "hang", "input_bound"}),
     # memory runs out gradually, then suddenly
-    "memory_leak": frozenset({"memory_pressure", "slowdown", "latency", "crash"}),
+    # what a service keeps of its requests may go into the next answers: keys and values, a history, neighbours
+    "memory_leak": frozenset({"memory_pressure", "slowdown", "latency", "prediction_drift", "crash"}),
     "memory_pressure": frozenset({"slowdown", "latency", "crash"}),
     "gpu_fault": frozenset({"nonfinite", "explosion", "desync", "hang", "crash"}),
     "gpu_throttle": frozenset({"slowdown", "straggler", "latency"}),

@@ -9,6 +9,9 @@ from torchvitals.detectors.detector import Finding
 WORKERS = "worker_bytes"
 LONG = 200
 """Steps: an epoch of that many is over soon enough to wait for the second."""
+PARTS = 6
+LONGER = 1.25
+"""Times the elements of the first batches: the activations of a step grow with them, by tens of MB in small nets."""
 ENDED = 0.25
 """Share of the first half's rise that is left to the wandering of resident memory: the allocator's pieces of a cache
 that had been full for long took another 0.12 of it, and a leak goes on with 1."""
@@ -62,6 +65,9 @@ def fills_up(case: Case) -> str:
     if levelled_off(case):
         return "memory rose at first and has stayed level since: a cache that was filled once"
     holder = holder_of(case)
+    # A tensor of the batch, or made of it, is longer each time as well.
+    if (holder is None or holder.get("tensor")) and batches_grow(case):
+        return "batches grow, and nothing else was found that keeps memory: longer sequences, larger pictures take more"
     if holder is None or not holder.get("limit"):
         return ""
     size = float(holder["limit"]) * _bytes_each(case, holder)
@@ -93,6 +99,17 @@ def levelled_off(case: Case) -> bool:
     middle = int(np.searchsorted(steps, (finding.first_step + steps[-1]) / 2))
     first, half, last = (float(np.median(part)) for part in (values[:4], values[middle - 2 : middle + 2], values[-4:]))
     return last - half <= ENDED * (half - first)
+
+
+def batches_grow(case: Case) -> bool:
+    """Whether what a step is given has grown all the while that memory rose, as lessons of a curriculum do."""
+    leak = case.opening
+    series = case.history.series("batch_values", leak.rank)
+    values = series.values[(series.steps >= leak.first_step) & (series.steps <= leak.step)]
+    if len(values) < 2 * PARTS or not np.isfinite(values).all():
+        return False
+    parts = np.array([float(np.median(part)) for part in np.array_split(values, PARTS)])
+    return bool((np.diff(parts) > 0).sum() >= PARTS - 2 and parts[-1] >= LONGER * parts[0])
 
 
 def place_of(holder: dict[str, Any] | None) -> str:

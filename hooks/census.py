@@ -126,15 +126,34 @@ def graph_nodes(tensor: torch.Tensor) -> int:
     >>> graph_nodes(x * 2 + 1)
     3
     """
-    seen = {tensor.grad_fn}
-    waiting = [tensor.grad_fn]
+    return len(_graph(tensor))
+
+
+def reaches_back(tensor: torch.Tensor, number: int) -> bool:
+    """Whether the graph of ``tensor`` has a node made before the autograd node ``number``, leaves left aside.
+
+    A graph that only belongs to a longer sequence was made whole in the newest step; one that is never cut was not.
+
+    >>> x = torch.ones(1, requires_grad=True)
+    >>> total = x * 2
+    >>> number = torch.autograd._get_sequence_nr()
+    >>> reaches_back(total + 1, number), reaches_back(x * 3, number)
+    (True, False)
+    """
+    numbers = (node._sequence_nr() for node in _graph(tensor) if node is not None and node.next_functions)
+    return min(numbers, default=number) < number
+
+
+def _graph(tensor: torch.Tensor) -> set[Any]:
+    seen: set[Any] = {tensor.grad_fn}
+    waiting: list[Any] = [tensor.grad_fn]
     while waiting and len(seen) < _MOST_NODES:
         node = waiting.pop()
         for following, _ in node.next_functions if node is not None else ():
             if following is not None and following not in seen:
                 seen.add(following)
                 waiting.append(following)
-    return len(seen)
+    return seen
 
 
 def has_numbers(tensor: torch.Tensor) -> bool:

@@ -4,14 +4,17 @@ Only numbers survive from sample to sample: container lengths, type counts, size
 process. What has grown in every interval is looked up when the report is made.
 """
 
+import contextlib
 import gc
 import time
-from collections.abc import Iterable
+import weakref
+from collections.abc import Collection, Iterable
 from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
 import torch
-from torchvitals.hooks.census import Census, Lengths, graph_key, graph_nodes, grown, has_numbers, objects
+from torchvitals.hooks.census import Census, Lengths, graph_key, graph_nodes, grown, has_numbers, objects, reaches_back
+from torchvitals.hooks.graph_task import next_sequence_number
 from torchvitals.hooks.growing_tensors import Form, form_of, growths
 from torchvitals.hooks.holders import Holder, find_holder
 from torchvitals.hooks.memory import Memory
@@ -34,6 +37,8 @@ class _Sample(NamedTuple):
     types: dict[type, int]
     graphs: dict[tuple[str, tuple[int, ...]], int]
     forms: set[Form]
+    node: int
+    """The number of the next autograd node, 0 where torch does not tell."""
 
 
 class LeakHunt:
@@ -71,16 +76,21 @@ class LeakHunt:
         self._samples: list[_Sample] = []
         self._first: Lengths | None = None
         self._growing: dict[int, list[int]] | None = None
+        self._marks: dict[int, list[weakref.ref[Any]]] = {}
+        """What the growing containers held last at the second sample."""
 
     def sample(self, step: int) -> None:
         """Count what there is, after optimizer step ``step``; always at the same point of a step."""
         resident = (self._memory.rss_bytes() or 0) + int(self._memory.device().get("cuda_allocated_bytes", 0))
-        census = Census(time.thread_time() + self._limit)
-        self._samples.append(_Sample(step, resident, census.types, census.graphs, census.forms))
+        census, node = Census(time.thread_time() + self._limit), next_sequence_number()
+        self._samples.append(_Sample(step, resident, census.types, census.graphs, census.forms, node))
         if self._first is None:
             self._first = census.lengths
         else:
+            begins = self._growing is None
             self._growing = grown(self._first if self._growing is None else self._growing, census.lengths)
+            if begins:
+                self._marks = _marks(self._growing)
 
     def report(self) -> Found | None:
         """What holds what has grown, the largest first; ``None`` if nothing has."""
@@ -95,6 +105,13 @@ class LeakHunt:
     @property
     def _steps(self) -> int:
         return self._samples[-1].step - self._samples[0].step
+
+    def _renewed(self) -> set[int]:
+        """Containers that are not those of before: nothing of what they held is left, as of the steps of an episode.
+
+        A list that a loop makes anew often lies where that of two rounds before did, and is longer where rounds are.
+        """
+        return {key for key, marks in self._marks.items() if marks and all(mark() is None for mark in marks)}
 
     def _slope(self, values: list[int]) -> float:
         """Growth per step; 0 if it did not grow in every interval, or not evenly enough to go on for ever."""
@@ -111,7 +128,8 @@ class LeakHunt:
 
     def _containers(self, slope: float, deadline: float) -> Found | None:
         rates = {key: rate for key, lengths in (self._growing or {}).items() if (rate := self._slope(lengths))}
-        things = [thing for thing in objects() if id(thing) in rates]
+        renewed = self._renewed()
+        things = [thing for thing in objects() if id(thing) in rates and id(thing) not in renewed]
         weighed = [(thing, rates[id(thing)], _newest(thing)) for thing in things]
         entries = [(_bytes_each(newest) * rate, thing, rate, newest) for thing, rate, newest in weighed if newest]
         entries.sort(key=lambda entry: (-_has_graph(entry[3]), -entry[0]))
@@ -143,7 +161,10 @@ class LeakHunt:
         tensors = [t for t in gc.get_objects() if issubclass(type(t), torch.Tensor) and t.grad_fn is not None]
         tensors = [tensor for tensor in tensors if has_numbers(tensor) and graph_key(tensor) in rates]
         tensors.sort(key=graph_nodes, reverse=True)
+        before = self._samples[-2].node
         for tensor in tensors[:4]:
+            if before and not reaches_back(tensor, before):
+                continue  # of longer sequences, or of longer episodes
             holder = find_holder(tensor, deadline, {id(tensors)})
             if holder is None or holder.ours:
                 continue
@@ -157,6 +178,7 @@ class LeakHunt:
     # -- one tensor, ever longer ------------------------------------------------------------------
 
     def _tensors(self, slope: float, deadline: float) -> Found | None:
+        before = self._samples[-2].node
         for growth in growths([sample.forms for sample in self._samples]):
             rate = self._slope(growth.extents)
             size = rate * growth.unit
@@ -164,10 +186,12 @@ class LeakHunt:
                 continue
             alike = [t for t in gc.get_objects() if issubclass(type(t), torch.Tensor) and has_numbers(t)]
             for tensor in [tensor for tensor in alike if form_of(tensor) == growth.form][:2]:
+                if before and tensor.grad_fn is not None and not reaches_back(tensor, before):
+                    continue
                 holder = find_holder(tensor, deadline, {id(alike)})
                 if holder is not None and not holder.ours:
                     found = _told(tensor, growth.extents[-1], rate, size, holder, graph=False)
-                    return found | {"type": f"rows of a {found['type']}"}
+                    return found | {"type": f"rows of a {found['type']}", "tensor": True}
         return None
 
     # -- objects in no growing container: linked lists, native containers -------------------------
@@ -176,14 +200,17 @@ class LeakHunt:
         rates = {kind: self._slope([s.types.get(kind, 0) for s in self._samples]) for kind in self._samples[-1].types}
         kinds = [kind for kind in rates if rates[kind] > 0 and kind.__module__.split(".")[0] not in _PLAIN]
         kinds = [kind for kind in kinds if not kind.__module__.startswith("torchvitals")]
+        passing = _within(self._renewed())
         for kind in sorted(kinds, key=lambda kind: -rates[kind])[:4]:
-            things = [thing for thing in gc.get_objects() if type(thing) is kind]
+            things = [thing for thing in gc.get_objects() if type(thing) is kind and id(thing) not in passing]
+            if len(things) < rates[kind] * self._steps:
+                continue
             newest = things[-3:]
             size = _bytes_each(newest) * rates[kind]
             if size < max(self._smallest, self._share * slope):
                 continue
             held = [*_unlinked(things)[-3:], *newest]
-            ours = {id(things), id(newest), id(held)}
+            ours = {id(things), id(newest), id(held)} | self._renewed()
             holder = next((found for thing in held if (found := find_holder(thing, deadline, ours))), None)
             if holder is not None and not holder.ours:
                 count = self._samples[-1].types[kind]
@@ -227,6 +254,22 @@ def _newest(container: Any, few: int = 4) -> list[Any]:
         return list(islice(reversed(container), few))[::-1]
     except RuntimeError:  # another thread is writing to it
         return []
+
+
+def _marks(growing: Collection[int]) -> dict[int, "list[weakref.ref[Any]]"]:
+    """Of each container the last things that a weak reference can follow; a number can't be followed."""
+    marks: dict[int, list[weakref.ref[Any]]] = {}
+    for thing in objects():
+        for element in _newest(thing) if id(thing) in growing else ():
+            with contextlib.suppress(TypeError):
+                marks.setdefault(id(thing), []).append(weakref.ref(first_leaf(element)))
+    return marks
+
+
+def _within(keys: set[int]) -> set[int]:
+    """What lies in the containers ``keys``, and in tuples and the like in them."""
+    held = gc.get_referents(*(thing for thing in objects() if id(thing) in keys)) if keys else []
+    return set(map(id, [*held, *gc.get_referents(*held)]))
 
 
 def _unlinked(things: list[Any]) -> list[Any]:

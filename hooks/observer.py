@@ -250,8 +250,8 @@ class Observer:
     def saw_batch(self, tensor: torch.Tensor) -> None:
         """The first tensor of a training batch."""
         self.relations.first_batches.trained_on(tensor)
-        value = self.digests.batch(tensor, self.recorder.step)
-        if value is not None:
+        self.pending.add("batch_values", tensor.numel())
+        if (value := self.digests.batch(tensor, self.recorder.step)) is not None:
             self.pending.scalars["batch_digest"] = value
 
     def _leaving(self, event: Event) -> None:

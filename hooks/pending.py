@@ -35,6 +35,10 @@ class Pending:
         self.loader_batches = 0
         self.nonfinite_loss = False
 
+    def add(self, name: str, amount: float) -> None:
+        """Count more of something into the step."""
+        self.scalars[name] = self.scalars.get(name, 0.0) + amount
+
     def take(self) -> "Pending":
         """What was pending; nothing is afterwards, but for what concerns the other optimizers."""
         taken = Pending()

@@ -79,6 +79,7 @@ SIGNALS: tuple[Signal, ...] = (
     Signal("memory_headroom_bytes", "By", "none", "step", "Left of the machine or the control group, once a second."),
     Signal("cuda_headroom_bytes", "By", "none", "step", "Left of the device: free, or reserved and not in use."),
     Signal("batch_items", "{item}", "none", "step", "First dimension of the root module's first tensor input."),
+    Signal("batch_values", "{value}", "none", "step", "Elements of that input, in all forwards of the step together."),
     Signal("input_absmax", "1", "none", "step", "Largest absolute value in the root module's floating inputs."),
     Signal("input_nonfinite", "1", "none", "step", "1 if a floating input held NaN or Inf."),
     Signal("batch_digest", "1", "none", "step", "Digest of the first batch tensor, folded to 52 bits."),

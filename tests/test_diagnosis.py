@@ -114,6 +114,22 @@ def test_the_rank_is_told_when_there_are_several(world: int, rank: int | None) -
     assert only(diagnosed(*found, world=world)).rank == rank
 
 
+def test_answers_that_change_with_what_a_service_keeps_are_one_incident() -> None:
+    leak, answers = finding("memory_leak", 399, first=0), finding("prediction_drift", 700, first=640)
+
+    assert only(diagnosed(leak, answers)).kind == only(diagnosed(answers, leak)).kind == "memory_leak"
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)])
+def test_requests_that_change_while_memory_leaks_are_two(order: tuple[int, ...]) -> None:
+    leak, requests = finding("memory_leak", 399, first=0), finding("drift", 700, first=640)
+    found = (leak, requests, finding("prediction_drift", 700, first=640))
+
+    kinds = {incident.kind for incident in diagnosed(*(found[place] for place in order)).incidents}
+
+    assert kinds == {"memory_leak", "drift"}
+
+
 def test_independent_faults_thousands_of_steps_apart_are_two() -> None:
     kinds = [i.kind for i in diagnosed(finding("explosion", 500), finding("nonfinite", 6000)).incidents]
 

@@ -123,6 +123,34 @@ def test_a_total_that_is_never_detached():
     assert STEPS / 2 < found["count"] / found["growth_per_step"] <= STEPS  # nodes of its graph at the last sample
 
 
+def test_episodes_that_get_longer_keep_nothing():
+    """Their lists are made anew, where earlier ones lay, and are longer each time; so are graphs, and tensors of both.
+
+    Two episodes by turns, so that at each sample, ten steps apart, the list lies where it lay at the sample before.
+    """
+    job, rounds = Job(), [[], []]
+    for number in range(STEPS):
+        episode = rounds[number % 2]
+        episode.clear()
+        losses = [job.loss() for _ in range(4 + number)]
+        episode.extend((loss, torch.zeros(512)) for loss in losses)
+        outcome = torch.stack(losses)
+        outputs = outcome[:, None] * torch.ones(2000)
+        job.step(number, outcome.sum())
+        if number == LOOKED_AT - 1:
+            assert job.hunt.report() is None
+    assert outputs.shape == (STEPS + 3, 2000)
+
+
+def test_a_list_that_loses_some_of_what_it_held_still_leaks():
+    job, waiting = Job(), []
+    for number in range(LOOKED_AT):
+        waiting.extend(torch.zeros(512) for _ in range(3))  # three in
+        del waiting[0]
+        job.step(number, job.loss())
+    assert job.hunt.report()["line"].endswith(line_with("three in"))
+
+
 def test_outputs_that_are_kept_beside_a_detached_loss():
     job = Job(per_step=50_000)
     records = []
