@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torchvitals.hooks import discovery, taps
 from torchvitals.hooks.activations import LeafHook, is_compiled, unseen
 from torchvitals.hooks.counted import COUNTED
-from torchvitals.hooks.fuse import Fuse
+from torchvitals.hooks.fuse import NOBODY, Fuse, Quiet
 from torchvitals.hooks.recompilations import Recompilations
 from torchvitals.hooks.root_hooks import EnterHook, LeaveHook
 from torchvitals.hooks.tracing import compiling, never_compile, unreal
@@ -34,9 +34,11 @@ NOT_CALLED = "its forward was not called, or only inside compiled or transformed
 STEPS = "no step was seen, and something is compiled: a step inside compiled code runs no hook"
 
 
-def eager_only(fuse: Fuse, action: Callable[..., object], counts: Callable[[Optimizer], bool]) -> Callable[..., None]:
+def eager_only(
+    fuse: Fuse, action: Callable[..., object], counts: Callable[[Optimizer], bool], but_for: Quiet = NOBODY
+) -> Callable[..., None]:
     """A hook of an optimizer: ``action``, unless ``counts`` is enough; as dynamo sees it, nothing."""
-    hook = fuse.hook(COUNTED, counts, action)
+    hook = fuse.hook(COUNTED, counts, action, but_for)
     OURS.append(hook.__code__)
     return hook
 

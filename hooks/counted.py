@@ -7,7 +7,7 @@ is one whose gradient is finite wherever it is, fifteen steps of sixteen are lig
 read.
 
 What is done here is done in caches that the job has filled with its own: a function call costs a microsecond or
-two then, and so there are few.
+two then, an object looked at half of one, and so there are few, and those that are have slots.
 """
 
 import math
@@ -29,11 +29,15 @@ if TYPE_CHECKING:
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 _norm = torch.linalg.vector_norm
+_Tensor = torch.Tensor
 COUNTED = "counted"
 """The probe's name. Where it fails every step is a watched one from then on."""
 LIGHT = 15
 """Light steps in a row, of steps that cannot pay for more and have a bounded gradient: beside an MLP of 2.5 ms a light
-one costs 42 µs and another 67, of which the norm takes 17; beside a convolutional net of 8 ms the norm takes 30."""
+one costs half of another, of which the norm takes a third; beside a convolutional net of 8 ms the norm takes 30 µs."""
+WAITING = 1.5
+"""Times the steps wished for that a look waits where a digest is due: it is a look, and two soon after each other are
+one too many. Digests are as rare as looks from step 5,000 on, of which half were such pairs."""
 RISE = 1.2
 """Of the loss from one step to the next: beyond it light steps ask as well whether somebody wrote to the weights."""
 
@@ -45,14 +49,15 @@ class CountedSteps:
     """
 
     __slots__ = (
-        "_before", "_bounded", "_clippings", "_highest", "_issued", "_light", "_observer", "_pass", "_pause", "_ranks",
-        "_recorder", "_rest", "_stepping", "_taken", "backward_passes", "clips_rarely", "evaluated", "left", "loss",
-        "norm",
+        "_before", "_bounded", "_clippings", "_highest", "_issued", "_lead", "_light", "_observer", "_pass", "_pause",
+        "_pending", "_ranks", "_recorder", "_rest", "_roots", "_stepping", "_taken", "backward_passes", "clips_rarely",
+        "evaluated", "left", "loss", "norm", "quiet",
     )  # fmt: skip
 
     def __init__(self, observer: "Observer") -> None:
         self._observer = observer
         self._recorder = observer.recorder
+        self._pending, self._lead, self._roots = observer.pending, observer.lead, observer.roots
         self._pass = pass_counter()
         self._pause = observer.recorder.fuse.guard("validation", observer.evaluated)
         self.left = 0
@@ -83,13 +88,15 @@ class CountedSteps:
         """What the loss of a light step must stay below."""
         self._before = math.inf
         """The loss of the step before."""
+        self.quiet = 0
+        """The id of the optimizer before whose next step nothing is to be done: that of a light step; 0 for none."""
         self._issued: int | None = None
         """Collectives when the first backward pass of the step in progress began."""
 
     @property
     def light(self) -> bool:
         """Whether the step in progress is a light one."""
-        return self.left > 0 and self._rest > 0
+        return self.quiet != 0
 
     def taken(self) -> int:
         """How many light steps were taken since this was last asked."""
@@ -114,50 +121,85 @@ class CountedSteps:
         if steps and self._ranks:
             steps = 0 if several or observer.naming.sharded or not observer.leading.ranks.shared else steps
             steps = next((ahead for ahead in range(steps) if observer.ranks.due(step + ahead)), steps)
-        self.left = observer.digests.steps_until_due(step, steps, several=several)
+        longest = int(WAITING * steps)
+        until_digest = observer.digests.steps_until_due(step, longest, several=several)
+        self.left = until_digest if until_digest < longest else steps
         if self._ranks and self.left:
             observer.leading.ranks.local.remove()
         light = self.left and self._bounded and not several and not self._ranks
-        self._rest = self._light = LIGHT if light and self._recorder.budget.counting_unpaid else 0
-        self._bounded = None
+        self._light = LIGHT if light and self._recorder.budget.counting_unpaid else 0
+        self._bounded, self.evaluated = None, False
+        self._stepping = observer.leading
         self._highest = observer.leading.bounds[2]
+        self._lighten(self._light)
+
+    def _lighten(self, steps: int) -> None:
+        """The next ``steps`` are light ones."""
+        optimizer = self._stepping.optimizer() if steps and self._stepping is not None else None
+        self.quiet = id(optimizer) if optimizer is not None else 0
+        self._rest = steps if optimizer is not None else 0
+
+    def evaluation(self) -> None:
+        """The job evaluates: the step in progress is no light one, since a validation's loss is told with it."""
+        self._lighten(0)
 
     def graph_seen(self, loss: torch.Tensor | None) -> None:
         """The backward pass of a watched step begins at ``loss``, ``None`` where that is no single number."""
         if self._bounded is not False and self._recorder.budget.counting_unpaid:
             self._bounded = bounded(loss)
+        for root in self._roots:
+            root.glimpse.loss_seen(loss)
 
     def backward(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """``torch.autograd.backward`` was called; whether to count that was enough.
 
         ``False`` also when its loss is not finite, or cannot be read: the step is a watched one then.
         """
-        if not self.left or self._pass() != -1:  # reentrant checkpointing runs one for each of its segments
+        if not self.left:
             return False
-        root = args[0] if args else kwargs.get("tensors")
-        loss = root if isinstance(root, torch.Tensor) else single(root)
+        light = self.quiet
+        if not light and self._pass() != -1:  # reentrant checkpointing runs one for each of its segments
+            return False
+        loss = args[0] if args else kwargs.get("tensors")
+        if loss.__class__ is not _Tensor:
+            loss = loss if isinstance(loss, torch.Tensor) else single(loss)
         try:
-            value = loss.item() if loss is not None and loss.is_cpu else math.nan
+            value = loss.item() if loss is not None and (light or loss.is_cpu) else math.nan
         except RuntimeError:  # of more than one number
             value = math.nan
-        if value - value != 0.0 or (self._rest and not self.loss + value < self._highest):
-            self.watch_again()
+        total = self.loss + value
+        if total - total != 0.0 or (light and not total < self._highest):
+            self._out_of_the_usual(loss)
             return False
-        self.loss += value
+        if light:
+            if total > RISE * self._before:
+                self._look_at_marks()
+        elif self._ranks and self._issued is None:
+            self._issued = self._observer.collectives.total_or_none()
+        self.loss = total
         self.backward_passes += 1
         recorder = self._recorder
         recorder.phase = "backward"
         recorder.activity += 1
-        if self._ranks and self._issued is None:
-            self._issued = self._observer.collectives.total_or_none()
-        for watched in self._observer.roots:
+        for watched in self._roots:
             watched.followed()
         return True
+
+    def _out_of_the_usual(self, loss: torch.Tensor | None) -> None:
+        for root in self._roots:
+            root.glimpse.placed_before(loss)
+        self.watch_again()
+
+    def _look_at_marks(self) -> None:
+        """Has somebody written to the weights since the last step was over?"""
+        watch = self._stepping
+        if watch is not None and not watch.marks.as_kept() and (share := watch.marks.written()):
+            self._observer.pending.logged["weights_overwritten"] = share
 
     def before_step(self, optimizer: Optimizer) -> bool:
         """``optimizer`` is about to step; whether to count that was enough.
 
-        ``False`` also when its gradient or the loss is out of the usual, or its gradient is suddenly a sparse one.
+        ``False`` also when its gradient or the loss is unusual, or its gradient is suddenly a sparse one.
         """
         if not self.left:
             return False
@@ -169,16 +211,9 @@ class CountedSteps:
         self.evaluated = observer.evaluations.forwards > 0
         if self.evaluated:
             self._pause()
-            self._rest = 0
-        if not self._rest and not self._usual(watch):
+        if not self._usual(watch):
             return False
-        looks = not self._rest or self.loss > RISE * self._before
-        if looks and not watch.marks.as_kept() and (share := watch.marks.written()):
-            observer.pending.logged["weights_overwritten"] = share
-        rate = optimizer.param_groups[0].get("lr")
-        if rate is not watch.rate and rate.__class__ is float:
-            watch.rate = rate
-            observer.pending.logged["learning_rate"] = learning_rate(optimizer)
+        self._look_at_marks()
         watch.counting = True
         return True
 
@@ -197,50 +232,67 @@ class CountedSteps:
 
     def after_step(self, optimizer: Optimizer) -> bool:
         """It has stepped; whether that step was a counted one, whose numbers wait for the next record, or beat."""
-        observer, recorder, watch = self._observer, self._recorder, self._stepping
-        if watch is None or not watch.counting or watch.optimizer() is not optimizer:
+        watch = self._stepping
+        if watch is None or not (self.quiet or watch.counting) or watch.optimizer() is not optimizer:
             return False
+        rate, pending = optimizer.param_groups[0].get("lr"), self._pending
+        if rate is not watch.rate and rate.__class__ is float:
+            watch.rate = rate
+            pending.logged["learning_rate"] = learning_rate(optimizer)
         logged: Mapping[str, Any] = _NOTHING
-        if observer.pending.logged:
-            logged, observer.pending.logged = observer.pending.logged, {}
-        if self._issued is not None:
-            told = watch.ranks.counted(self._issued)
-            if not told["collectives"]:
-                self.left = 1  # a watched step tells whether that is by intent
-            logged = {**logged, **told}
-        loss, leads = self.loss if self.backward_passes else None, observer.lead.watch is watch
-        if self._rest:
+        if pending.logged:
+            logged, pending.logged = pending.logged, {}
+        if self.quiet:
+            leads = True
             self._rest -= 1
             self._taken += 1
+            if not self._rest:
+                self.quiet = 0
         else:
-            self._rest = self._light
+            leads = self._lead.watch is watch
+            if self._issued is not None:
+                logged = {**logged, **self._of_ranks(watch, self._issued)}
+            if self._light:
+                self._lighten(self._light)
         watch.marks.keep_again()
-        now = time.perf_counter()
+        recorder, now, loss = self._recorder, time.perf_counter(), self.loss if self.backward_passes else None
         seconds = None if self.evaluated else now - watch.ended
         waited, recorder.spent["data"] = recorder.spent["data"], 0.0
-        recorder.kept.append(
-            (watch.step, recorder.clock(), loss, self.norm, seconds, waited, logged, watch.index, leads)
-        )
-        watch.counting, self._before = False, self.loss
-        watch.ended = now
+        step = watch.step
+        recorder.kept.append((step, recorder.clock(), loss, self.norm, seconds, waited, logged, watch.index, leads))
+        self._before, self.loss, self.backward_passes = self.loss, 0.0, 0
+        self.norm, self._issued, self.evaluated = None, None, False
+        watch.counting, watch.ended, watch.step = False, now, step + 1
         watch.calls += 1
-        watch.step += 1
         watch.steps_counted += 1
-        self.backward_passes, self.loss, self.norm, self._issued = 0, 0.0, None, None
-        for root in observer.roots:
+        for root in self._roots:
             root.glimpse.call = None
         recorder.phase = "idle"
         if leads:
-            recorder.step = watch.step
+            recorder.step = step + 1
             self.left -= 1
-            if self._ranks and not self.left:
-                watch.ranks.local.follow(next(iter(watch.tripwire), None))
+            if not self.left:
+                self._end(watch)
         return True
+
+    def _of_ranks(self, watch: "OptimizerWatch", issued: int) -> Mapping[str, Any]:
+        """What the step tells of the other ranks; ``issued`` collectives were there before its backward pass."""
+        told = watch.ranks.counted(issued)
+        if not told["collectives"]:
+            self.left = 1  # a watched step tells whether that is by intent
+        return told
+
+    def _end(self, watch: "OptimizerWatch") -> None:
+        """The next step is a watched one."""
+        self._lighten(0)
+        if self._ranks:
+            watch.ranks.local.follow(next(iter(watch.tripwire), None))
 
     def watch_again(self) -> None:
         """A number out of the usual range: the step in progress is a watched one from here on."""
         pending = self._observer.pending
         self.left = 0
+        self._lighten(0)
         pending.backward_passes = self.backward_passes
         if self.backward_passes:
             pending.losses.append(torch.tensor(self.loss))

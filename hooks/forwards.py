@@ -34,6 +34,14 @@ class RootWatch:
         observer: who knows the phase, the pending step and the spool.
     """
 
+    __slots__ = (
+        "__weakref__", "_activations", "_after", "_answered", "_arm_activations", "_axis", "_axis_sent", "_before",
+        "_began", "_carried", "_carry", "_ends_unseen", "_enters", "_evaluates", "_give_up", "_leaves",
+        "_look_at_batch", "_measuring", "_observer", "_recorder", "_remember", "_remember_output", "_send_activations",
+        "_training", "_unheard", "awaiting_backward", "backward_follows", "compiled", "counted", "forwards", "glimpse",
+        "heard", "is_counted", "module", "prefix", "replay", "training_calls",
+    )  # fmt: skip
+
     def __init__(self, module: Module, prefix: str, observer: "Observer") -> None:
         self.module = weakref.ref(module)
         self.prefix = prefix
@@ -77,6 +85,8 @@ class RootWatch:
         self._enters: RemovableHandle | None = None
         self._leaves: RemovableHandle | None = None
         """Taken off while forwards are only counted and nobody needs to know when they end: 8 µs of each."""
+        self._unheard = False
+        """Whether it is off, and nothing else is to be read when a forward begins."""
         self._ends_unseen = False
         """Whether that is so: one model, which returns a tensor and makes the same graph at each call."""
         self.install()
@@ -90,6 +100,7 @@ class RootWatch:
 
     def _listen(self, module: Module) -> None:
         if self._leaves is None:
+            self._unheard = False
             self._leaves = module.register_forward_hook(LeaveHook(self), with_kwargs=True)
 
     @property
@@ -103,6 +114,7 @@ class RootWatch:
             if handle is not None:
                 handle.remove()
         self._enters = self._leaves = None
+        self._unheard = False
         if self._activations is not None:
             self._activations.remove()
 
@@ -126,6 +138,7 @@ class RootWatch:
         if self._training:
             self._before(module, args, kwargs)
         else:
+            self.counted.evaluation()
             self._evaluates(module)
         self._began = time.perf_counter()
         self._recorder.cost += self._began - began
@@ -145,15 +158,17 @@ class RootWatch:
 
     def enter_counted(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward of a step that is only counted begins. Nothing here can fail, and so there is no fuse."""
-        self.is_counted = True
-        recorder = self._recorder
-        recorder.phase = "forward"
-        recorder.activity += 1
-        if self.awaiting_backward:
-            self._expect_backward()
-        else:
-            self.forwards += 1
+        self._recorder.phase = "forward"
+        if self._unheard and self.counted.quiet and not self.awaiting_backward:
             self.awaiting_backward = True
+            self.forwards += 1
+            glimpse = self.glimpse
+            glimpse.call = args, kwargs, None
+            glimpse.first_node = None
+            return
+        self.is_counted = True
+        self._recorder.activity += 1
+        self._expect_backward()
         glimpse = self.glimpse
         glimpse.call = args, kwargs, torch.default_generator.get_state() if glimpse.draws else None
         glimpse.output = glimpse.next_node = None
@@ -161,6 +176,7 @@ class RootWatch:
         if self._leaves is not None and self._ends_unseen:
             self._leaves.remove()
             self._leaves = None
+            self._unheard = not glimpse.draws
 
     def leave_counted(self, output: Any) -> None:
         """It has ended, where that is noticed."""

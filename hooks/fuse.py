@@ -3,15 +3,31 @@
 import logging
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
-from torchvitals.hooks import tracing
 from torchvitals.hooks.signal_handlers import raised_in_handler
+from torchvitals.hooks.tracing import callback, dynamo_traces
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 log = logging.getLogger("torchvitals")
+
+
+class Quiet(Protocol):
+    """Knows an optimizer that a hook has nothing to do for."""
+
+    @property
+    def quiet(self) -> int:
+        """Its id, 0 for none."""
+
+
+class _Nobody(NamedTuple):
+    quiet: int = 0
+
+
+NOBODY: Quiet = _Nobody()
+"""For a hook that has always something to do."""
 
 
 class Fuse:
@@ -51,16 +67,17 @@ class Fuse:
         return guarded
 
     def hook(
-        self, probe: str, enough: Callable[[Any], bool], action: Callable[..., object]
+        self, probe: str, enough: Callable[[Any], bool], action: Callable[..., object], but_for: Quiet = NOBODY
     ) -> Callable[[Any, tuple[Any, ...], dict[str, Any]], None]:
         """A hook of an optimizer: ``action``, where ``enough`` (the probe) was not; as dynamo sees it, nothing.
 
-        ``action`` is guarded already. All in one function: a call more costs a microsecond in every step.
+        Nothing is done for the optimizer that ``but_for`` names at that moment. ``action`` is guarded already. All in
+        one function: a call more costs a microsecond in every step.
         """
         blown = self.blown
 
         def outside(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if tracing.dynamo_traces() or tracing.callback():
+            if dynamo_traces() or id(optimizer) == but_for.quiet or callback():
                 return
             if probe not in blown:
                 try:
@@ -85,9 +102,11 @@ class Fuse:
         blown = self.blown
 
         def before(original: Any, tapped: Any) -> Any:
+            taps = tapped.taps
+
             @wraps(original)
             def passed(*args: Any, **kwargs: Any) -> Any:
-                if tapped.taps.removed or tracing.dynamo_traces() or tracing.callback():
+                if taps.removed or dynamo_traces() or callback():
                     return original(*args, **kwargs)
                 done = False
                 if probe not in blown:

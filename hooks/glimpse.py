@@ -18,21 +18,28 @@ class Glimpse:
     Where all watched forwards made equally many autograd nodes, nobody needs to be there when the next ones end.
     """
 
-    __slots__ = ("_surroundings", "call", "draws", "first_node", "next_node", "nodes", "number", "output", "steady")
+    __slots__ = (
+        "_loss_behind", "_surroundings", "_waits", "call", "draws", "first_node", "next_node", "nodes", "number",
+        "output", "steady",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.call: tuple[tuple[Any, ...], dict[str, Any], torch.Tensor | None] | None = None
         """Its arguments, and the state of the generator before it."""
         self.output: weakref.ref[torch.Tensor] | None = None
         """What it returned, if that is one tensor."""
-        self.first_node = 0
-        """The number of the autograd node that was to be made next when it began."""
+        self.first_node: int | None = 0
+        """The number of the autograd node that was to be made next when it began; ``None`` where nobody asked."""
         self.next_node: int | None = None
         """The same when it had ended; ``None`` where nobody was there."""
         self.nodes = 0
         """How many the last watched forward made, 0 before the first."""
         self.steady: bool | None = None
         """Whether each of several made as many."""
+        self._loss_behind: set[int] = set()
+        """By how many nodes losses came later than the end of the watched forwards before them."""
+        self._waits = False
+        """Whether the last watched forward waits for its loss."""
         self.number = node_counter()
         self._surroundings: Surroundings | None = None
         self.draws = False
@@ -45,11 +52,23 @@ class Glimpse:
     def learn(self, surroundings: Surroundings) -> None:
         """It has ended; it began in these ``surroundings``."""
         self._surroundings = surroundings
-        before, self.nodes = self.nodes, self.number() - self.first_node
+        before, self.nodes = self.nodes, self.number() - (self.first_node or 0)
+        self._waits = True
         if before:
             self.steady = self.steady is not False and before == self.nodes
         if not self.draws:
             self.draws = not torch.equal(surroundings.generator, torch.default_generator.get_state())
+
+    def loss_seen(self, loss: torch.Tensor | None) -> None:
+        """A watched backward pass begins at ``loss``."""
+        if self._waits and len(self._loss_behind) < 2 and loss is not None and loss.grad_fn is not None:
+            self._waits = False
+            self._loss_behind.add(loss.grad_fn._sequence_nr() - (self.first_node or 0) - self.nodes)
+
+    def placed_before(self, loss: torch.Tensor | None) -> None:
+        """A backward pass begins at ``loss``, of a forward that nobody has numbered: as far ahead as it always was."""
+        if self.first_node is None and len(self._loss_behind) == 1 and loss is not None and loss.grad_fn is not None:
+            self.next_node = loss.grad_fn._sequence_nr() - next(iter(self._loss_behind))
 
     def take(self, probe: torch.Tensor, largest_gradient: int) -> Call | None:
         """The forward as a call that can be run again, once; arguments as for :class:`Call`."""
@@ -63,6 +82,6 @@ class Glimpse:
         call = Call(probe, args, kwargs, largest_gradient, surroundings)
         output = self.output() if self.output is not None else None
         if self.next_node is None:
-            self.next_node = self.first_node + self.nodes if self.steady else 0
+            self.next_node = self.first_node + self.nodes if self.steady and self.first_node is not None else 0
         call.returned_before(output, self.next_node - 1)
         return call

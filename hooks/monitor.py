@@ -77,7 +77,7 @@ class Monitor:
         """Put the hooks in: on ``only`` these optimizers, or on every one of the process."""
         guard = self.recorder.fuse.guard
         counted = self.observer.counted
-        before = eager_only(self.recorder.fuse, guard("step", self.observer.before_step), counted.before_step)
+        before = eager_only(self.recorder.fuse, guard("step", self.observer.before_step), counted.before_step, counted)
         after = eager_only(self.recorder.fuse, guard("step", self.observer.after_step), counted.after_step)
         if only is None:
             Monitor.everywhere = self

@@ -48,6 +48,8 @@ class Observer:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.pending = Pending()
+        self.lead = Lead()
+        self.roots: list[RootWatch] = []
         self.counted = CountedSteps(self)
         self.memory = Memory()
         self.clipping = Clipping()
@@ -58,9 +60,7 @@ class Observer:
         self.wrapped = Wrapped(self)
         self.leaks = LeakWatch(recorder)
         self.optimizers: list[OptimizerWatch] = []
-        self.lead = Lead()
         self._began = False
-        self.roots: list[RootWatch] = []
         self.naming = Naming()
         self.digests = Fingerprints(recorder)
         self.will_train = False

@@ -30,6 +30,14 @@ class OptimizerWatch:
         observer: who knows the models, the budget and the spool.
     """
 
+    __slots__ = (  # the attributes of a dictionary this large each lie in a cache line of their own
+        "__weakref__", "_arriving", "_began", "_in_closure", "_observer", "_process", "_recorder", "_relations_after",
+        "_relations_before", "_sampling", "_scalars", "_suspicion", "_suspicious", "_take_digests",
+        "_take_digests_before", "_watched", "axis", "bounds", "calls", "counting", "ended", "fresh", "index",
+        "looks_inside", "marks", "optimizer", "parameters", "ranks", "rate", "repeats", "sampled", "step",
+        "steps_counted", "takes_closure", "tripwire", "wire",
+    )  # fmt: skip
+
     def __init__(self, optimizer: Optimizer, index: int, observer: "Observer") -> None:
         self.optimizer = weakref.ref(optimizer)
         self.index = index
@@ -71,8 +79,7 @@ class OptimizerWatch:
         self._take_digests = guard("digests", observer.digests.after)
         self.ranks = RankReadings(self, observer)
         self._take_digests_before = guard("digests", observer.digests.before)
-        self._in_closure = False
-        self._began = 0.0
+        self._in_closure, self._began = False, 0.0
         self.ended = 0.0
         """When the last step ended."""
         self._watched = 0.0

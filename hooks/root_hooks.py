@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import Module
-from torchvitals.hooks import tracing
-from torchvitals.hooks.tracing import unreal
+from torchvitals.hooks.tracing import callback, dynamo_traces, unreal
 
 if TYPE_CHECKING:
     from torchvitals.hooks.forwards import RootWatch
+
+
+_is_grad_enabled = torch.is_grad_enabled
+"""Not looked up at each call: torch has two thousand names, and where they are kept is cold when a step comes by."""
 
 
 def _nobody() -> None:
@@ -42,12 +45,12 @@ class EnterHook(RootHook):
     __slots__ = ()
 
     def __call__(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if tracing.dynamo_traces() or tracing.callback():
+        if dynamo_traces() or callback():
             return
         watch = self._watch()
         if watch is None:
             return
-        if watch.counted.left and module.training and torch.is_grad_enabled():
+        if watch.counted.left and module.training and _is_grad_enabled():
             watch.enter_counted(args, kwargs)
         elif not unreal():
             watch.entered(module, args, kwargs)
@@ -59,7 +62,7 @@ class LeaveHook(RootHook):
     __slots__ = ()
 
     def __call__(self, module: Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if tracing.dynamo_traces():
+        if dynamo_traces():
             return
         watch = self._watch()
         if watch is None:

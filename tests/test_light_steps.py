@@ -14,7 +14,7 @@ from torchvitals.hooks import attach
 from torchvitals.hooks.bounded_gradients import MOST_NODES, bounded
 from torchvitals.hooks.counted import LIGHT
 from torchvitals.hooks.monitor import Monitor
-from torchvitals.signals.records import Digest
+from torchvitals.signals.records import Digest, Step
 
 STEPS = 150
 
@@ -226,7 +226,32 @@ def test_an_evaluation_is_dated_by_the_step_that_ends_it(tmp_path: Path) -> None
             model.train()
         train(model, optimizer, 20)
 
-    assert step not in series(tmp_path, "step_seconds")
+    assert set(range(step + 20)) - set(series(tmp_path, "step_seconds")) == {0, step}
+    assert step in series(tmp_path, "tripwire_norm")  # no light step
+
+
+def test_an_optimizer_that_is_made_among_light_steps_is_watched_from_its_first_one(tmp_path: Path) -> None:
+    model, other = net(), net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with in_debt(attach(model, optimizer, directory=tmp_path)) as monitor:
+        step = until_light(monitor, model, optimizer)
+        monitor.install()  # on every optimizer of the process
+        train(other, torch.optim.SGD(other.parameters(), lr=0.01), 2)
+
+    # the job has turned to another model: its steps are counted on
+    second = [record.step for record in records(tmp_path) if isinstance(record, Step) and record.optimizer == 1]
+    assert second == [step, step + 1]
+
+
+def test_looks_wait_for_a_digest_that_is_due_soon_after(tmp_path: Path) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with in_debt(attach(model, optimizer, directory=tmp_path)) as monitor:
+        monitor.recorder.budget.steps_to_count = lambda: 100  # type: ignore[method-assign]
+        train(model, optimizer, 2600)
+
+    # from step 2,048 on there is a digest every 128 steps: each is a look, and there is none between them
+    assert [step for step in watched_steps(tmp_path) if step >= 2048] == list(range(2048, 2600, 128))
 
 
 @pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.AdamW])
