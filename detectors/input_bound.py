@@ -4,7 +4,8 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import ZERO, grown, scalar
+from torchvitals.detectors.ring import NOBODY
+from torchvitals.detectors.scalars import ZERO, Mask, Singles, grown, scalar
 
 LONGEST = np.array(1e9)
 """Seconds; more is a broken number."""
@@ -23,13 +24,18 @@ class InputBound:
         blocks: consecutive blocks that make it certain; caches of the first epoch fill meanwhile.
         least_seconds: mean wait per step below which nobody gains by changing anything: a tiny model on an honest
             loader steps in 1 ms and waits for 3.
+        calm: share below which a block is one of a loader that keeps up.
+        calm_blocks: of them after which it is known what the job is used to.
+        soon: blocks that are enough from then on: no cache is being filled, something has changed.
+        soon_share: of the step time that it must be for that, so that the wait has grown sevenfold,
+        lasting_seconds: and the waiting so far: a neighbour's burst on the disk is over by then.
 
     >>> detector = InputBound()
     >>> for step in range(400):
-    ...     wait = 0.01 if step < 100 else 0.15
+    ...     wait = 0.01 if step < 100 else 0.25
     ...     for finding in detector.update(Reading.of(step, step_seconds=[0.05 + wait], data_seconds=[wait])):
     ...         print(finding.kind, finding.first_step, finding.step, round(finding.value, 2))
-    input_bound 100 219 0.75
+    input_bound 100 179 0.83
 
     """
 
@@ -45,12 +51,19 @@ class InputBound:
         share: float = 0.6,
         blocks: int = 6,
         least_seconds: float = 0.01,
+        calm: float = 0.3,
+        calm_blocks: int = 3,
+        soon: int = 4,
+        soon_share: float = 0.75,
+        lasting_seconds: float = 8.0,
     ) -> None:
         self.block_steps = block_steps
         self.warm_up = warm_up
         self.share = share
         self.blocks = blocks
         self.least_seconds = least_seconds
+        self.calm, self.calm_blocks, self.soon = calm, calm_blocks, soon
+        self.soon_share, self.lasting_seconds = soon_share, lasting_seconds
         self._seen = 0
         self._taken = 0
         self._first = -1
@@ -60,7 +73,10 @@ class InputBound:
         self._row = np.zeros(0, dtype=np.uint8)
         """Blocks in a row, as far as they are counted."""
         self._since = np.zeros(0, dtype=np.int32)
-        """First step of the first of them, while anybody has any."""
+        """First step of the first of them, and the waiting since, while anybody has any."""
+        self._waited = np.zeros(0, dtype=np.float32)
+        self._calm = np.zeros(0, dtype=np.uint8)
+        """Calm blocks, as far as they are counted."""
         self._alarmed = np.zeros(0, dtype=bool)
 
     def __repr__(self) -> str:
@@ -103,14 +119,26 @@ class InputBound:
         going = np.count_nonzero(bound) > 0
         self._since = grown(self._since, len(bound)) if going else self._since[:0].copy()
         self._since[np.flatnonzero(bound & (self._row == 0))] = self._first
+        self._waited = grown(self._waited, len(bound)) if going else self._waited[:0].copy()
+        self._waited[np.flatnonzero(bound & (self._row == 0))] = 0.0
         self._row = np.where(bound, np.minimum(self._row, self.blocks) + 1, 0).astype(np.uint8)
-        certain = np.flatnonzero((self._row >= self.blocks) & ~self._alarmed)
+        certain = np.flatnonzero(self._certain(bound, total, wait)) if going else NOBODY
         findings = [self._finding(step, int(rank), float(total[rank]), float(wait[rank])) for rank in certain]
         self._alarmed[certain] = True
+        calm = enough & (wait < self.calm * total)
+        self._calm = np.where(calm, np.minimum(self._calm, self.calm_blocks) + 1, self._calm).astype(np.uint8)
         self._sums.fill(0.0)
         self._steps.fill(0)
         self._taken, self._first = 0, -1
         return findings
+
+    def _certain(self, bound: Mask, total: Singles, wait: Singles) -> Mask:
+        """Whose blocks in a row are enough; fewer are where the loader had kept up before."""
+        self._waited += np.where(bound, wait, 0.0)
+        changed = (self._calm >= self.calm_blocks) & (wait > self.soon_share * total)
+        changed &= (self._row >= self.soon) & (self._waited >= self.lasting_seconds)
+        certain: Mask = ((self._row >= self.blocks) | changed) & ~self._alarmed
+        return certain
 
     def _finding(self, step: int, rank: int, total: float, wait: float) -> Finding:
         evidence = {
@@ -135,4 +163,5 @@ class InputBound:
             self._sums = grown(self._sums.T, count).T.copy()
             self._steps = grown(self._steps, count)
             self._row = grown(self._row, count)
+            self._calm = grown(self._calm, count)
             self._alarmed = grown(self._alarmed, count)
