@@ -56,6 +56,8 @@ class Divergence:
         turn: float = 2.0,  # of the last good block and of the highest: what grows by design grows slowly
         rate_jump: float = 3.0,
         wild_jump: float = 30.0,  # a restart leaps to rates that were learnt with, and a warm-up does not leap
+        settled: float = 0.7,  # of the start: less has not been learnt surely enough to see that it is lost
+        wild_settled: float = 0.9,  # the same after a wild jump, which says by itself what the loss turned at
         improving: float = 0.8,  # the last block against the first: it is being learnt again
         back: int = 6,  # blocks: six of 16 steps are what a small net takes to learn it all anew
         lower: float = 0.95,  # of the lowest bad block; none in `patience` blocks: it has come to rest up there
@@ -63,6 +65,7 @@ class Divergence:
         self.block, self.patience, self.worse, self.learnt = block, patience, worse, learnt
         self.turn, self.rate_jump, self.wild_jump = turn, rate_jump, wild_jump
         self.improving, self.back, self.lower = improving, back, lower
+        self.settled, self.wild_settled = settled, wild_settled
         self.past = LossPast()
         self.start = np.zeros(0, dtype=np.float32)
         self.best = np.zeros(0, dtype=np.float32)
@@ -140,7 +143,9 @@ class Divergence:
         """Work out theirs anew; infinite while there is nothing to lose."""
         best, start, rate = self.best[rows], self.start[rows], self.rate[rows]
         beyond = self.newest_rate[rows] > self.rate_jump * rate
-        middle = np.where(best <= 0.7 * start, (best + start) / 2, np.inf)
+        wild = self.newest_rate[rows] > self.wild_jump * rate
+        settled = np.where(wild, self.wild_settled, self.settled)
+        middle = np.where(best <= settled * start, (best + start) / 2, np.inf)
         level = np.maximum(self.worse * start, self.turn * self.highest[rows])
         lost = np.where(best <= self.learnt * start, level, np.inf)
         limit = np.where(beyond & (rate > 0), np.minimum(middle, lost), lost)

@@ -47,6 +47,19 @@ def test_a_leap_beyond_all_that_a_fresh_net_does_is_not_undone_by_a_slow_return(
     assert [f.first_step for f in watch([*LEARNING, *back], rates)] == expected
 
 
+@pytest.mark.parametrize(
+    ("rate", "lost", "expected"),
+    [(0.6, 2.6, []), (60.0, 2.6, [160]), (60.0, 2.1, [])],
+    ids=["a jump that may be meant", "a wild one", "learnt again"],
+)
+def test_little_that_was_learnt_counts_when_a_wild_jump_lost_it(rate, lost, expected) -> None:
+    """As a language model that had gone from 2.8 to 2.1 by then."""
+    learnt = [2.8 - 0.7 * min(step / 100, 1.0) for step in range(160)]
+    losses = [*learnt, *[12.0] * 8, *[4.0] * 16, *[lost] * 100]
+
+    assert [f.first_step for f in watch(losses, [0.1] * 160 + [rate] * 124)] == expected
+
+
 def test_a_rate_that_is_told_when_it_changes_holds_until_then() -> None:
     detector, found = Divergence(), []
     for step, loss in enumerate([*LEARNING, *[2.3] * 100]):
