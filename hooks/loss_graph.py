@@ -31,6 +31,11 @@ _AGAIN = {
 }
 """Node of a loss that squashes its input itself → what it applies, how a job spells it, what must not feed it."""
 
+_BINARY = {
+    "BinaryCrossEntropyWithLogits": torch.nn.functional.binary_cross_entropy_with_logits,
+    "BinaryCrossEntropy": torch.nn.functional.binary_cross_entropy,
+}
+
 
 def leaves(loss: torch.Tensor | None) -> list[torch.Tensor]:
     """The leaves that ``loss`` was computed from, those nearest to the input first; also after backward.
@@ -67,17 +72,31 @@ def squashed_twice(loss: torch.Tensor, frames: list[FrameType]) -> dict[str, Any
 
 
 def start_of_classifier(loss: torch.Tensor) -> dict[str, float] | None:
-    """The first cross-entropy in the graph of ``loss``: its classes, what guessing costs, and what it is."""
+    """The first cross-entropy in the graph of ``loss``: its classes, what guessing costs, and what it is.
+
+    A binary one has two classes, whatever the number of its labels; the weights of classes are left out.
+
+    >>> scores = torch.full((4, 1), 40.0, requires_grad=True)
+    >>> loss = torch.nn.functional.binary_cross_entropy_with_logits(scores, torch.zeros(4, 1))
+    >>> {name: round(value, 2) for name, value in start_of_classifier(loss).items()}
+    {'classes': 2.0, 'chance': 0.69, 'loss': 40.0}
+    """
     for node in loss_nodes(loss):
         scores, target = getattr(node, "_saved_self", None), getattr(node, "_saved_target", None)
-        if operation(node) not in ("NllLoss", "NllLoss2D") or scores is None or target is None or scores.dim() < 2:
+        kind = operation(node)
+        if kind not in ("NllLoss", "NllLoss2D", *_BINARY) or scores is None or target is None:
             continue
-        classes = scores.shape[1]
-        if scores.device.type != "cpu" or classes < 2:
+        if kind not in _BINARY and scores.dim() < 2:
+            continue
+        classes = 2 if kind in _BINARY else scores.shape[1]
+        if scores.device.type != "cpu" or classes < 2 or not scores.numel():
             return None
-        with torch.no_grad():
-            left_out = (node._saved_ignore_index + (1 << 63)) % (1 << 64) - (1 << 63)  # kept without its sign
-            value = torch.nn.functional.nll_loss(scores.float(), target, ignore_index=left_out)
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):  # which forbids one of them
+            if kind in _BINARY:
+                value = _BINARY[kind](scores.float(), target.float())
+            else:
+                left_out = (node._saved_ignore_index + (1 << 63)) % (1 << 64) - (1 << 63)  # kept without its sign
+                value = torch.nn.functional.nll_loss(scores.float(), target, ignore_index=left_out)
         return {"classes": float(classes), "chance": math.log(classes), "loss": float(value)}
     return None
 

@@ -5,7 +5,15 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, kl_div, mse_loss, nll_loss, pad
+from torch.nn.functional import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    kl_div,
+    mse_loss,
+    nll_loss,
+    pad,
+)
 from torchvitals.agent.offline import diagnose_directory
 from torchvitals.hooks import attach
 from torchvitals.hooks.loss_graph import squashed_twice, start_of_classifier
@@ -269,6 +277,30 @@ def test_the_first_loss_is_worked_out_whatever_its_scale():
     found = start_of_classifier(1000 * cross_entropy(scores, labels, reduction="sum"))
 
     assert found["loss"] == pytest.approx(found["chance"])
+
+
+@pytest.mark.parametrize("columns", [(1.0, 1.0), (1.0, 4e4)], ids=["standardised", "an income in euros"])
+@pytest.mark.parametrize("squashed", [False, True])
+def test_a_feature_that_nobody_scaled_shows_in_a_binary_loss(tmp_path, columns, squashed):
+    torch.manual_seed(1)
+    scale = torch.tensor(columns)
+    model = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, 1))
+
+    def train(model, optimizer, _step):
+        inputs = torch.randn(64, 2)
+        answers, labels = model(inputs * scale), inputs.sum(1, keepdim=True).gt(0).float()
+        if squashed:
+            loss = binary_cross_entropy(answers.sigmoid(), labels)
+        else:
+            loss = binary_cross_entropy_with_logits(answers, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    found = told(tmp_path, model, train, torch.optim.AdamW(model.parameters(), 1e-3))
+
+    expected = [("explosion", "missing_normalization", "input")] if columns[1] > 1 else []
+    assert found == expected
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from torchvitals.agent.step_evidence import first_value, origin, raw_input
 EARLY = 12
 WIDE = 1e3
 """Outputs and gradients of a fresh net are of the order of 1; a thousand is no matter of taste."""
+USUAL_GAIN = 10.0
+"""Largest output over largest input; of fresh nets as the usual schemes draw them it is 0.3 to 3."""
 LONG_ROW = 4.0
 """Rows of weights as the usual schemes draw them have lengths of 0.6 to 1.4; on standardised inputs a unit behind a
 longer one gets inputs of this size, where tanh and sigmoid are flat."""
@@ -165,7 +167,9 @@ def _clues(case: Case, norm: float | None, largest: float) -> list[Clue]:
     clues += [Clue(3.0, said) for f in case.of_kind("explosion") if (said := _wild(f.evidence, f.value))]
     raw = raw_input(case)
     if clues and raw:
-        clues.append(Clue(-3.0, f"the inputs are {raw:.3g} large themselves"))
+        # outputs and gradients of a net as usual have the size of its inputs
+        explained = 0 < largest <= USUAL_GAIN * raw
+        clues.append(Clue(-6.0 if explained else -3.0, f"the inputs are {raw:.3g} large themselves"))
     if case.opening.kind == "nonfinite" and case.opening.first_step == 0 and _loss_broken(case):
         clues.append(Clue(1.5, "the very first loss was not finite"))
     return clues
