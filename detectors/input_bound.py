@@ -7,6 +7,7 @@ from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Statu
 from torchvitals.detectors.ring import NOBODY
 from torchvitals.detectors.scalars import ZERO, Mask, Singles, grown, scalar
 
+CLOCKS = ("step_seconds", "data_seconds")
 LONGEST = np.array(1e9)
 """Seconds; more is a broken number."""
 
@@ -23,7 +24,8 @@ class InputBound:
         share: of the step time that is waiting.
         blocks: consecutive blocks that make it certain; caches of the first epoch fill meanwhile.
         least_seconds: mean wait per step below which nobody gains by changing anything: a tiny model on an honest
-            loader steps in 1 ms and waits for 3.
+            loader steps in 1 ms and waits for 3. On a machine where more tasks than one want each core it is as many
+            times that: a batch that is made in 6 ms then takes 21.
         calm: share below which a block is one of a loader that keeps up.
         calm_blocks: of them after which it is known what the job is used to.
         soon: blocks that are enough from then on: no cache is being filled, something has changed.
@@ -41,7 +43,7 @@ class InputBound:
 
     kind: ClassVar[str] = "input_bound"
     axis: ClassVar[DetectorAxis] = "rank"
-    reads: ClassVar[tuple[str, ...]] = ("step_seconds", "data_seconds")
+    reads: ClassVar[tuple[str, ...]] = ("step_seconds", "data_seconds", "machine_load")
 
     def __init__(
         self,
@@ -78,16 +80,21 @@ class InputBound:
         self._calm = np.zeros(0, dtype=np.uint8)
         """Calm blocks, as far as they are counted."""
         self._alarmed = np.zeros(0, dtype=bool)
+        self._load = 0.0
+        """Tasks that want each core of the most crowded machine, as last told."""
 
     def __repr__(self) -> str:
         return f"InputBound(share={self.share}, blocks={self.blocks})"
 
     def update(self, reading: Reading) -> list[Finding]:
         """Take one step."""
-        if any(name not in reading.values for name in self.reads):
+        if "machine_load" in reading.values:
+            load = reading.values["machine_load"][reading.present["machine_load"]]
+            self._load = float(np.max(load, initial=0.0)) if np.isfinite(load).all() else self._load
+        if any(name not in reading.values for name in CLOCKS):
             return []
-        self._grow(max(len(reading.values[name]) for name in self.reads))
-        (total, _), (wait, _) = (scalar(reading, name, len(self._alarmed)) for name in self.reads)
+        self._grow(max(len(reading.values[name]) for name in CLOCKS))
+        (total, _), (wait, _) = (scalar(reading, name, len(self._alarmed)) for name in CLOCKS)
         self._seen += 1
         if self._seen <= self.warm_up:
             return []
@@ -115,7 +122,8 @@ class InputBound:
     def _judge(self, step: int) -> list[Finding]:
         (total, wait), steps = self._sums, self._steps
         enough = steps >= self.block_steps // 2
-        bound = enough & (wait > self.share * total) & (wait > self.least_seconds * steps)
+        least = self.least_seconds * max(1.0, self._load)
+        bound = enough & (wait > self.share * total) & (wait > least * steps)
         going = np.count_nonzero(bound) > 0
         self._since = grown(self._since, len(bound)) if going else self._since[:0].copy()
         self._since[np.flatnonzero(bound & (self._row == 0))] = self._first
