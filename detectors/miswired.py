@@ -67,7 +67,7 @@ class BrokenRelation:
         return [
             Finding(
                 kind=self.kind,
-                severity="warning",
+                severity="error" if record.details.get("backward_passes") else "warning",  # nothing has stepped
                 first_step=int(record.details.get("first", 0 if relation in FROM_THE_START else record.step)),
                 step=record.step,
                 value=float(record.details.get("parameters", 1)),

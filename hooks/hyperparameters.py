@@ -37,6 +37,12 @@ def hyperparameters(
     return names, values
 
 
+def endless_momentum(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a group keeps all of its velocity, which then grows for as long as gradients point one way."""
+    values = (group.get("momentum", 0.0) for group in optimizer.param_groups)
+    return any(isinstance(value, int | float) and value >= 1 for value in values)
+
+
 def _plain(value: object) -> object:
     """``value`` so that equal numbers read alike, whatever type carries them."""
     if isinstance(value, Tensor | np.generic):

@@ -16,6 +16,7 @@ from torchvitals.hooks.broadcast_targets import crossed
 from torchvitals.hooks.dropout_in_evaluation import DropoutInEvaluation
 from torchvitals.hooks.first_batches import FirstBatches
 from torchvitals.hooks.gradients import moves
+from torchvitals.hooks.hyperparameters import endless_momentum
 from torchvitals.hooks.late_freezing import LateFreezing
 from torchvitals.hooks.loss_graph import (
     invalid_targets,
@@ -32,6 +33,7 @@ from torchvitals.hooks.orphans import NAMED
 from torchvitals.hooks.resumption import Resumption
 from torchvitals.hooks.settled import Settled
 from torchvitals.hooks.source import user_frames
+from torchvitals.hooks.unstepped import Unstepped
 from torchvitals.hooks.worker_batches import WorkerBatches
 from torchvitals.hooks.writes import Writes
 
@@ -69,7 +71,8 @@ class Relations:
         self._heard: dict[int, bool] = {}
         """Optimizer → whether its parameters had gradients when the newest backward pass ended."""
         self._writes = Writes()
-        self._neglect = Neglect()
+        self._neglect = Neglect(lambda: observer.recorder.step)
+        self._unstepped = Unstepped(observer, self._all, self._trained, self._tell)
         self._began = False
         self._sign = self._turned = 0
         """Which way the newest losses were minimised, and how many of them in a row."""
@@ -86,6 +89,7 @@ class Relations:
 
     def _note_made(self, optimizer: Optimizer) -> None:
         self._made.add(optimizer)
+        self._neglect.made()
         self._observer.lead.made(optimizer)
 
     def install(self, taps: "Taps", guard: Guard) -> None:
@@ -99,12 +103,13 @@ class Relations:
         taps.wrap(torch, "load", None, read)
         taps.wrap(Module, "load_state_dict", begins, taken)
         taps.wrap(Optimizer, "load_state_dict", None, state)
+        taps.wrap(Module, "register_parameter", None, guard("relations", self._neglect.registered))
         self.beginnings.install()
 
     def held(self) -> dict[str, Any]:
         """The share of what was trained that the optimizers hold; what either side lacks goes to the step."""
         observer = self._observer
-        held = self._held_by_met()
+        held = {id(p) for watch in observer.optimizers for p in watch.parameters}
         trained = self._trained()
         if not trained:
             return {}
@@ -160,10 +165,14 @@ class Relations:
         where = "optimizer" if upwards == {True} else str(line if line.file else nearest(frames))
         self._observer.recorder.event("turned_loss", function=function, line=where, maximize=upwards == {True})
 
+    def _all(self) -> set[Optimizer]:
+        """The optimizers that were built, or have stepped."""
+        watched = {optimizer for watch in self._observer.optimizers if (optimizer := watch.optimizer()) is not None}
+        return watched | set(self._made)
+
     def _only_optimizer(self) -> Optimizer | None:
         """The one optimizer there is, if it holds all that the models that were called could train."""
-        watched = {optimizer for watch in self._observer.optimizers if (optimizer := watch.optimizer()) is not None}
-        known = watched | set(self._made)
+        known = self._all()
         if len(known) != 1:
             return None
         (optimizer,) = known
@@ -179,6 +188,7 @@ class Relations:
 
     def backward_ended(self) -> None:
         """Gradients have arrived: note for which optimizers, in steps that are looked at closely."""
+        self._unstepped.passed()
         if not self._observer.sampling:
             return
         for watch in self._observer.optimizers:
@@ -225,6 +235,7 @@ class Relations:
         """The job is over: steps that were only counted had not been looked at so closely."""
         for watch in self._observer.optimizers:
             self._look_at_freezing(watch.parameters, self._trained)
+        self._unstepped.ended()
         self.beginnings.tell()
 
     def _weights_loaded(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -237,7 +248,7 @@ class Relations:
         """Relations that hold of an optimizer before it has done anything."""
         self.beginnings.steps(_held(optimizer))
         name = type(optimizer).__name__
-        if any(_momentum(group) >= 1 for group in optimizer.param_groups):
+        if endless_momentum(optimizer):
             self._tell("endless_momentum", optimizer=name)
         if self._resumption.left_behind(optimizer):
             self._tell("optimizer_state_left_behind", optimizer=name)
@@ -270,15 +281,11 @@ class Relations:
             name = self._observer.naming.names_of([parameter])[0]
             self._tell("frozen_moves", parameter=name, parameters=count)
 
-    def _held_by_met(self) -> set[int]:
-        return {id(p) for watch in self._observer.optimizers for p in watch.parameters}
-
     def _look_for_neglected(self) -> None:
         """Count what somebody meant to train and no optimizer holds; an optimizer that was built may still begin."""
-        found = self._neglect.look(lambda: self._held_by_met() | {id(p) for made in self._made for p in _held(made)})
-        if found:
+        if found := self._neglect.look(lambda: {id(p) for each in self._all() for p in _held(each)}, self._trained):
             self._observer.pending.scalars["neglected_parameters"] = float(len(found))
-            self._observer.recorder.learn(left_out=found[:NAMED], left_out_because=self._neglect.why)
+            self._observer.recorder.learn(left_out=found[:NAMED], **self._neglect.why_and_since())
             self._observer.recorder.send_facts()
 
     def _tell(self, relation: str, **details: Any) -> None:
@@ -290,8 +297,3 @@ class Relations:
 def _held(optimizer: Optimizer) -> Iterator[torch.Tensor]:
     for group in optimizer.param_groups:
         yield from group["params"]
-
-
-def _momentum(group: dict[str, Any]) -> float:
-    value = group.get("momentum", 0.0)
-    return float(value) if isinstance(value, int | float) else 0.0

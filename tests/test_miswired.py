@@ -86,6 +86,48 @@ def test_a_student_is_compared_in_logarithms(tmp_path, squash):
     assert [incident[:2] for incident in found] == [("miswired", "missing_log_softmax")] * (squash == "softmax")
 
 
+@pytest.mark.parametrize("how", ["never", "once", "by hand", "in evaluation mode"])
+def test_an_optimizer_that_is_never_asked_to_step(tmp_path, how):
+    """As under accumulation over more batches than an epoch has; scores of samples are taken in evaluation mode."""
+
+    def train(model, optimizer, step):
+        if how == "in evaluation mode":
+            model.eval()
+        inputs, labels = batch()
+        cross_entropy(model(inputs), labels).backward()
+        if how == "once" and step == 100:
+            optimizer.step()
+        if how == "by hand":
+            for parameter in model.parameters():
+                parameter.data.sub_(0.05 * parameter.grad)
+                parameter.grad = None
+
+    expected = [("miswired", "missing_step", "0")] if how == "never" else []
+    assert told(tmp_path, net(), train) == expected
+
+
+@pytest.mark.parametrize("how", ["forgotten", "added", "a new optimizer", "frozen", "for one batch"])
+def test_a_weight_that_came_after_the_optimizer(tmp_path, how):
+    def train(model, optimizer, step):
+        if step == 30 and how in ("forgotten", "added", "frozen"):
+            model[3].weight = nn.Parameter(model[3].weight.detach().clone(), requires_grad=how != "frozen")
+            if how == "added":
+                optimizer.add_param_group({"params": [model[3].weight]})
+        if how == "for one batch":
+            model.delta = nn.Parameter(torch.zeros(1))
+            (0.0 * model.delta.sum()).backward()
+        learn(model, train.optimizer if how == "a new optimizer" and step >= 30 else optimizer)
+        if how == "a new optimizer" and step == 29:
+            model[3].weight = nn.Parameter(model[3].weight.detach().clone())
+            train.optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+
+    found = told(tmp_path, net(), train)
+
+    assert [incident[:2] for incident in found] == [("stuck_parameters", "stale_optimizer_parameters")] * (
+        how == "forgotten"
+    )
+
+
 def test_training_goes_on_in_evaluation_mode(tmp_path):
     def train(model, optimizer, step):
         learn(model, optimizer)

@@ -5,6 +5,7 @@ from typing import ClassVar
 from torchvitals.agent.broken_relation import broken
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.layer_names import layer_of
+from torchvitals.detectors.detector import Finding
 
 
 class MissingStep:
@@ -18,6 +19,8 @@ class MissingStep:
         finding = broken(case, "never_stepped")
         if finding is None:
             return None
+        if finding.evidence.get("backward_passes"):
+            return _never(finding)
         name, count = finding.evidence.get("optimizer", "optimizer"), finding.value
         layer = layer_of(str(finding.evidence.get("parameter", "")))
         return Opinion(
@@ -30,3 +33,25 @@ class MissingStep:
             remedy="Call its step() in the training loop, or give its parameters to the optimizer that is stepped.",
             where=layer,
         )
+
+
+def _never(finding: Finding) -> Opinion:
+    """Nothing has stepped in the whole job."""
+    name, passes = finding.evidence.get("optimizer", "optimizer"), finding.evidence["backward_passes"]
+    return Opinion(
+        clues=[
+            Clue(4.0, f"{passes} backward passes, and the {name} did not step once"),
+            Clue(1.0, "the weights are what they were after the first"),
+        ],
+        title=f"optimizer.step() is never called: the {name} has not stepped once"[:79],
+        explanation=(
+            f"The job ended after {passes} backward passes. The {name} holds {finding.value:.0f} parameters, which got "
+            "gradients and never changed: nothing was learnt."
+        ),
+        remedy=(
+            "Call optimizer.step() after backward(). If it stands behind a condition, as under accumulation, look "
+            "whether that can hold: a count that begins anew with each epoch never reaches more than its batches."
+        ),
+        where=layer_of(str(finding.evidence.get("parameter", ""))),
+        first_step=0,
+    )

@@ -7,6 +7,22 @@ from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.layer_names import layer_of
 from torchvitals.detectors.detector import Finding
 
+_WHY = {
+    "thawed": (
+        "they were frozen when the optimizer was built, and set free later",
+        "Add them by `optimizer.add_param_group`, or build the optimizer of all and let `requires_grad` decide.",
+    ),
+    "hidden": (
+        "the module keeps these layers in a plain list or dictionary, where `parameters()` does not find them",
+        "Keep them in `nn.ModuleList`, `nn.ModuleDict` or `nn.ParameterList`, or register them with `add_module`.",
+    ),
+    "late": (
+        "the model was given them after the optimizer had been built",
+        "Build the optimizer after the model's last change (head, adapters, pruning), or use `add_param_group`.",
+    ),
+}
+"""Why something is left out → how that came about, and what to do."""
+
 
 class StaleOptimizerParameters:
     """Speaks from the owners of what the optimizer holds, and from steps that find no gradient at all."""
@@ -71,25 +87,16 @@ def _neglected(case: Case) -> Finding | None:
 
 def _left_behind(case: Case, number: int) -> Opinion:
     place = _left_out(case) or "the model"
-    thawed = case.facts.get("left_out_because") == "thawed"
-    how = (
-        "they were frozen when the optimizer was built, and set free later"
-        if thawed
-        else "the module keeps these layers in a plain list or dictionary, where `parameters()` does not find them"
-    )
-    remedy = (
-        "Add them where they are set free: `optimizer.add_param_group({'params': ...})`, or build the optimizer of all "
-        "parameters and let `requires_grad` decide."
-        if thawed
-        else "Keep them in `nn.ModuleList`, `nn.ModuleDict` or `nn.ParameterList`, or register them with `add_module`."
-    )
+    how, remedy = _WHY.get(str(case.facts.get("left_out_because")), _WHY["hidden"])
+    since = int(case.facts.get("left_out_since", case.opening.first_step))
     said = f"{number} parameters from {place} on get gradients and are in no optimizer"
     return Opinion(
         clues=[Clue(4.0, said), Clue(1.0, how)],
         title=f"No optimizer holds {place}, which is meant to learn"[:79],
-        explanation=f"From step {case.opening.first_step} on {said}, so they never change: {how}.",
+        explanation=f"From step {since} on {said}, so they never change: {how}.",
         remedy=remedy,
         where=place,
+        first_step=since,
     )
 
 
