@@ -131,7 +131,9 @@ def compatibility() -> str:
         "Each row is a test in `tests/compatibility/`. It runs a training twice, bare and watched: parameters, buffers "
         "and states of optimizers and generators are bit for bit equal, no hook is left, each recorded value is the "
         "one that the test computes by itself in double precision (relative error at most 1e-5), and the run says in "
-        "`not_checked` what the third column says and nothing else. Signals that a row does not name may be there too.",
+        "`not_checked` what the third column says and nothing else. Signals that a row does not name may be there too. "
+        "Once more it runs where steps cannot pay for looks, so that most are only counted: the same bits again, every "
+        "loss, and nothing recorded that is not the truth.",
         *blocks,
     )
 

@@ -1,9 +1,10 @@
-"""A training that runs twice, bare and watched: the same bits, and signals that equal the truth."""
+"""A training that runs bare, watched, and hardly watched: the same bits, and signals that equal the truth."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -11,11 +12,13 @@ from compatibility.truth import Truth, identical
 from recorded import events, profiles, series
 from torch import nn
 from torch.optim import Optimizer
-from torchvitals.hooks import attach
+from torchvitals.hooks import attach, counted
 from torchvitals.hooks.monitor import Monitor
 
 EXACT = 1e-5
 """Largest relative error of a recorded signal."""
+TINY = 1e-12
+"""Absolute error of one that is 0."""
 
 
 class Watch(Protocol):
@@ -52,15 +55,16 @@ class Trial:
         self._not_checked = dict(not_checked)
 
     def run(self, job: Job, *, exact: float = EXACT) -> None:
-        """Run ``job`` bare and watched, and compare everything."""
+        """Run ``job`` bare, watched and hardly watched, and compare everything."""
         self.hold_against(self.twice(job), exact)
 
     def twice(self, job: Job) -> Truth:
-        """Run ``job`` bare and watched: the same bits. What it knows of itself."""
+        """Run ``job`` bare, watched and hardly watched: the same bits. What it knows of itself."""
         bare, watched = self._once(job, bare_watch), self._once(job, self.watch)
         assert identical(bare.result, watched.result), "the watched job computed something else"
         assert identical(bare.truth.scalars, watched.truth.scalars)
         assert torch.equal(bare.generator, watched.generator), "random numbers were drawn"
+        self._hardly_watched(job, bare)
         return watched.truth
 
     def hold_against(self, truth: Truth, exact: float = EXACT) -> None:
@@ -82,7 +86,7 @@ class Trial:
         """Compare what was recorded with ``truth``."""
         for (optimizer, signal), expected in truth.scalars.items():
             found = series(self.directory, signal, optimizer)
-            assert found == pytest.approx(expected, rel=exact, abs=1e-12)
+            assert found == pytest.approx(expected, rel=exact, abs=TINY)
         for (optimizer, signal), entries in truth.profiles.items():
             self._compare_profile(signal, profiles(self.directory, signal, optimizer), entries, exact)
         assert not events(self.directory, "fuse")
@@ -97,6 +101,31 @@ class Trial:
             yield monitor
         assert list(hooks_on(model, optimizer)) == before
 
+    @contextlib.contextmanager
+    def watch_hardly(self, model: Any, optimizer: Any = None) -> Iterator[Monitor]:
+        """Attach where steps cannot pay: one step is watched, one is a light one if it can be, and one is counted."""
+        before = list(hooks_on(model, optimizer))
+        with attach(model, optimizer, directory=self.directory) as monitor, contextlib.ExitStack() as stack:
+            budget, digests = monitor.recorder.budget, monitor.observer.digests
+            budget.tokens, budget.overhead = -1.0, 0.0
+            stack.enter_context(patch.object(budget, "steps_to_count", lambda: 2))
+            stack.enter_context(patch.object(digests, "steps_until_due", lambda _step, most, **_: most))  # is due often
+            stack.enter_context(patch.object(counted, "LIGHT", 1))
+            yield monitor
+        assert list(hooks_on(model, optimizer)) == before
+
+    def _hardly_watched(self, job: Job, bare: Outcome) -> None:
+        """The same bits again; a loss at every step, whatever else there is equals the truth."""
+        other = Trial(self.directory.with_name(f"{self.directory.name}-hardly-watched"), (), {})
+        outcome = self._once(job, other.watch_hardly)
+        assert identical(bare.result, outcome.result), "hardly watched, the job computed something else"
+        assert torch.equal(bare.generator, outcome.generator), "hardly watched, it drew other random numbers"
+        for (optimizer, signal), expected in outcome.truth.scalars.items():
+            found = series(other.directory, signal, optimizer)
+            wanted = expected if signal == "loss" else {step: expected.get(step) for step in found}
+            assert found == pytest.approx(wanted, rel=EXACT, abs=TINY, nan_ok=True), signal
+        assert not events(other.directory, "fuse")
+
     def _once(self, job: Job, watch: Watch) -> Outcome:
         torch.manual_seed(0)
         truth = Truth()
@@ -109,7 +138,7 @@ class Trial:
         """Profiles come on sampled steps: the first one always, and each must be right."""
         assert min(truth) in found, signal
         for step, entries in found.items():
-            assert entries == pytest.approx(truth[step], rel=exact, abs=1e-12)
+            assert entries == pytest.approx(truth[step], rel=exact, abs=TINY)
 
 
 def bare_watch(_model: Any, _optimizer: Any = None) -> contextlib.AbstractContextManager[None]:
