@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torchvitals.hooks.calls import Call, Surroundings
-from torchvitals.hooks.graph_task import node_counter
+from torchvitals.hooks.graph_task import node_counter, number_of
 
 if TYPE_CHECKING:
     import weakref
@@ -61,14 +61,16 @@ class Glimpse:
 
     def loss_seen(self, loss: torch.Tensor | None) -> None:
         """A watched backward pass begins at ``loss``."""
-        if self._waits and len(self._loss_behind) < 2 and loss is not None and loss.grad_fn is not None:
+        place = number_of(loss.grad_fn) if self._waits and loss is not None and len(self._loss_behind) < 2 else None
+        if place is not None:
             self._waits = False
-            self._loss_behind.add(loss.grad_fn._sequence_nr() - (self.first_node or 0) - self.nodes)
+            self._loss_behind.add(place - (self.first_node or 0) - self.nodes)
 
     def placed_before(self, loss: torch.Tensor | None) -> None:
         """A backward pass begins at ``loss``, of a forward that nobody has numbered: as far ahead as it always was."""
-        if self.first_node is None and len(self._loss_behind) == 1 and loss is not None and loss.grad_fn is not None:
-            self.next_node = loss.grad_fn._sequence_nr() - next(iter(self._loss_behind))
+        place = number_of(loss.grad_fn) if self.first_node is None and loss is not None else None
+        if place is not None and len(self._loss_behind) == 1:
+            self.next_node = place - next(iter(self._loss_behind))
 
     def take(self, probe: torch.Tensor, largest_gradient: int) -> Call | None:
         """The forward as a call that can be run again, once; arguments as for :class:`Call`."""

@@ -54,3 +54,12 @@ def next_sequence_number() -> int:
 def node_counter() -> Callable[[], int]:
     """What tells the number of the next node."""
     return getattr(torch.autograd, "_get_sequence_nr", None) or int
+
+
+def number_of(node: Any) -> int | None:
+    """The number of an autograd node, ``None`` where there is no node or it has none.
+
+    Private: ``_sequence_nr``. Without it a forward whose end nobody heard is not told from the loss behind it.
+    """
+    number = getattr(node, "_sequence_nr", None)
+    return number() if number is not None else None

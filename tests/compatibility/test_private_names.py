@@ -182,7 +182,7 @@ PYTHONS = {
     "_current_frames", "_getframe", "_lru_cache_wrapper", "_make", "_replace", "_poll", "_recv", "_recv_bytes", "_wait",
     "_wait_for_tstate_lock", "_thread", "_children", "_", "_IF_",
 }  # fmt: skip
-REPLAY = {"_sequence_nr": "of autograd nodes; the replay, under its fuse, is all that asks"}
+REPLAY = {"_sequence_nr": "of autograd nodes; the replay asks for it under its fuse, others with getattr"}
 
 
 def private_names() -> Iterator[str]:
