@@ -28,6 +28,7 @@ from torchvitals.detectors.overfit import Overfit
 from torchvitals.detectors.plateau import Plateau
 from torchvitals.detectors.prediction_drift import PredictionDrift
 from torchvitals.detectors.recompile_storm import RecompileStorm
+from torchvitals.detectors.runaway import Runaway
 from torchvitals.detectors.saturation import Saturation
 from torchvitals.detectors.slowdown import Slowdown
 from torchvitals.detectors.standstill import Standstill
@@ -85,6 +86,7 @@ DETECTORS: tuple[type[Detector], ...] = (
 )
 RECORD_DETECTORS: tuple[type[RecordDetector], ...] = (
     BeyondChance,
+    Runaway,
     BrokenRelation,
     Crash,
     Hang,

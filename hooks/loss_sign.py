@@ -15,6 +15,8 @@ _NEVER_NEGATIVE = {
     "BinaryCrossEntropy": "binary_cross_entropy", "BinaryCrossEntropyWithLogits": "binary_cross_entropy_with_logits",
 }  # fmt: skip
 """Node of a loss that cannot be below zero → how a job spells it."""
+_PICKING = ("Gather", "Index", "IndexSelect", "Select", "Slice", "Take")
+"""How log-probabilities of the labels are taken out of all. Weighted ones may be those of actions, by their returns."""
 _POSITIVE = ("Exp", "Softplus", "Pow", "Sqrt", "Sigmoid")
 """What a variance is made by."""
 Edge = tuple[Any, int]
@@ -54,13 +56,14 @@ def _terms(loss: torch.Tensor) -> _Sum | None:
     signed: list[tuple[int, str]] = []
     other: list[Edge] = []
     scaled, seen = False, 0
-    waiting: deque[tuple[Edge, int]] = deque([((loss.grad_fn, 0), 1)])
+    waiting: deque[tuple[Edge, int, bool]] = deque([((loss.grad_fn, 0), 1, False)])
     while waiting:
-        (node, place), sign = waiting.popleft()
+        (node, place), sign, weighted = waiting.popleft()
         seen += 1
         if node is None or seen > MOST_NODES:
             return None
-        factor = _sign(node)
+        weighted |= operation(node) == "Mul"
+        factor = int(not weighted) if operation(node) in _PICKING else _sign(node)
         parts = [
             (edge, -1 if at and operation(node) == "Sub" else 1)
             for at, edge in enumerate(node.next_functions)
@@ -74,7 +77,7 @@ def _terms(loss: torch.Tensor) -> _Sum | None:
             signed.append((sign * own, "pow"))
             scaled = True
         elif factor and parts and (len(parts) == 1 or operation(node) in _JOINING):
-            waiting.extend((edge, sign * factor * own) for edge, own in parts)
+            waiting.extend((edge, sign * factor * own, weighted) for edge, own in parts)
         else:
             other.append((node, place))
     return _Sum(signed, other, scaled)

@@ -132,6 +132,17 @@ def test_the_sign_of_log_probabilities_is_read_off_the_graph():
     assert turned((logs.gather(1, labels[:, None]).squeeze(1) * torch.rand(6)).mean()) is None
 
 
+def test_log_probabilities_of_the_labels_may_be_picked_and_not_weighted():
+    scores, labels = torch.randn(6, 3, requires_grad=True), torch.tensor([0, 1, 2, 0, 1, 2])
+    logs = scores.log_softmax(1)
+    picked = [logs[torch.arange(6), labels], logs.gather(1, labels[:, None]).squeeze(1)]
+
+    assert [turned(each.mean())[0] for each in picked] == [-1, -1]
+    assert [turned(-each.sum() / 6)[0] for each in picked] == [1, 1]
+    # an action, and what it has cost so far
+    assert [turned((-each * -50.0).mean()) for each in picked] == [None, None]
+
+
 def gaussians():
     """Log-likelihoods of a Gaussian whose spread is learnt, as people write them."""
     answers, labels = nn.Linear(3, 2)(torch.randn(6, 3)), torch.randn(6, 1)

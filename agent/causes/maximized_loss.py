@@ -21,6 +21,9 @@ class MaximizedLoss:
     def weigh(self, case: Case) -> Opinion | None:
         read = next((f for f in case.findings if f.evidence.get("signal") == "turned_loss"), None)
         turned = next((f for f in case.findings if f.evidence.get("signal") == "loss_sign"), None)
+        endless = next((f for f in case.findings if f.evidence.get("signal") == "no_minimum"), None)
+        if endless and not read and not turned:
+            return _without_minimum(endless)
         if clue := _clue(case, read, turned):
             known = read or turned
             first = known.first_step if known else case.opening.first_step
@@ -33,6 +36,28 @@ class MaximizedLoss:
                 first_step=first,
             )
         return None
+
+
+def _without_minimum(finding: Finding) -> Opinion:
+    """It came down through zero, as a likelihood does, and did not end there."""
+    start, grown = float(finding.evidence["start"]), float(finding.evidence["gradient_grew"])
+    return Opinion(
+        clues=[
+            Clue(4.0, f"the loss fell from {start:.3g} through zero to {finding.value:.3g}, and goes on falling"),
+            Clue(0.5, f"the gradient is {grown:.3g} times as large as at the start: no minimum is near"),
+        ],
+        title=f"The loss has no lowest value: it falls without end from step {finding.first_step}"[:79],
+        explanation=(
+            f"The loss fell from {start:.3g} through zero at step {finding.first_step} to {finding.value:.3g} by step "
+            f"{finding.step}, and its gradient grew {grown:.3g}-fold meanwhile. A term of it is made large instead of "
+            "small: a penalty, a divergence or a distance that is subtracted."
+        ),
+        remedy=(
+            "Look at the sign of each term of the loss: regularisers and divergences (KL) are added. Log the terms one "
+            "by one; the one that runs away is it. A distance that is to grow needs a margin."
+        ),
+        first_step=finding.first_step,
+    )
 
 
 def _clue(case: Case, read: Finding | None, turned: Finding | None) -> list[Clue]:
