@@ -239,7 +239,7 @@ class UnclearedGradients:
 
     kind: ClassVar[str] = "divergence"
     axis: ClassVar[DetectorAxis] = "rank"
-    reads: ClassVar[tuple[str, ...]] = ("gradients_reset", "backward_passes", "tripwire_norm", "skipped_steps")
+    reads: ClassVar[tuple[str, ...]] = ("gradients_reset", "tripwire_norm", "skipped_steps")
 
     def __init__(self, *, patience: int = 8) -> None:  # steps in a row; clearing every few steps is a style
         self.patience = patience
@@ -259,7 +259,8 @@ class UnclearedGradients:
         uncleared = told & (reset == ZERO)
         if not np.count_nonzero(uncleared) and self.clear and self.seen:
             return []  # of those who say that they have cleared theirs no row goes on
-        told = told & ~self._silent(reading, subjects)
+        norm, has_norm = scalar(reading, "tripwire_norm", subjects)
+        told = told & ~(has_norm & (norm == 0))  # without a gradient of their own they say nothing
         self.seen = self.seen or bool(told.any())
         uncleared &= told
         if self.clear and not np.count_nonzero(uncleared):
@@ -279,13 +280,6 @@ class UnclearedGradients:
         if not self.seen:
             return Status("not_checked", "it was not seen whether gradients are cleared")
         return Status("alarm" if self.fired.any() else "ok")
-
-    def _silent(self, reading: Reading, subjects: int) -> Mask:
-        """Steps without a gradient or a backward pass of their own say nothing."""
-        passes, sent = scalar(reading, "backward_passes", subjects)
-        norm, has_norm = scalar(reading, "tripwire_norm", subjects)
-        silent: Mask = (sent & (passes == 0)) | (has_norm & (norm == 0))
-        return silent
 
     def _finding(self, row: int, step: int) -> Finding:
         return Finding(

@@ -105,3 +105,11 @@ def test_gradients_never_cleared_are_told_once_and_early() -> None:
     found = [finding for reading in readings for finding in detector.update(reading)]
 
     assert [(f.kind, f.first_step, f.step, f.severity) for f in found] == [("divergence", 0, 8, "warning")]
+
+
+def test_the_second_of_two_optimizers_is_told_though_the_first_has_taken_the_backward_pass() -> None:
+    detector, found = UnclearedGradients(), []
+    for step in range(20):
+        found += detector.update(Reading.of(step, gradients_reset=0.0, backward_passes=0.0, tripwire_norm=1.0))
+
+    assert [f.first_step for f in found] == [0]
