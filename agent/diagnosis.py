@@ -145,12 +145,14 @@ class Diagnosis:
             return None
         ranked = rank_causes(self._opinions(case))
         best, opinion = ranked[0]
+        first_step = root.first_step if opinion.first_step is None else opinion.first_step
         return Incident(
             id=group.id,
             kind=root.kind,
             severity=tempered(severity_of(group.findings), case, root),
-            first_step=root.first_step if opinion.first_step is None else opinion.first_step,
-            detected_step=min(finding.step for finding in findings),
+            first_step=first_step,
+            # what was found before it began was a sign of something else, or dated too early
+            detected_step=max(first_step, min(finding.step for finding in findings)),
             rank=_rank(root, findings, group.crew.world_size) if opinion.rank is None else opinion.rank,
             where=opinion.where or next((f.name for f in (root, *findings) if f.name), ""),
             cause=best.cause,
@@ -161,7 +163,7 @@ class Diagnosis:
                 filter(None, (opinion.explanation, guard_note(case, root), duration_note(group.findings)))
             ),
             remedy=opinion.remedy,
-            last_equal_step=_last_equal(root, root.first_step if opinion.first_step is None else opinion.first_step),
+            last_equal_step=_last_equal(root, first_step),
             findings=findings,
             stacks=next((f.evidence["groups"] for f in findings if f.evidence.get("groups")), []),
             links=links(root, findings),

@@ -93,6 +93,28 @@ def test_an_outlying_batch_even_when_later_batches_are_ordinary() -> None:
     assert best(with_origin(case)) == "bad_batch", "a later overflow in a finite batch does not speak for the first"
 
 
+def test_rows_of_a_broken_input_are_told_in_few_words() -> None:
+    case = case_of("nonfinite", 0, input_nonfinite=[1.0], loss=[math.nan])
+    with_origin(case, operation="batch", batch_finite=False, columns=[3, 9], batch_rows=list(range(32)))
+    opinion = BadBatch().weigh(case)
+
+    assert opinion is not None
+    assert "rows 0 to 31, columns 3, 9. So many rows are no sample's fault" in opinion.explanation
+
+
+@pytest.mark.parametrize(("length", "lasting"), [(2, False), (40, True)])
+def test_inputs_that_are_larger_for_good_are_told_from_one_batch(length: int, lasting: bool) -> None:
+    inputs = [5.0 + 0.1 * (step % 3) for step in range(130)]
+    inputs[90 : 90 + length] = [200.0] * length
+    case = case_of("loss_spike", 90, input_absmax=inputs, learning_rate=[0.1] * 130, gradient_norm=[1.0] * 130)
+    opinion = BadBatch().weigh(case)
+
+    assert best(case) == "bad_batch"
+    assert opinion is not None
+    assert opinion.title.startswith("The inputs are 38.5 times larger from step 90 on") == lasting
+    assert (opinion.where == "input") == lasting
+
+
 def test_nan_in_the_batch_beats_the_operation_that_met_it_first() -> None:
     case = case_of("nonfinite", 90, input_nonfinite=[0.0] * 90 + [1.0], loss=[1.0] * 90 + [math.nan])
     with_origin(case, operation="batch", batch_finite=False, columns=[7], batch_rows=[4])

@@ -27,6 +27,18 @@ NOTHING = 0.01
 EMPTY = 1e-6
 """Of the usual size: nothing is left that could have been scaled."""
 
+LASTING, LATER = 4, 16
+"""Batches that must be known, one of them so many steps later, before it is said that they are all larger."""
+LARGER = 3.0
+"""Times the largest of before; the largest values of ordinary batches differ by less."""
+
+FEW_NAMED, MANY_ROWS = 4, 16
+"""Rows and columns that are named one by one; rows from which it is no sample any more (the hooks name 32 at most)."""
+COMPUTED = (
+    " So many rows are no sample's fault: look at what computes the input, for a division by 0, or a root or a "
+    "logarithm of what is below 0."
+)
+
 
 class BadBatch:
     """Speaks from the input at the onset: not finite, or far larger than any before."""
@@ -40,8 +52,8 @@ class BadBatch:
         clues = [*_of_values(case, found), *_of_size(case), *_of_targets(case), *_of_course(case)]
         if not any(clue.weight > 0 for clue in clues):
             return None
-        step, empty = case.opening.first_step, _of_nothing(case)
-        headline = _of_shrunk(case) or f"The batch of step {step} is bad"
+        step, others = case.opening.first_step, bool(_of_nothing(case)) or _grown(case) > 0
+        headline = _of_shrunk(case) or _of_grown(case) or f"The batch of step {step} is bad"
         return Opinion(
             clues=clues,
             title=headline[:79],
@@ -49,12 +61,12 @@ class BadBatch:
             remedy=(
                 f"Look at what reads and scales the samples, which are others from step {step} on. What works "
                 "in place (`div_`, `sub_`, `/=`) on a stored sample scales it anew in each epoch."
-                if empty
+                if others
                 else f"Look at the samples of the batch of step {step} and at what reads and scales them; drop or "
                 "repair non-finite and outlying rows in the dataset, and clip the gradient so that one batch can't do "
                 "harm."
             ),
-            where=_place(found) or ("input" if empty else "target" if _of_targets(case) else ""),
+            where=_place(found) or ("input" if others else "target" if _of_targets(case) else ""),
             rank=culprit(case),
         )
 
@@ -113,6 +125,23 @@ def _of_shrunk(case: Case) -> str:
     return f"The inputs are {smaller} from step {case.opening.first_step} on"
 
 
+def _of_grown(case: Case) -> str:
+    """That they are larger for good, as a headline; empty where they are not."""
+    grown = _grown(case)
+    return f"The inputs are {grown:.3g} times larger from step {case.opening.first_step} on" if grown else ""
+
+
+def _grown(case: Case) -> float:
+    """How many times larger the inputs are from the onset on, where most batches since are; else 0."""
+    sizes, onset = scalars(case, "input_absmax"), case.opening.first_step
+    since, usual = sizes.values[sizes.steps > onset], sizes.before(onset, LOOK_BACK)
+    lasts = len(since) >= LASTING and sizes.steps[-1] >= onset + LATER and bool(np.isfinite(since).all())
+    if not lasts or len(usual) < 2:
+        return 0.0
+    grown = float(np.median(since) / max(float(np.max(usual)), 1e-30))
+    return grown if grown >= LARGER and float(np.max(usual)) > 0 else 0.0
+
+
 def _shrunk(case: Case) -> tuple[float, float]:
     """The largest value of the inputs from the onset on and the usual one, where that is far larger; else zeros."""
     sizes, onset = scalars(case, "input_absmax"), case.opening.first_step
@@ -147,7 +176,7 @@ def _of_targets(case: Case) -> list[Clue]:
 
 def _of_course(case: Case) -> list[Clue]:
     clues = []
-    if case.opening.kind == "loss_spike":
+    if case.opening.kind == "loss_spike" and not _grown(case):
         clues.append(Clue(1.5, "one step stood out, and the job came back by itself"))
     if grew(case) and case.opening.kind == "divergence":
         clues.append(Clue(-1.0, "the loss rose over many steps"))
@@ -169,6 +198,14 @@ def _place(found: dict[str, Any]) -> str:
 
 def _which(found: dict[str, Any]) -> str:
     columns, rows = found.get("columns") or [], found.get("batch_rows") or []
-    said = [f"rows {rows}"] if rows else []
-    said += [f"columns {columns}"] if columns else []
-    return f"Affected: {', '.join(said)}." if said else ""
+    said = [f"rows {_numbers(rows)}"] if rows else []
+    said += [f"columns {_numbers(columns)}"] if columns else []
+    return f"Affected: {', '.join(said)}.{COMPUTED if len(rows) >= MANY_ROWS else ''}" if said else ""
+
+
+def _numbers(places: list[int]) -> str:
+    """In as few words as they need."""
+    if len(places) > FEW_NAMED and places == list(range(places[0], places[-1] + 1)):
+        return f"{places[0]} to {places[-1]}"
+    named = ", ".join(map(str, places[:FEW_NAMED]))
+    return f"{named} and others" if len(places) > FEW_NAMED else named
