@@ -15,6 +15,8 @@ _OWN = frozenset(vars(Module()))
 
 LASTING = 3
 """Steps that a parameter must have lived: one that is made anew for each batch is somebody's perturbation."""
+MOST_ROOTS = 64
+"""Models in use that are remembered."""
 MOST_LATE = 1024
 """Parameters that are remembered; a model that is built anew of more is not patched up."""
 
@@ -36,6 +38,7 @@ class Neglect:
         self._step = step
         self._frozen: list[Named] = []
         self._hidden: list[Named] = []
+        self._asked: dict[int, weakref.ref[Module]] = {}
         self._late: list[_Late] = []
         self._known = False
         """Whether an optimizer has been built."""
@@ -53,6 +56,16 @@ class Neglect:
         parameter = args[2] if len(args) > 2 else kwargs.get("param")
         if self._known and parameter is not None and len(self._late) < MOST_LATE:
             self._late.append(_Late(weakref.ref(parameter), self._step()))
+
+    def asked(self, module: Module) -> None:
+        """A root is in use without gradients."""
+        if len(self._asked) < MOST_ROOTS:
+            self._asked[id(module)] = weakref.ref(module)
+
+    def in_use(self) -> set[int]:
+        """Parameters of such roots: an encoder under ``no_grad`` belongs to a model all the same."""
+        alive = (module for asked in self._asked.values() if (module := asked()) is not None)
+        return {id(parameter) for module in alive for parameter in module.parameters()}
 
     def begin(self, trained: Iterable[Module]) -> None:
         """The first step is over: remember what is frozen, and what plain containers hide."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import Module
 from torch.optim import Optimizer
+from torchvitals.hooks import loss_graph
 from torchvitals.hooks.beginnings import Beginnings
 from torchvitals.hooks.broadcast_targets import crossed
 from torchvitals.hooks.dropout_in_evaluation import DropoutInEvaluation
@@ -18,13 +19,6 @@ from torchvitals.hooks.first_batches import FirstBatches
 from torchvitals.hooks.gradients import moves
 from torchvitals.hooks.hyperparameters import endless_momentum
 from torchvitals.hooks.late_freezing import LateFreezing
-from torchvitals.hooks.loss_graph import (
-    invalid_targets,
-    no_log_probabilities,
-    squashed_twice,
-    start_of_classifier,
-    start_of_regressor,
-)
 from torchvitals.hooks.loss_sign import turned
 from torchvitals.hooks.modes import Modes
 from torchvitals.hooks.neglect import Neglect
@@ -45,10 +39,10 @@ if TYPE_CHECKING:
 Guard = Callable[[str, Callable[..., None]], Callable[..., None]]
 
 _OF_A_LOSS = {
-    "squashed_twice": squashed_twice,
-    "invalid_targets": invalid_targets,
+    "squashed_twice": loss_graph.squashed_twice,
+    "invalid_targets": loss_graph.invalid_targets,
     "broadcast_targets": crossed,
-    "no_log_probabilities": no_log_probabilities,
+    "no_log_probabilities": loss_graph.no_log_probabilities,
 }
 """Relation → what tells from the graph of a loss that it is broken."""
 GRAPHS = 4
@@ -119,7 +113,8 @@ class Relations:
         scalars["parameters_not_optimized"] = float(len(wanted.keys() - held))
         # what has a gradient takes part in training, though the forward of its module has not been seen yet
         idle = {id(p) for watch in observer.optimizers for p in watch.parameters if p.grad is None}
-        scalars["optimizer_extra_parameters"] = float(len(idle - wanted.keys()))
+        asked = self._neglect.in_use() if wanted.keys() <= held else set()
+        scalars["optimizer_extra_parameters"] = float(len(idle - wanted.keys() - asked))
         return {"optimized_share": len(wanted.keys() & held) / max(1, len(wanted))}
 
     def loss_seen(self, loss: Any) -> None:
@@ -136,9 +131,9 @@ class Relations:
         self._look_at_sign(loss)
         if not self._began:
             self._began = True
-            if start := start_of_classifier(loss):
+            if start := loss_graph.start_of_classifier(loss):
                 self._observer.recorder.event("first_loss", **start)
-            elif start := start_of_regressor(loss):
+            elif start := loss_graph.start_of_regressor(loss):
                 inputs = self._observer.pending.scalars.get("input_absmax", 0.0)
                 self._observer.recorder.event("first_answers", **start, inputs=inputs)
 
@@ -197,6 +192,7 @@ class Relations:
     def enter(self, module: Module) -> None:
         """A root is about to be called without gradients, or in evaluation mode."""
         if self._observer.will_train:
+            self._neglect.asked(module)
             self.dropout.enter(module)
 
     def evaluated(self, module: Module | None, inputs: Any, output: Any) -> None:

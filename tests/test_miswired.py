@@ -106,6 +106,27 @@ def test_an_optimizer_that_is_never_asked_to_step(tmp_path, how):
     assert told(tmp_path, net(), train) == expected
 
 
+def test_an_encoder_under_no_grad_is_cut_off_and_no_stranger(tmp_path):
+    encoder, model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8)), net()
+
+    def train(model, optimizer, step):
+        inputs, labels = batch()
+        with torch.no_grad():
+            codes = encoder(inputs)
+        optimizer.zero_grad()
+        cross_entropy(model(codes), labels).backward()
+        optimizer.step()
+
+    everything = torch.optim.SGD([*encoder.parameters(), *model.parameters()], lr=0.05)
+    with attach([encoder, model], everything, directory=tmp_path, overhead=1.0):
+        for step in range(STEPS):
+            train(model, everything, step)
+    (incident,) = diagnose_directory(next(path for path in tmp_path.iterdir() if path.is_dir())).incidents
+
+    assert (incident.kind, incident.cause) == ("stuck_parameters", "frozen_parameters")
+    assert incident.confidence > 0.8
+
+
 @pytest.mark.parametrize("how", ["forgotten", "added", "a new optimizer", "frozen", "for one batch"])
 def test_a_weight_that_came_after_the_optimizer(tmp_path, how):
     def train(model, optimizer, step):
