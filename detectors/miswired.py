@@ -19,7 +19,7 @@ PLACES = ("line", "parameter", "optimizer")
 
 FROM_THE_START = (
     "squashed_twice", "never_stepped", "cloned_workers", "endless_momentum", "first_batch_only", "invalid_targets",
-    "no_log_probabilities",
+    "no_log_probabilities", "softmax_over_batch",
     "broadcast_targets", "initialized_by_ancestors", "loaded_then_overwritten", "loaded_zeros", "frozen_late",
 )  # fmt: skip
 """Relations of how the code is put together: what is found at step 200 was so at step 0."""
@@ -37,8 +37,8 @@ class BrokenRelation:
     and ``loaded_zeros`` (of a checkpoint), ``spectral_norm_unsettled`` (an evaluation with norms that nobody knows
     yet), ``frozen_late`` (layers that a model freezes when they have been trained), ``served_in_training_mode`` (by a
     process that trains nothing), ``unused_experts`` (to which the router of a mixture sends no token),
-    ``no_log_probabilities`` (under a negative log-likelihood). They are exact,
-    or far beyond chance, so there is nothing to set.
+    ``no_log_probabilities`` and ``softmax_over_batch`` (under a negative log-likelihood). They are exact, or far
+    beyond chance, so there is nothing to set.
 
     >>> detector, hello = BrokenRelation(), Hello(run="r", rank=0, world_size=1, pid=7)
     >>> event = Event(9.5, 3, "relation", {"relation": "squashed_twice", "line": "train.py:31", "inner": "softmax"})

@@ -161,6 +161,23 @@ def no_log_probabilities(loss: torch.Tensor, frames: list[FrameType]) -> dict[st
     return None
 
 
+def softmax_over_batch(loss: torch.Tensor, frames: list[FrameType]) -> dict[str, Any] | None:
+    """A likelihood of labels that is given a ``log_softmax`` over the rows: ``dim=0``, where classes are in 1.
+
+    Of a square matrix both may be meant: a contrastive loss looks from the texts to the images, too.
+    """
+    for node in loss_nodes(loss):
+        given, inner = getattr(node, "_saved_self", None), node.next_functions[0][0] if node.next_functions else None
+        if operation(node) != "NllLoss" or given is None or given.dim() != 2 or inner is None:
+            continue
+        rows, classes = given.shape
+        over_rows = operation(inner) == "LogSoftmax" and getattr(inner, "_saved_dim", None) in (0, (1 << 64) - 2)
+        if over_rows and rows != classes and rows > 1:
+            line = operation_line("nll_loss", frames)
+            return {"rows": rows, "classes": classes, "line": str(line if line.file else nearest(frames))}
+    return None
+
+
 def _divergence_of_probabilities(node: Any, frames: list[FrameType]) -> dict[str, Any] | None:
     """A ``kl_div`` whose first argument comes straight out of a softmax: it is taken for a logarithm without a word.
 

@@ -43,6 +43,7 @@ _OF_A_LOSS = {
     "invalid_targets": loss_graph.invalid_targets,
     "broadcast_targets": crossed,
     "no_log_probabilities": loss_graph.no_log_probabilities,
+    "softmax_over_batch": loss_graph.softmax_over_batch,
 }
 """Relation → what tells from the graph of a loss that it is broken."""
 GRAPHS = 4

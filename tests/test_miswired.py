@@ -65,6 +65,19 @@ def test_a_softmax_under_a_softmax(tmp_path):
     assert incident[2].startswith("tests/test_miswired.py:") or "test_miswired.py:" in incident[2]
 
 
+@pytest.mark.parametrize(("dim", "rows"), [(0, 16), (1, 16), (0, 4)], ids=["the batch", "the classes", "a square"])
+def test_a_softmax_over_the_batch(tmp_path, dim, rows):
+    def train(model, optimizer, _step):
+        inputs, labels = batch()
+        optimizer.zero_grad()
+        nll_loss(model(inputs[:rows]).log_softmax(dim), labels[:rows]).backward()
+        optimizer.step()
+
+    found = told(tmp_path, net(), train)
+
+    assert [incident[:2] for incident in found] == [("miswired", "softmax_over_batch")] * (dim == 0 and rows == 16)
+
+
 def test_a_negative_log_likelihood_of_scores(tmp_path):
     (incident,) = told(tmp_path, net(), lambda model, optimizer, step: learn(model, optimizer, step, loss=nll_loss))
 

@@ -56,6 +56,7 @@ from torchvitals.agent.causes.slow_compute_rank import SlowComputeRank
 from torchvitals.agent.causes.slow_dataloader import SlowDataloader
 from torchvitals.agent.causes.slow_dependency import SlowDependency
 from torchvitals.agent.causes.slow_input_rank import SlowInputRank
+from torchvitals.agent.causes.softmax_over_batch import SoftmaxOverBatch
 from torchvitals.agent.causes.stale_optimizer_parameters import StaleOptimizerParameters
 from torchvitals.agent.causes.stuck_code import StuckCode
 from torchvitals.agent.causes.thermal_throttle import ThermalThrottle
@@ -123,6 +124,7 @@ CAUSES: tuple[type[Cause], ...] = (
     SlowDataloader,
     SlowDependency,
     SlowInputRank,
+    SoftmaxOverBatch,
     StaleOptimizerParameters,
     StuckCode,
     ThermalThrottle,
