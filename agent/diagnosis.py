@@ -11,6 +11,7 @@ from torchvitals.agent.causes import CAUSES
 from torchvitals.agent.causes.unknown import Unknown
 from torchvitals.agent.crew import Crew
 from torchvitals.agent.engine import Engine, NotChecked
+from torchvitals.agent.grown_work import grown_up
 from torchvitals.agent.guard import guarded
 from torchvitals.agent.guard_words import guard_note, tempered
 from torchvitals.agent.history import RECENT_STEPS
@@ -140,7 +141,7 @@ class Diagnosis:
         findings = sorted(group.findings, key=_by_onset)
         root = root_of(findings)
         case = self._case(group.crew, root, findings)
-        if innocent := fills_up(case) or switched_off(case) or trained_to_nothing(case) or moving_targets(case):
+        if innocent := _innocent(case):
             self._note(NotChecked(root.kind, innocent))
             return None
         ranked = rank_causes(self._opinions(case))
@@ -201,6 +202,12 @@ class Diagnosis:
             elif opinion is not None:
                 found.append((cause, opinion))
         return found or [(Unknown(), Unknown().weigh(case))]
+
+
+def _innocent(case: Case) -> str:
+    """Why what was found is no fault here; else empty."""
+    excuses = (fills_up, grown_up, switched_off, trained_to_nothing, moving_targets)
+    return next((why for excuse in excuses if (why := excuse(case))), "")
 
 
 def root_of(findings: Sequence[Finding]) -> Finding:

@@ -126,6 +126,10 @@ def follows(cause: Finding, effect: Finding) -> bool:
         return effect.first_step >= cause.first_step
     if signal == "chance" and effect.kind != "plateau":  # the loss alone: whatever else is found says more
         return False
+    if {cause.kind, effect.kind} == {"memory_leak", "slowdown"} and "gradual" in _shapes(cause, effect):
+        # dated by windows of their own; whichever hurts more is what is told of the container that grows
+        leak = cause if cause.kind == "memory_leak" else effect
+        return (leak.severity != "warning") == (leak is cause)
     if effect.kind not in LEADS_TO.get(cause.kind, frozenset()):
         return False
     if effect.kind == "crash" and not _crash_fits(cause, effect):
@@ -144,16 +148,22 @@ def follows(cause: Finding, effect: Finding) -> bool:
 
 
 def same_fault(first: Finding, second: Finding) -> bool:
-    """Whether two findings of one kind tell of one fault: a lasting state, or symptoms close in time.
+    """Whether two findings of one kind tell of one fault: a lasting state, what creeps, or symptoms close in time.
 
     Features of a service drift one by one for reasons of their own; all other lasting states spread.
     """
     if first.kind != second.kind or first.evidence.get("relation") != second.evidence.get("relation"):
         return first.kind == second.kind == "stuck_parameters"
+    if first.kind == "slowdown" and "gradual" in _shapes(first, second):
+        return True
     if first.kind in LASTING and first.kind != "drift" and first.optimizer == second.optimizer:
         return True
     early, late = sorted((first, second), key=lambda finding: finding.first_step)
     return late.first_step <= early.step + soon(early.step)
+
+
+def _shapes(*findings: Finding) -> list[str]:
+    return [str(finding.evidence.get("shape")) for finding in findings]
 
 
 def _still_high(cause: Finding, effect: Finding) -> bool:

@@ -5,6 +5,7 @@ from torchvitals.detectors.bottomless import Bottomless
 from torchvitals.detectors.buffer_spread import BufferSpread
 from torchvitals.detectors.congestion import Congestion
 from torchvitals.detectors.crash import Crash
+from torchvitals.detectors.creeping import Creeping
 from torchvitals.detectors.dead_relu import DeadReluByGradient, DeadReluByOutput
 from torchvitals.detectors.desync import Desync
 from torchvitals.detectors.detector import Detector, RecordDetector
@@ -69,6 +70,7 @@ DETECTORS: tuple[type[Detector], ...] = (
     RecompileStorm,
     Saturation,
     Slowdown,
+    Creeping,
     Standstill,
     Straggler,
     Congestion,

@@ -15,10 +15,11 @@ from types import FrameType
 from typing import Protocol
 
 from torchvitals.hooks.collectives import Collectives
+from torchvitals.hooks.dwelling import Dwelling
 from torchvitals.hooks.endless_loops import endless_loop
 from torchvitals.hooks.standstill import OUR_THREADS, Effort, deadlocked
 from torchvitals.hooks.worker_stacks import WorkerStacks
-from torchvitals.signals.records import Beat, Record, Stacks
+from torchvitals.signals.records import Beat, Event, Record, Stacks
 
 DEEPEST = 60
 """Frames kept of a stack, the innermost ones."""
@@ -119,6 +120,8 @@ class Heartbeat:
         self._collectives = collectives or Collectives()
         self.workers = workers or WorkerStacks()
         self._show = guard("stacks", self._write_stacks)
+        self._dwelling = Dwelling()
+        self._dwell = guard("dwelling", self._look_where)
         self._effort = Effort()
         self._interval, self._haste, self._hasty = interval, haste, hasty
         self._patience = patience
@@ -184,6 +187,7 @@ class Heartbeat:
         self._job.write(Beat(self._clock(), now, step, self._job.phase, sequences, memory, activity))
         if step != self._step:
             self._learn(now, step)
+            self._dwell(step, "")
         if (step, activity) != (self._step, self._activity):
             self._step, self._activity, self._moved, self._shown = step, activity, now, 0
             self._effort.moved()
@@ -214,6 +218,12 @@ class Heartbeat:
             seconds = (now - self._stepped) / (step - self._step)
             self._usual = seconds if not self._usual else 0.7 * self._usual + 0.3 * seconds
         self._stepped = now
+
+    def _look_where(self, step: int, _reason: str) -> None:
+        """One look at the main thread of a job that moves: 20 us."""
+        found = self._dwelling.look(sys._current_frames().get(threading.main_thread().ident or 0))
+        if found is not None:
+            self._job.write(Event(self._clock(), step, "dwells", found))
 
     def _write_stacks(self, step: int, reason: str) -> None:
         frames = sys._current_frames()

@@ -11,13 +11,13 @@ class GrowingCache:
     """Speaks from the leak hunt's holder: objects without a graph, kept step after step."""
 
     word: ClassVar[str] = "growing_cache"
-    explains: ClassVar[tuple[str, ...]] = ("memory_leak", "memory_pressure")
+    explains: ClassVar[tuple[str, ...]] = ("memory_leak", "memory_pressure", "slowdown")
     prior: ClassVar[float] = 0.3
 
     def weigh(self, case: Case) -> Opinion | None:
         leak = leak_of(case)
-        if leak is None:
-            return None
+        if leak is None or case.opening.kind == "slowdown":
+            return _goes_through(case)
         if in_workers(case):
             return _in_workers(case, leak)
         holder = holder_of(case)
@@ -40,6 +40,42 @@ class GrowingCache:
             where=place_of(holder),
             first_step=onset,
         )
+
+
+def _goes_through(case: Case) -> Opinion | None:
+    """No memory to speak of is kept, but all of it is gone through at each step."""
+    slow = next((each for each in case.of_kind("slowdown") if each.evidence.get("shape") == "gradual"), None)
+    holder = holder_of(case)
+    if slow is None or (holder is not None and holder.get("graph")):
+        return None
+    evidence = slow.evidence
+    place = next((event.details for _, event in reversed(case.events_of("dwells"))), {})
+    more = f"{1e3 * float(evidence['seconds_per_step']):.2g} ms"
+    clues = [Clue(3.0, f"each step takes {more} longer than the one before, while its passes take what they took")]
+    if place:
+        clues.append(
+            Clue(
+                1.5,
+                f"{place['share']:.0%} of {place['looks']} looks found the job in `{place['code']}` ({place['line']})",
+            )
+        )
+    if holder is not None:
+        clues += _clues(holder)
+    where = str(place.get("line", "")) or place_of(holder)
+    return Opinion(
+        clues=clues,
+        title=f"Each step takes {more} longer than the one before{f': {where}' if where else ''}"[:79],
+        explanation=(
+            f"A step took {1e3 * float(evidence['seconds_before']):.3g} ms in the beginning and takes "
+            f"{1e3 * float(evidence['seconds_now']):.3g} ms by step {slow.step}, evenly more with each step. Forward "
+            "or backward take as long as they did: something that grows is gone through whole each time."
+        ),
+        remedy=(
+            f"Look at {where or 'what the loop does between the steps'}: keep a running sum or count instead of going "
+            "through all that was kept, put what is searched into a set or a dictionary, or bound its length."
+        ),
+        where=where,
+    )
 
 
 def _in_workers(case: Case, leak: Finding) -> Opinion:

@@ -24,7 +24,7 @@ class SlowDependency:
         if case.of_kind("latency"):
             return _of_service(case)
         found = case.of_kind("slowdown")
-        if not found:
+        if not found or found[0].evidence.get("shape") == "gradual":  # a service that answers late does not creep
             return None
         onset = found[0].first_step
         total = _added(case.history.series("step_seconds", found[0].rank), onset)
