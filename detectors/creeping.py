@@ -39,6 +39,7 @@ class Creeping:
         straightness: the second half must rise at least this much of what the first half rose: a buffer fills up.
         longer: batches with so many times the values of the first are work that is meant to grow.
         given_back: share of the gain that the steps may get faster in between.
+        ranks: followed, the first ones: ranks that step together are slow together, and of others these are enough.
         z: width of the slope's interval in standard deviations; it must exclude 0.
 
     Steps of 10 ms take 0.1 ms longer each:
@@ -70,11 +71,13 @@ class Creeping:
         longer: float = 1.25,
         given_back: float = 0.25,
         z: float = 2.6,
+        ranks: int = 8,
     ) -> None:
         self.warm_up, self.least_steps = warm_up, least_steps
         self.least_seconds, self.factor = least_seconds, factor
         self.evenness, self.steadiness, self.straightness = evenness, steadiness, straightness
         self.longer, self.given_back, self.z = longer, given_back, z
+        self.ranks = ranks
         self._lows = RunLows(1, block_steps)
         self._first = self._last = -1
         self._low = np.full((0, len(self.reads) - 1), np.nan, dtype=np.float32)
@@ -91,7 +94,7 @@ class Creeping:
         """Take one step."""
         if "step_seconds" not in reading.values or reading.step <= self._last:
             return []
-        ranks = max(len(self._alarmed), len(reading.values["step_seconds"]))
+        ranks = min(self.ranks, max(len(self._alarmed), len(reading.values["step_seconds"])))
         self._grow(ranks)
         self._last = reading.step
         if self._first < 0:

@@ -3,18 +3,17 @@
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-import torch
 from torch.nn import Module
 from torch.optim import Optimizer
+from torchvitals.hooks import digests
 from torchvitals.hooks.discovery import plain_name
 
 if TYPE_CHECKING:
+    import torch
     from torchvitals.hooks.observer import Observer
 
 ENOUGH = 64
 """Backward passes of a whole job; who accumulates over more micro-batches than a job has steps makes none."""
-COMPARED = 1024
-"""Entries of one weight that are compared: whoever changes weights by hand changes some of them."""
 
 
 class Unstepped:
@@ -41,11 +40,13 @@ class Unstepped:
     ) -> None:
         self._observer, self._optimizers, self._trained, self._tell = observer, optimizers, trained, tell
         self._passes = 0
-        self._kept: tuple[str, torch.Tensor, torch.Tensor] | None = None
-        """A weight with a gradient, by name, and what it was."""
+        self._kept: tuple[str, torch.Tensor, digests.Pending] | None = None
+        """A weight with a gradient, by name, and a digest of what it was: of all of it, since a step that somebody
+        takes by hand moves only the rows of an embedding that were asked for. Of a sharded one the local part."""
 
     def _stepped(self) -> bool:
-        return any(watch.calls for watch in self._observer.optimizers)
+        """Or was asked to: a loss scaler leaves steps out."""
+        return any(watch.calls or watch.step for watch in self._observer.optimizers)
 
     def passed(self) -> None:
         """A backward pass has ended."""
@@ -58,8 +59,8 @@ class Unstepped:
             }
             named = (pair for module in self._trained() for pair in module.named_parameters())
             waiting = ((n, p) for n, p in named if id(p) in held and p.requires_grad and p.grad is not None)
-            if (first := next(waiting, None)) is not None:
-                self._kept = plain_name(first[0]), first[1], _some(first[1])
+            if (first := next(((n, p) for n, p in waiting if digests.digestible(p)), None)) is not None:
+                self._kept = plain_name(first[0]), first[1], digests.start([first[1]])
 
     def ended(self) -> None:
         """The job is over."""
@@ -68,7 +69,7 @@ class Unstepped:
         name, weight, before = self._kept
         for optimizer in self._optimizers():
             held = [p for group in optimizer.param_groups for p in group["params"]]
-            if any(p is weight for p in held) and torch.equal(_some(weight), before):
+            if any(p is weight for p in held) and digests.digest([weight])[0] == before.read()[0]:
                 self._tell(
                     "never_stepped",
                     optimizer=type(optimizer).__name__,
@@ -77,7 +78,3 @@ class Unstepped:
                     backward_passes=self._passes,
                 )
                 return
-
-
-def _some(weight: torch.Tensor) -> torch.Tensor:
-    return weight.detach().flatten()[:COMPARED].clone()

@@ -78,7 +78,7 @@ def test_a_disk_that_fills_up(trial: Trial, full_disk: dict[str, int]) -> None:
     def fill(step: int) -> None:
         full_disk["full"] = int(step >= WHEN)
 
-    truth = trial.twice(job_in(fill))
+    truth = trial.twice(job_in(fill), hardly=False)
 
     assert full_disk["refused"]
     assert set(series(trial.directory, "loss")) == set(range(WHEN))
@@ -95,7 +95,7 @@ def test_a_directory_that_is_deleted(trial: Trial, what: str) -> None:
             gone = trial.directory if what == "everything" else next(trial.directory.iterdir())
             shutil.rmtree(gone)
 
-    trial.twice(job_in(delete))
+    trial.twice(job_in(delete), hardly=False)
 
     trial.settle(set(), {})
 
@@ -104,7 +104,7 @@ def test_a_directory_that_is_deleted(trial: Trial, what: str) -> None:
 def test_a_directory_that_is_a_file(trial: Trial) -> None:
     trial.directory.write_text("in the way")
 
-    trial.twice(job_in(lambda _: None))
+    trial.twice(job_in(lambda _: None), hardly=False)
 
     assert trial.directory.read_text() == "in the way"
     trial.settle(set(), {})
