@@ -181,3 +181,14 @@ def grown(state: NDArray[Kind], subjects: int, fill: float = 0) -> NDArray[Kind]
     if new <= 0:
         return state
     return np.concatenate([state, np.full((new, *state.shape[1:]), fill, dtype=state.dtype)])
+
+
+def worked(reading: Reading, ranks: int, longest: Floats) -> Floats:
+    """Seconds of forward and backward of each rank, those that were timed; NaN where none was, or more is broken."""
+    forward, backward = scalar(reading, "forward_seconds", ranks)[0], scalar(reading, "backward_seconds", ranks)[0]
+    sound = (forward > ZERO) & (backward > ZERO) & (np.maximum(forward, backward) < longest)
+    if np.count_nonzero(sound) == ranks:
+        return np.asarray(np.minimum(forward + backward, longest))
+    parts = np.array([forward, backward])
+    total = np.where((parts > ZERO) & (parts < longest), parts, 0.0).sum(axis=0)
+    return np.where(total > 0, np.minimum(total, longest), np.nan)

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from torchvitals.detectors.allowance import Allowance, Tail
 from torchvitals.detectors.block_statistics import Floats, Mask, row_median
 from torchvitals.detectors.detector import DetectorAxis, Finding, Reading, Status
-from torchvitals.detectors.scalars import ZERO, grown, scalar, single
-from torchvitals.detectors.surprise import surprise
+from torchvitals.detectors.scalars import ZERO, grown, scalar, single, worked
+from torchvitals.detectors.surprise import leapt, surprise
 from torchvitals.detectors.usual_levels import UsualLevels
 
 Rows = NDArray[np.intp]
@@ -47,6 +47,10 @@ class Slowdown:
         blocks: consecutive slow blocks that make it certain.
         factor: over the median of the reference.
         spread: over its slowest block.
+        leap: over its slowest block, in each of the newest: that is no chance, though a short past cannot prove it. A
+            job of 440 steps, 6 ms each, took 83 from its middle on; its ten blocks, uneven by a quarter, gave 1 in
+            26,000 where the allowance asks for 1 in 2.6 million, and with memory in them they gave nothing.
+        even: slowest over fastest block of such a past; one that wanders further may wander on.
         least_seconds: a step must take so much longer at least; below, timers and schedulers speak.
         lasting_seconds: and for so long, by the step times themselves: a neighbour's burst is over by then.
         contended: runnable tasks by core; a job with all its cores busy is at 1.
@@ -81,6 +85,8 @@ class Slowdown:
         blocks: int = 4,
         factor: float = 2.5,
         spread: float = 1.3,
+        leap: float = 4.0,
+        even: float = 2.0,
         least_seconds: float = 0.002,
         lasting_seconds: float = 8.0,
         contended: float = 1.5,
@@ -88,7 +94,7 @@ class Slowdown:
     ) -> None:
         self.block_steps, self.warm_up = block_steps, warm_up
         self.least_blocks, self.blocks = least_blocks, blocks
-        self.factor, self.spread = factor, spread
+        self.factor, self.spread, self.leap, self.even = factor, spread, leap, even
         self.least_seconds, self.lasting_seconds = least_seconds, lasting_seconds
         self.contended, self.resized, self.tail = contended, resized, Tail(Allowance())
         self._seen = 0
@@ -150,7 +156,7 @@ class Slowdown:
             some
         ]
         few = slice(place % SELDOM, None, SELDOM)
-        self._work[place // SELDOM, few] = self._worked(reading, ranks)[few]
+        self._work[place // SELDOM, few] = worked(reading, ranks, LONGEST)[few]
         self._steps[place] = reading.step
         self._oldest = (place + 1) % self.block_steps
         turn = slice(self._oldest, None, self.block_steps)
@@ -213,16 +219,6 @@ class Slowdown:
         self._alarmed[ranks[sure]] = True
         return sure
 
-    def _worked(self, reading: Reading, ranks: int) -> Floats:
-        """Seconds of forward and backward in this step; NaN where they were not timed."""
-        forward, backward = scalar(reading, "forward_seconds", ranks)[0], scalar(reading, "backward_seconds", ranks)[0]
-        sound = (forward > ZERO) & (backward > ZERO) & (np.maximum(forward, backward) < LONGEST)
-        if np.count_nonzero(sound) == ranks:
-            return np.asarray(np.minimum(forward + backward, LONGEST))
-        parts = np.array([forward, backward])
-        total = np.where((parts > ZERO) & (parts < LONGEST), parts, 0.0).sum(axis=0)
-        return np.where(total > 0, np.minimum(total, LONGEST), np.nan)
-
     def _hindered(self, turn: slice, work: Floats) -> Floats:
         """How many times longer the same work takes than it did, on a machine that others use; infinite: unknown."""
         ratio = work / self._pace[turn]  # both above 0, or NaN
@@ -239,7 +235,8 @@ class Slowdown:
         limit = self.tail.limit()
         score = -float(np.log(np.clip(self._chance(rank) * len(self._alarmed), 1e-300, 1.0)))
         self._score = max(self._score, score)
-        return score > limit
+        past = self._medians.of(np.array([rank]))[0]
+        return score > limit or leapt(past, self._recent[rank], least=self.least_blocks, even=self.even, leap=self.leap)
 
     def _chance(self, rank: int) -> float:
         """Of blocks like the newest of this rank, after such a past."""

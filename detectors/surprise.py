@@ -3,6 +3,7 @@
 import numpy as np
 from torchvitals.detectors import block_statistics as blocks
 from torchvitals.detectors.block_statistics import Floats
+from torchvitals.detectors.scalars import Reals
 
 LEAST_INDEPENDENT = 5.0
 """Independent blocks, memory considered; below, no test has any power."""
@@ -55,3 +56,22 @@ def surprise(past: Floats, recent: Floats, *, near: int, sampling: float = 0.0, 
     # No more noise than the number of rows explains: then it is known from rows, not from a few blocks.
     known = ROWS_KNOW if noise <= sampling_excess * sampling else 1.0
     return blocks.student_tail(distance, spread, known * (independent - 1))
+
+
+def leapt(past: Reals, recent: Reals, *, least: int, even: float, leap: float) -> bool:
+    """Whether an even level was left so far that few blocks of past are enough to say so.
+
+    Args:
+        past: block figures, NaN where there is none.
+        recent: the newest ones.
+        least: figures that are enough of a past.
+        even: times the lowest that the highest of the past may be.
+        leap: times the highest that each of the newest must be.
+
+    >>> leapt(np.array([5.0, 7.0, 6.0]), np.array([83.0, 82.0]), least=3, even=2.0, leap=4.0)
+    True
+    >>> leapt(np.array([5.0, 50.0, 6.0]), np.array([830.0, 820.0]), least=3, even=2.0, leap=4.0)
+    False
+    """
+    known = past[past > 0]
+    return bool(len(known) >= least and known.max() <= even * known.min() and recent.min() >= leap * known.max())

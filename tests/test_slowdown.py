@@ -1,6 +1,7 @@
 """A slow job is told from a crowded machine."""
 
 import numpy as np
+import pytest
 from torchvitals.detectors.detector import Reading
 from torchvitals.detectors.slowdown import Slowdown
 
@@ -45,3 +46,17 @@ def test_on_a_crowded_machine_the_job_s_own_passes_are_the_clock() -> None:
                 )
             )
         assert [finding.first_step for finding in findings] == steps
+
+
+@pytest.mark.parametrize(
+    ("past", "factor", "steps"), [("uneven", 10.0, [220]), ("uneven", 3.0, []), ("wild", 10.0, [])]
+)
+def test_a_leap_out_of_a_short_past_needs_no_long_one(past: str, factor: float, steps: list[int]) -> None:
+    """Ten blocks whose levels have memory prove nothing by themselves, and need not where the step is ten times."""
+    detector, rng, findings = Slowdown(), np.random.default_rng(2), []
+    spread = 0.1 if past == "uneven" else 0.45
+    levels = np.exp(spread * np.cumsum(rng.choice([-1.0, 1.0], size=22)).clip(-1.5, 1.5))
+    for step in range(440):
+        seconds = 0.02 * levels[step // 20] * rng.uniform(0.95, 1.05) * (factor if step >= 220 else 1.0)
+        findings += detector.update(Reading.of(step, step_seconds=[seconds]))
+    assert [finding.first_step for finding in findings] == steps
