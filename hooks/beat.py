@@ -220,7 +220,7 @@ class Heartbeat:
         self._stepped = now
 
     def _look_where(self, step: int, _reason: str) -> None:
-        """One look at the main thread of a job that moves: 20 us."""
+        """One look at the main thread of a job that moves: 1.3 µs in warm caches, a second apart."""
         found = self._dwelling.look(sys._current_frames().get(threading.main_thread().ident or 0))
         if found is not None:
             self._job.write(Event(self._clock(), step, "dwells", found))

@@ -164,7 +164,7 @@ class CountedSteps:
         if loss.__class__ is not _Tensor:
             loss = loss if isinstance(loss, torch.Tensor) else single(loss)
         try:
-            value = loss.item() if loss is not None and (light or loss.is_cpu) else math.nan
+            value = loss.item() if loss is not None and loss.is_cpu else math.nan
         except RuntimeError:  # of more than one number
             value = math.nan
         total = self.loss + value

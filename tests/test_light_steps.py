@@ -291,3 +291,20 @@ def test_a_gradient_spoilt_in_a_light_step_is_dated_by_that_step(tmp_path: Path)
     (incident,) = diagnose_directory(only_run(tmp_path)).incidents
     assert (incident.kind, incident.cause, incident.first_step) == ("nonfinite", "numerical_domain_error", step)
     assert "TORCHVITALS_OVERHEAD=1" in incident.remedy
+
+
+def test_a_loss_on_a_device_is_not_waited_for(tmp_path: Path) -> None:
+    class Elsewhere(torch.Tensor):
+        is_cpu = False  # type: ignore[assignment]
+
+        def item(self) -> float:
+            raise AssertionError("the host would wait for the device")
+
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with in_debt(attach(model, optimizer, directory=tmp_path)) as monitor:
+        until_light(monitor, model, optimizer)
+        counted = monitor.observer.counted
+        loss = nn.functional.cross_entropy(model(torch.randn(8, 6)), torch.zeros(8, dtype=torch.long))
+        assert not counted.backward((loss.as_subclass(Elsewhere),), {})
+        assert not counted.left  # the step is a watched one
