@@ -2,7 +2,7 @@
 
     python -m benchmarks.step_costs --workload mlp --seconds 20
 
-Blocks of a dozen steps of three jobs run in turn: bare, watched, bare. Steps that are watched, that are only counted,
+Blocks of a dozen steps of one job run in turn: bare, watched. Steps that are watched, that are only counted,
 and light ones among those (see hooks/counted.py) are told apart, and of each kind quantiles of their CPU time are shown
 beside those of the bare steps, which an interruption of one step in ten does not move. Taking turns makes watched steps
 more frequent: how frequent each kind is otherwise is counted while the job runs by itself, and from both follows what
@@ -16,7 +16,7 @@ import time
 import numpy as np
 import torch
 
-from benchmarks.overhead_contenders import Contender, Torchvitals
+from benchmarks.overhead_contenders import Torchvitals
 from benchmarks.overhead_jobs import WORKLOADS, Job
 
 BLOCK = 12
@@ -29,8 +29,7 @@ KINDS = ("light", "counted", "watched")
 
 def measure(workload: str, seconds: float) -> tuple[dict[str, list[float]], dict[str, float]]:
     """CPU seconds of single steps by their kind, bare ones included, and the share of each kind in a job left alone."""
-    watched, bare = Torchvitals(Job(WORKLOADS[workload], "cpu")), [Contender(Job(WORKLOADS[workload], "cpu"))]
-    bare.append(Contender(Job(WORKLOADS[workload], "cpu")))
+    watched = Torchvitals(Job(WORKLOADS[workload], "cpu"))
     found: dict[str, list[float]] = {kind: [] for kind in ("bare", *KINDS)}
     with contextlib.closing(watched):
         with watched.active():
@@ -39,8 +38,8 @@ def measure(workload: str, seconds: float) -> tuple[dict[str, list[float]], dict
         shares = _shares(watched, seconds / 4)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            for job in (bare[0], watched, bare[1]):
-                _block(job, watched, found)
+            _bare_block(watched, found["bare"])
+            _watched_block(watched, found)
     return found, shares
 
 
@@ -59,12 +58,22 @@ def _kind(watched: Torchvitals) -> str:
     return "light" if counted.light else "counted" if counted.left else "watched"
 
 
-def _block(job: Contender, watched: Torchvitals, found: dict[str, list[float]]) -> None:
+def _bare_block(job: Torchvitals, found: list[float]) -> None:
+    with job.bare():
+        for _ in range(WARM):
+            job.job.step()
+        for _ in range(BLOCK):
+            began = time.thread_time()
+            job.job.step()
+            found.append(time.thread_time() - began)
+
+
+def _watched_block(job: Torchvitals, found: dict[str, list[float]]) -> None:
     with job.active():
         for _ in range(WARM):
             job.step()
         for _ in range(BLOCK):
-            kind = _kind(watched) if job is watched else "bare"
+            kind = _kind(job)
             began = time.thread_time()
             job.step()
             found[kind].append(time.thread_time() - began)

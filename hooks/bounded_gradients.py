@@ -2,12 +2,14 @@
 
 A gradient that is not finite under a loss that is comes from an operation whose derivative has a pole, as that of a
 square root at 0, from one that masks what has overflowed, or from code that autograd does not know. Where a graph has
-none of these, the gradient need not be read at each step: it grows, and the loss with it, before it overflows.
+none of these, the gradient need not be read at each step: it grows, and the loss with it, before it overflows. A
+compiled graph is one node, into which compiled_gradients.py looks.
 """
 
 from typing import Any
 
 import torch
+from torchvitals.hooks.compiled_gradients import bounded_inside
 from torchvitals.hooks.loss_graph import operation
 
 MOST_NODES = 256
@@ -32,7 +34,8 @@ BOUNDED = frozenset((
     "BinaryCrossEntropyWithLogits", "HuberLoss", "MseLoss", "NllLoss", "NllLoss2D", "SmoothL1Loss",
 ))  # fmt: skip
 """Operations whose derivative is finite and moderate wherever they and their inputs are."""
-
+COMPILED = "CompiledFunction"
+"""What torch.compile makes: one node for a whole graph."""
 
 _words: dict[str, str] = {}
 """Names of nodes, and the operations they stand for: there are some hundred."""
@@ -74,6 +77,8 @@ def _bounded(node: Any) -> bool:
     if word == "AccumulateGrad":
         leaf = node.variable
         return not (leaf._backward_hooks or getattr(leaf, "_post_accumulate_grad_hooks", None))
+    if word == COMPILED:
+        return bounded_inside(node)
     return word in BOUNDED or (word == "Div" and _by_constant(node)) or (word == "Pow" and _smooth(node))
 
 

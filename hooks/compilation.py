@@ -57,13 +57,13 @@ class Compilation:
         self._listens_to: Any = None
 
     def install(self) -> None:
-        """Keep dynamo out of our code, if the job has imported it."""
+        """Keep dynamo out of our code, if the job has imported it, and hear when it compiles."""
         never_compile([*OURS, *taps.codes()])
+        self._listen()
 
     def compiled(self, result: Any, what: Any) -> None:
         """``torch.compile`` made ``result`` of ``what``; nothing has been traced yet."""
         self.install()
-        self._listen()
         owner = getattr(what, "__self__", None)
         if isinstance(result, Module):
             self._follow(result)
@@ -71,7 +71,7 @@ class Compilation:
             self._tell_of(owner)
 
     def _listen(self) -> None:
-        """A step that compiles is no step that is only counted."""
+        """A step that compiles is no step that is only counted, nor is a forward that does one like others."""
         handler = getattr(sys.modules.get("torch._dynamo.callback"), "callback_handler", None)
         if self._listens_to is None and handler is not None and hasattr(handler, "remove_start_callback"):
             self._listens_to = handler
@@ -80,6 +80,8 @@ class Compilation:
     def _compiles(self, _what: Any) -> None:
         if self._observer.counted.left:
             self._observer.counted.watch_again()
+        for root in self._observer.roots:
+            root.glimpse.compiles()
 
     def first_step(self) -> None:
         """A step is over: whose forward has not been called may have been compiled before we came."""

@@ -19,8 +19,8 @@ class Glimpse:
     """
 
     __slots__ = (
-        "_loss_behind", "_surroundings", "_waits", "call", "draws", "first_node", "next_node", "nodes", "number",
-        "output", "steady",
+        "_compiles", "_loss_behind", "_surroundings", "_waits", "call", "draws", "first_node", "next_node", "nodes",
+        "number", "output", "steady",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -40,6 +40,8 @@ class Glimpse:
         """By how many nodes losses came later than the end of the watched forwards before them."""
         self._waits = False
         """Whether the last watched forward waits for its loss."""
+        self._compiles = False
+        """Whether something was compiled since the last watched forward began: that makes nodes of its own."""
         self.number = node_counter()
         self._surroundings: Surroundings | None = None
         self.draws = False
@@ -48,14 +50,20 @@ class Glimpse:
     def begins(self) -> None:
         """A watched forward begins."""
         self.first_node = self.number()
+        self._compiles = False
+
+    def compiles(self) -> None:
+        """Something is being compiled."""
+        self._compiles = True
 
     def learn(self, surroundings: Surroundings) -> None:
         """It has ended; it began in these ``surroundings``."""
         self._surroundings = surroundings
-        before, self.nodes = self.nodes, self.number() - (self.first_node or 0)
-        self._waits = True
-        if before:
-            self.steady = self.steady is not False and before == self.nodes
+        self._waits = not self._compiles
+        if not self._compiles:
+            before, self.nodes = self.nodes, self.number() - (self.first_node or 0)
+            if before:
+                self.steady = self.steady is not False and before == self.nodes
         if not self.draws:
             self.draws = not torch.equal(surroundings.generator, torch.default_generator.get_state())
 
