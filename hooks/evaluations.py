@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from torchvitals.hooks.served_weights import ServedWeights
 from torchvitals.hooks.serving import QUIET_WHERE_TRAINED, Service
 from torchvitals.hooks.serving_mode import ServingMode
 from torchvitals.hooks.undefined import TRIES, origin_of
@@ -36,6 +37,8 @@ class Evaluations:
         self._locate = guard("replay", self._look_for_origin)
         self._tries = TRIES
         self._watch_mode, self._mode_kept = guard("relations", mode.answered), guard("relations", mode.ended)
+        weights = ServedWeights(lambda details: self._recorder.event("weights_replaced", **details))
+        self._watch_weights = guard("weights", weights.answered)
 
     def answered(self, root: "RootWatch", args: tuple[Any, ...], kwargs: Any, output: Any, seconds: float) -> None:
         """A root was called without gradients, or in evaluation mode: an evaluation, or a request."""
@@ -63,6 +66,7 @@ class Evaluations:
             self._recorder.step = service.requests
         if not observer.will_train:
             self._watch_mode(root.module(), (args, kwargs), service.requests)
+            self._watch_weights(root.module(), service.requests)
 
     def _tell_mode(self, first: int, count: int, layer: str) -> None:
         details = {"relation": "served_in_training_mode", "first": first, "count": count, "parameter": layer}

@@ -51,7 +51,7 @@ class WeightMarks:
     def keep(self, weights: list[torch.Tensor]) -> None:
         """A step is over: what ``weights`` are now is what the next step must find. Another list has marks anew."""
         if weights is not self._weights:
-            fit = [weight for weight in weights if weight.requires_grad and _markable(weight)]
+            fit = [weight for weight in weights if weight.requires_grad and markable(weight)]
             self._marks = [_mark(weight) for weight in fit[:: -(-len(fit) // MOST) or 1]]
             self._weights = weights
             self._anchors = [element.item() for _, element, _ in self._marks]
@@ -111,7 +111,8 @@ class WeightMarks:
         return min(shares) > 0.0 and max(shares) < 1.0 and max(shares) - min(shares) <= ALIKE
 
 
-def _markable(weight: torch.Tensor) -> bool:
+def markable(weight: torch.Tensor) -> bool:
+    """Whether an element of ``weight`` can be read at once: it is dense, real and on the host."""
     plain = type(weight) in (Parameter, torch.Tensor) and weight.layout is torch.strided
     return plain and weight.is_cpu and weight.numel() > 0 and weight.is_floating_point()
 

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.drift_words import change_of, strongest
+from torchvitals.agent.replaced_weights import replaced_before
 
 
 class LabelShift:
@@ -16,6 +17,8 @@ class LabelShift:
     def weigh(self, case: Case) -> Opinion | None:
         finding = strongest(case.of_kind("prediction_drift"))
         if finding is None or case.of_kind("drift", "nonfinite", "train_mode_inference"):
+            return None
+        if replaced_before(case, finding.first_step) is not None:
             return None
         name = finding.name or "the output"
         return Opinion(

@@ -5,7 +5,9 @@ from typing import Any, ClassVar
 import numpy as np
 from torchvitals.agent.broken_relation import broken
 from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.replaced_weights import replaced_before
 from torchvitals.agent.step_evidence import at_onset, culprit, few_spoilt, grew, origin, settings
+from torchvitals.detectors.detector import Finding
 
 MOST = 0.6
 """Share of the weights that must have been written to; a layer that is calibrated is not the model."""
@@ -19,12 +21,14 @@ class WeightsOverwritten:
     """Speaks from the version counters of the weights, which had moved between one step and the next.
 
     Of a weight that is suddenly not finite also from the replay, which found it so: the gradients before were finite.
-    Of weights that were loaded from what is left of them when they are first used.
+    Of weights that were loaded from what is left of them when they are first used; of those of a service from one
+    element of each, which was another from a request on.
     """
 
     word: ClassVar[str] = "weights_overwritten"
     explains: ClassVar[tuple[str, ...]] = (
         "lost_progress", "loss_spike", "explosion", "divergence", "update_ratio", "nonfinite", "miswired",
+        "prediction_drift",
     )  # fmt: skip
     prior: ClassVar[float] = 0.0
 
@@ -34,6 +38,8 @@ class WeightsOverwritten:
             return _not_finite(case)
         if opening.kind == "miswired":
             return _after_loading(case)
+        if served := case.of_kind("prediction_drift"):
+            return _of_service(case, served)
         series = case.history.series("weights_overwritten", opening.rank, opening.optimizer)
         written = series.steps[series.values >= MOST]
         steps = case.history.series("loss", opening.rank, opening.optimizer).steps
@@ -83,6 +89,33 @@ def _after_loading(case: Case) -> Opinion | None:
             "several ranks, load before the wrapper shares the weights of the first rank, or on all of them."
         ),
         where="parameters",
+    )
+
+
+def _of_service(case: Case, drifted: list[Finding]) -> Opinion | None:
+    """A service answers otherwise from the request on before which somebody replaced its weights."""
+    event = replaced_before(case, drifted[0].first_step)
+    if event is None:
+        return None
+    details = event.details
+    request, names = details["request"], details["parameters"]
+    named = ", ".join(f"`{name}`" for name in names[:3])
+    count = f"{details['count']} of {details['of']}"
+    return Opinion(
+        clues=[Clue(4.0, f"{count} weights looked at were others before request {request} than before: {named}")],
+        title=f"Other weights from request {request} on, and other answers",
+        explanation=(
+            f"Before request {request} something wrote to the weights of the model ({named}; {count} that were looked "
+            "at are others than before), and from there on its answers are others, with inputs as they were: a reload "
+            "brought another model, or only a part of one."
+        ),
+        remedy=(
+            f"Look for what loads weights at request {request} (`load_state_dict`, also if not strict) and compare its "
+            f"checkpoint with the one before, {named} first. Go back to the weights that answered until then, and "
+            "try a new version on stored requests before it answers live ones."
+        ),
+        where=names[0],
+        first_step=request,
     )
 
 
