@@ -10,6 +10,7 @@ from torchvitals.hooks.loaded_weights import LoadedWeights
 from torchvitals.hooks.recorder import Recorder
 from torchvitals.hooks.spectral_norms import SpectralNorms
 from torchvitals.hooks.taps import Taps
+from torchvitals.hooks.unmatched_state import UnmatchedState
 
 PROBE = "beginnings"
 
@@ -30,6 +31,7 @@ class Beginnings:
         self._found: list[tuple[str, dict[str, Any]]] = []
         self._passes = InitPasses(lambda **details: self._note("initialized_by_ancestors", **details))
         self._loaded = LoadedWeights(self._note)
+        self._unmatched = UnmatchedState(self._note)
         self._norms = SpectralNorms(lambda **details: self._note("spectral_norm_unsettled", **details))
         self._taps = Taps()
         self._began = False
@@ -50,15 +52,18 @@ class Beginnings:
         if not self._began:
             self._loaded.begins(args[0])
 
-    def _after_loading(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """It has taken it."""
+    def _after_loading(self, result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """It has taken it; ``result`` says what was missing. A second model may be loaded when a first has trained."""
+        state = args[1] if len(args) > 1 else kwargs["state_dict"]
+        self._unmatched.taken(args[0], state, result)
         if not self._began:
-            self._loaded.taken(args[0], args[1] if len(args) > 1 else kwargs["state_dict"])
+            self._loaded.taken(args[0], state)
 
     def _after_evaluation(self, module: Module | None, inputs: Any) -> None:
         """A root has answered."""
-        if self._loaded and module is not None:
-            self._loaded.used(module.parameters())
+        for loaded in (self._loaded, self._unmatched):
+            if loaded and module is not None:
+                loaded.used(module.parameters())
         self._norms.evaluated(module, inputs)
         self.tell()
 
@@ -66,8 +71,10 @@ class Beginnings:
         """An optimizer is about to make its first step."""
         self._began = True
         self.remove()
-        if self._loaded:
-            self._loaded.used(parameters)
+        held = list(parameters)
+        for loaded in (self._loaded, self._unmatched):
+            if loaded:
+                loaded.used(held)
         self.tell()
 
     def tell(self) -> None:

@@ -239,7 +239,7 @@ class Relations:
         missing = getattr(result, "missing_keys", None)  # an exception has none
         if missing is not None:
             self._resumption.weights_loaded(len(missing))
-            self.beginnings.loaded(args, kwargs)
+            self.beginnings.loaded(result, args, kwargs)
 
     def _first_step_of(self, optimizer: Optimizer) -> None:
         """Relations that hold of an optimizer before it has done anything."""

@@ -191,6 +191,8 @@ EVENT_KINDS: dict[str, str] = {
     "first_answers": "How large a regressor's first `answers`, its `targets` and its `inputs` are.",
     "leaf_loss": "`backward` was called on a tensor made of a number, from which no gradient leads back: `line`.",
     "relation": "A relation of sound training loops is broken: which `relation`, and where; see hooks/relations.py.",
+    "undefined_answer": "A service answered NaN: which `request`, how many `rows`, and what was `given`.",
+    "weights_replaced": "A service's weights are others than before: which `request`, `parameters`, `count` of many.",
     "dwells": "Where in its own code a job was found most often, of one look a second; see hooks/dwelling.py.",
     "holder": "The leak hunt named what keeps objects alive; see hooks/leaks.py.",
     "repeat": "A step was run again on the same inputs; the first operation that gave other bits: hooks/repeats.py.",

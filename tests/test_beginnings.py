@@ -235,6 +235,67 @@ def test_zeros_that_are_meant(tmp_path, zero):
     assert told(tmp_path, model, first(load)) == []
 
 
+def wrapped(state, prefix="module."):
+    return {prefix + name: value for name, value in state.items()}
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "net.encoder."])
+def test_a_checkpoint_of_which_nothing_was_taken(tmp_path, prefix):
+    ((kind, cause, where),) = told(
+        tmp_path, Tower(), first(lambda model: model.load_state_dict(wrapped(trained(), prefix), strict=False))
+    )
+    assert (kind, cause) == ("miswired", "checkpoint_not_loaded")
+    assert "test_beginnings.py:" in where
+
+
+def test_a_bare_checkpoint_for_a_wrapped_model(tmp_path):
+    wrappers = []
+
+    def load(model):
+        wrappers.append(nn.Sequential(model))
+        wrappers[0].load_state_dict(trained(), strict=False)
+
+    ((_, cause, _),) = told(tmp_path, Tower(), first(load))
+    assert cause == "checkpoint_not_loaded"
+
+
+def second_spelling(model):
+    model.load_state_dict(wrapped(trained()), strict=False)
+    model.load_state_dict(trained())
+
+
+def part_by_part(model):
+    model.load_state_dict(wrapped(trained()), strict=False)
+    for name, part in model.named_children():
+        state = {key.removeprefix(f"{name}."): value for key, value in trained().items() if key.startswith(f"{name}.")}
+        part.load_state_dict(state)
+
+
+def of_another_model(model):
+    model.load_state_dict({"stem.weight": torch.ones(3), "stem.bias": torch.ones(3)}, strict=False)
+
+
+def of_other_shapes(model):
+    model.load_state_dict({f"old.{name}": value[:1] for name, value in trained().items()}, strict=False)
+
+
+def a_part_is_there(model):
+    state = trained()
+    model.load_state_dict({**wrapped(state), "head.weight": state["head.weight"]}, strict=False)
+
+
+def drawn_afterwards(model):
+    model.load_state_dict(wrapped(trained()), strict=False)
+    model.apply(generic)
+
+
+@pytest.mark.parametrize(
+    "load", [second_spelling, part_by_part, of_another_model, of_other_shapes, a_part_is_there, drawn_afterwards]
+)
+def test_loads_that_are_not_strict_for_a_reason(tmp_path, load):
+    assert told(tmp_path, Tower(), first(load)) == []
+
+
 # -- spectral normalisation -----------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from torchvitals.agent.causes.bad_batch import BadBatch
 from torchvitals.agent.causes.bad_initialization import BadInitialization
 from torchvitals.agent.causes.broadcast_targets import BroadcastTargets
 from torchvitals.agent.causes.changing_constant import ChangingConstant
+from torchvitals.agent.causes.checkpoint_not_loaded import CheckpointNotLoaded
 from torchvitals.agent.causes.collective_mismatch import CollectiveMismatch
 from torchvitals.agent.causes.constant_loss import ConstantLoss
 from torchvitals.agent.causes.corrupted_checkpoint import CorruptedCheckpoint
@@ -74,6 +75,7 @@ CAUSES: tuple[type[Cause], ...] = (
     BadInitialization,
     BroadcastTargets,
     ChangingConstant,
+    CheckpointNotLoaded,
     CollectiveMismatch,
     ConstantLoss,
     CorruptedCheckpoint,

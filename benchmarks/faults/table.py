@@ -144,6 +144,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("spectral_norm_first", ("cnn", "mlp"), "unconverged_spectral_norm", where="weight", argument="parametrized"),
     Fault("drawn_for_ancestors", ("mlp", "transformer"), "repeated_initialization", line="# FAULT"),
     Fault("loaded_then_drawn", ("mlp", "transformer"), "weights_overwritten", where="parameters"),
+    Fault("checkpoint_prefixed", ("transformer", "gru"), "checkpoint_not_loaded", line="# FAULT"),
     Fault("checkpoint_damaged", ("mlp", "gru"), "corrupted_checkpoint", where="head.weight"),
 )
 
