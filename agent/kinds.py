@@ -124,6 +124,9 @@ def follows(cause: Finding, effect: Finding) -> bool:
     # a batch norm that does not follow its layer any more is no norm
     if relation == "left_in_evaluation_mode" and effect.kind in _NUMBERS_BROKEN:
         return effect.first_step >= cause.first_step
+    # answers of a model that is put in training mode are others from that request on, and what changes later is not it
+    if relation == "served_in_training_mode" and effect.kind == "prediction_drift":
+        return -EARLY_STEPS <= effect.first_step - cause.first_step <= soon(cause.first_step)
     if signal == "chance" and effect.kind != "plateau":  # the loss alone: whatever else is found says more
         return False
     if {cause.kind, effect.kind} == {"memory_leak", "slowdown"} and "gradual" in _shapes(cause, effect):

@@ -96,3 +96,40 @@ def test_a_training_by_hand_is_no_service(tmp_path):
                 parameter.grad = None
 
     assert told(tmp_path, model, learn) == []
+
+
+def serve(directory, model, requests, change):
+    """(kind, cause, first request) of the incidents of a service to which ``change`` is done before each request."""
+    torch.manual_seed(0)
+    with attach(model, directory=directory, overhead=1.0), torch.no_grad():
+        for request in range(requests):
+            model(change(request, model, torch.randn(16, 6)))
+    (run,) = [path for path in directory.iterdir() if path.is_dir()]
+    return [(i.kind, i.cause, i.first_step) for i in diagnose_directory(run).incidents]
+
+
+def test_answers_that_change_with_the_mode_are_its_doing(tmp_path):
+    def change(request, model, inputs):
+        if request == 600:
+            model.train()
+        return inputs
+
+    model = nn.Sequential(nn.Linear(6, 64), nn.Dropout(0.6), nn.ReLU(), nn.Linear(64, 3)).eval()
+    assert serve(tmp_path, model, 1300, change) == [("miswired", "eval_mode_missing", 600)]
+
+
+def test_answers_that_change_later_are_another_matter(tmp_path):
+    def change(request, model, inputs):
+        if request == 0:
+            model.train()
+        if request == 900:
+            with torch.no_grad():
+                model.get_parameter("3.bias").add_(torch.tensor([0.0, 4.0, 0.0]))
+        return inputs
+
+    model = nn.Sequential(nn.Linear(6, 64), nn.Dropout(0.1), nn.ReLU(), nn.Linear(64, 3))
+    found = serve(tmp_path, model, 1300, change)
+    assert sorted(incident[:2] for incident in found) == [
+        ("miswired", "eval_mode_missing"),
+        ("prediction_drift", "weights_overwritten"),
+    ]

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+from torchvitals.agent.broken_relation import broken
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.drift_words import change_of, strongest
 from torchvitals.agent.replaced_weights import replaced_before
@@ -18,7 +19,7 @@ class LabelShift:
         finding = strongest(case.of_kind("prediction_drift"))
         if finding is None or case.of_kind("drift", "nonfinite", "train_mode_inference"):
             return None
-        if replaced_before(case, finding.first_step) is not None:
+        if broken(case, "served_in_training_mode") is not None or replaced_before(case, finding.first_step) is not None:
             return None
         name = finding.name or "the output"
         return Opinion(
