@@ -10,6 +10,7 @@ from torchvitals.agent.causes.collective_mismatch import CollectiveMismatch
 from torchvitals.agent.causes.constant_loss import ConstantLoss
 from torchvitals.agent.causes.corrupted_checkpoint import CorruptedCheckpoint
 from torchvitals.agent.causes.corrupted_gradient import CorruptedGradient
+from torchvitals.agent.causes.corrupted_optimizer_state import CorruptedOptimizerState
 from torchvitals.agent.causes.dataloader_stall import DataloaderStall
 from torchvitals.agent.causes.double_softmax import DoubleSoftmax
 from torchvitals.agent.causes.duplicated_augmentation_seed import DuplicatedAugmentationSeed
@@ -49,6 +50,7 @@ from torchvitals.agent.causes.rank_local_load import RankLocalLoad
 from torchvitals.agent.causes.rank_local_update import RankLocalUpdate
 from torchvitals.agent.causes.repeated_batch import RepeatedBatch
 from torchvitals.agent.causes.repeated_initialization import RepeatedInitialization
+from torchvitals.agent.causes.rescaled_loss import RescaledLoss
 from torchvitals.agent.causes.retained_graph import RetainedGraph
 from torchvitals.agent.causes.router_collapse import RouterCollapse
 from torchvitals.agent.causes.saturating_activation import SaturatingActivation
@@ -80,6 +82,7 @@ CAUSES: tuple[type[Cause], ...] = (
     ConstantLoss,
     CorruptedCheckpoint,
     CorruptedGradient,
+    CorruptedOptimizerState,
     DataloaderStall,
     DoubleSoftmax,
     DuplicatedAugmentationSeed,
@@ -118,6 +121,7 @@ CAUSES: tuple[type[Cause], ...] = (
     RankLocalUpdate,
     RepeatedBatch,
     RepeatedInitialization,
+    RescaledLoss,
     RetainedGraph,
     RouterCollapse,
     SaturatingActivation,

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.loss_leap import factors, in_words, thrown
 from torchvitals.agent.step_evidence import (
     LOOK_BACK,
     at_onset,
@@ -26,6 +27,9 @@ NOTHING = 0.01
 """Of the usual size. Pixels that are divided by 255 once more are 0.004 of it."""
 EMPTY = 1e-6
 """Of the usual size: nothing is left that could have been scaled."""
+
+UNSEEN = 2.0
+"""For a target that nobody has looked at: what is left over is no proof."""
 
 LASTING, LATER = 4, 16
 """Batches that must be known, one of them so many steps later, before it is said that they are all larger."""
@@ -54,10 +58,13 @@ class BadBatch:
             return None
         step, others = case.opening.first_step, bool(_of_nothing(case)) or _grown(case) > 0
         headline = _of_shrunk(case) or _of_grown(case) or f"The batch of step {step} is bad"
+        targets = clues[0] in _of_targets(case)
+        which = "" if targets else _which(found)  # what the replay of a later step met is another matter
+        what = "batch" if targets or found.get("outside") else "input"
         return Opinion(
             clues=clues,
             title=headline[:79],
-            explanation=f"The input of step {step} is not like the others: {clues[0].text}. {_which(found)}".strip(),
+            explanation=f"The {what} of step {step} is not like the others: {clues[0].text}. {which}".strip(),
             remedy=(
                 f"Look at what reads and scales the samples, which are others from step {step} on. What works "
                 "in place (`div_`, `sub_`, `/=`) on a stored sample scales it anew in each epoch."
@@ -66,7 +73,7 @@ class BadBatch:
                 "repair non-finite and outlying rows in the dataset, and clip the gradient so that one batch can't do "
                 "harm."
             ),
-            where=_place(found) or ("input" if others else "target" if _of_targets(case) else ""),
+            where="target" if targets else _place(found) or ("input" if others else ""),
             rank=culprit(case),
         )
 
@@ -169,9 +176,21 @@ def _of_targets(case: Case) -> list[Clue]:
     size = at_onset(case, "input_absmax")
     if not steady or moved or size is None or _of_size(case):
         return []
-    told = f"the loss went from {np.abs(before).max():.3g} to {at:.3g} at once, after an ordinary gradient and rate"
-    weight = 2.0 if dead else 3.5
-    return [Clue(weight, f"{told}, and the input is as large as ever ({size:.3g}): the target is what is left")]
+    return _left_over(case, f"the loss went from {np.abs(before).max():.3g} to {at:.3g} at once", size, bool(dead))
+
+
+def _left_over(case: Case, leapt: str, size: float, dead: bool) -> list[Clue]:
+    """Of what makes a loss, that which nobody has looked at: the target, or what is done with it."""
+    if thrown(case):
+        return []
+    grown = factors(case)
+    told = f"{leapt}, after an ordinary gradient and rate, and the input is as large as ever ({size:.3g})"
+    if grown and grown.multiplied:
+        return [Clue(0.5, f"{told}; the target was not looked at")]
+    if grown and grown.squared:
+        root = f"the gradient grew {in_words(grown.gradient)} times where the loss grew {in_words(grown.loss)} times"
+        return [Clue(2.0 if dead else 3.5, f"{told}: the target is what is left; {root}, as of targets far off")]
+    return [Clue(1.0 if dead else UNSEEN, f"{told}: what is left is the target, or how the loss is computed from it")]
 
 
 def _of_course(case: Case) -> list[Clue]:
