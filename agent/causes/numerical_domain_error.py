@@ -214,7 +214,9 @@ def _of_inputs(found: dict[str, Any]) -> str:
     low, high = inputs.get("min"), inputs.get("max")
     if low is None or high is None:
         return ""
-    return f"; its input was {low:.3g}" if low == high else f"; its input went from {low:.3g} to {high:.3g}"
+    besides = f" where it was finite ({count:.0f} values were not)" if (count := inputs.get("nonfinite") or 0.0) else ""
+    span = f"its input was {low:.3g}" if low == high else f"its input went from {low:.3g} to {high:.3g}"
+    return f"; {span}{besides}"
 
 
 def _of_course(case: Case) -> list[Clue]:
@@ -250,7 +252,7 @@ def _explanation(found: dict[str, Any] | None, name: str, step: int) -> str:
         )
     why = f" It {DOMAINS[name]}." if name in DOMAINS else ""
     return (
-        f"At step {step} `{name}`{module}{code} made a non-finite value out of finite ones, in the "
+        f"At step {step} `{name}`{module}{code} made a value that is not finite, in the "
         f"{found.get('phase', 'forward')} pass{_of_inputs(found)}.{why}"
     )
 

@@ -27,8 +27,8 @@ class RetainedGraph:
             title=f"Autograd graphs are kept by {what.partition(',')[0]}: {per_step(leak)} per step"[:79],
             explanation=(
                 f"From step {leak.first_step if onset is None else onset} on memory rises by {per_step(leak)} per step"
-                f"{f', held by {what}' if holder else ''}. A tensor that still has its graph keeps every "
-                "activation that led to it alive, so each step's memory stays."
+                f"{f', held by {what}' if holder else ''}. A tensor that still has its graph keeps that "
+                "alive, with every activation that no backward pass has freed, so each step's memory stays."
             ),
             remedy=(
                 f"At {place_of(holder) or 'the place where losses or outputs are collected'}, keep a number or a "
