@@ -11,12 +11,14 @@ from torchvitals.agent.causes.lost_in_rounding import LostInRounding
 from torchvitals.agent.causes.missing_normalization import MissingNormalization
 from torchvitals.agent.causes.missing_optimizer_state import MissingOptimizerState
 from torchvitals.agent.causes.saturating_activation import SaturatingActivation
+from torchvitals.agent.causes.slow_dataloader import SlowDataloader
 from torchvitals.agent.causes.slow_dependency import SlowDependency
 from torchvitals.agent.causes.uninformative_labels import UninformativeLabels
 from torchvitals.agent.causes.weights_overwritten import WeightsOverwritten
 from torchvitals.agent.history import History, ProfileAt
 from torchvitals.agent.step_evidence import in_force, largest_move
 from torchvitals.detectors.detector import Finding
+from torchvitals.signals.records import Event
 
 
 def case(kind, step, history, *, optimizer=0, **evidence):
@@ -51,6 +53,40 @@ def test_time_lost_outside_the_phases_of_training(phase, speaks):
 
     assert (opinion is not None) is speaks
     assert not speaks or "80 ms" in opinion.title
+
+
+LOOKS = {"line": "train.py:9", "code": "send(loss)", "function": "report", "share": 0.75, "looks": 16}
+
+
+def slow_steps(phase, longer, looked):
+    """Steps that take ``longer`` seconds from step 100 on, all of them in ``phase``; the job was looked at then."""
+    late = np.repeat([0.0, longer], 100)
+    series = {name: np.full(200, 0.002) for name in ("forward_seconds", "backward_seconds", "data_seconds")}
+    if phase:
+        series[phase] = series[phase] + late
+    made = case("slowdown", 100, history(step_seconds=0.01 + late, **series))
+    made.facts["loader"] = {"workers": 0}
+    made.events.append((0, Event(1.0, looked, "dwells", LOOKS)))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("longer", "looked", "where"),
+    [(0.03, 150, "train.py:9"), (0.03, 90, ""), (0.006, 150, "")],
+    ids=["since", "before", "too short to be found by looks"],
+)
+@pytest.mark.parametrize(("cause", "phase"), [(SlowDependency(), ""), (SlowDataloader(), "data_seconds")])
+def test_the_line_that_takes_the_time_is_named_where_looks_can_find_it(cause, phase, longer, looked, where):
+    opinion = cause.weigh(slow_steps(phase, longer, looked))
+
+    assert opinion.where == where
+    assert not where or where in opinion.remedy
+    assert weight(opinion) >= 3
+
+
+@pytest.mark.parametrize("phase", ["", "forward_seconds"])
+def test_a_loader_that_takes_what_it_took_is_not_to_blame(phase):
+    assert SlowDataloader().weigh(slow_steps(phase, 0.03, 150)) is None
 
 
 def test_the_other_optimizer_s_rate_is_to_blame():

@@ -3,8 +3,8 @@
 from typing import ClassVar
 
 import numpy as np
+from torchvitals.agent.added_time import added, dwelling
 from torchvitals.agent.case import Case, Clue, Opinion
-from torchvitals.agent.history import Series
 
 PHASES = ("data_seconds", "forward_seconds", "backward_seconds", "optimizer_seconds")
 LOOKS, EVERY = 20, 16
@@ -27,29 +27,34 @@ class SlowDependency:
         if not found or found[0].evidence.get("shape") == "gradual":  # a service that answers late does not creep
             return None
         onset = found[0].first_step
-        total = _added(case.history.series("step_seconds", found[0].rank), onset)
-        inside = sum(_added(case.history.series(phase, found[0].rank), onset) for phase in PHASES)
+        total = added(case.history.series("step_seconds", found[0].rank), onset)
+        inside = sum(added(case.history.series(phase, found[0].rank), onset) for phase in PHASES)
         if not total > 0:
             return None
         share = 1 - inside / total
         if share < MOST:
             return None
         milliseconds = 1e3 * (total - inside)
+        clues = [
+            Clue(3.0, f"{share:.0%} of the added time of a step ({milliseconds:.3g} ms) lies in no phase of training")
+        ]
+        place = dwelling(case, onset, total - inside)
+        where = str(place.get("line", ""))
+        if where:
+            code, often = place["code"], f"{place['share']:.0%} of {place['looks']}"
+            clues.append(Clue(1.0, f"{often} looks found the job in `{code}` ({where}), in `{place['function']}`"))
         return Opinion(
-            clues=[
-                Clue(
-                    3.0, f"{share:.0%} of the added time of a step ({milliseconds:.3g} ms) lies in no phase of training"
-                )
-            ],
+            clues=clues,
             title=f"{milliseconds:.3g} ms a step outside the model since step {onset}"[:79],
             explanation=(
                 f"Since step {onset} each step takes {1e3 * total:.3g} ms longer, and {share:.0%} of that is neither "
-                "loader, forward, backward nor optimizer: the loop's own code waits for something."
+                "loader, forward, backward nor optimizer: the loop's own code computes or waits."
             ),
             remedy=(
-                "Look at what the loop calls between the steps: logging to a service, writing checkpoints, metrics, "
-                "locks. Do it less often, in the background, or with a time limit."
+                f"Look at {where or 'what the loop calls between the steps'}: logging to a service, writing "
+                "checkpoints, metrics, locks. Do it less often, in the background, or with a time limit."
             ),
+            where=where,
         )
 
 
@@ -79,12 +84,3 @@ def _of_service(case: Case) -> Opinion | None:
         ),
         where=found.name,
     )
-
-
-def _added(series: Series, onset: int) -> float:
-    """By how much the median grew at ``onset``; 0 where the phase was not seen."""
-    finite = np.isfinite(series.values)
-    before, after = series.values[finite & (series.steps < onset)], series.values[finite & (series.steps >= onset)]
-    if not len(after):
-        return 0.0
-    return float(np.median(after)) - (float(np.median(before)) if len(before) else 0.0)
