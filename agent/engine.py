@@ -30,20 +30,27 @@ class Process(msgspec.Struct):
 
     hello: Hello
     last_step: int = -1
+    requests: int = 0
+    """Recorded behind its training: those of a process that only serves are its steps."""
     last_seen: float = 0.0
     exit_code: int | None = None
     exception: str = ""
     gone: bool = False
     """It ended without saying so."""
+    trains: bool = False
+    """Whether it has stepped: what it answers beside or after that counts requests, which are not its steps."""
 
     def note(self, record: AnyRecord) -> None:
         """Take what ``record`` says about the process itself."""
         self.last_seen = max(self.last_seen, getattr(record, "time", self.hello.started))
         if isinstance(record, Step) and record.counts:
             self.last_step = record.step
+            self.trains = self.hello.role != "serve"
+        elif isinstance(record, Requests) and self.trains:
+            self.requests += len(record.latencies) // 4
         elif isinstance(record, Requests):
             self.last_step = record.first + len(record.latencies) // 4 - 1
-        elif isinstance(record, Window):
+        elif isinstance(record, Window) and not self.trains:
             self.last_step = max(self.last_step, record.first + record.requests - 1)
         elif isinstance(record, Event) and record.kind in ("exit", "command_exit"):
             self.exit_code = int(record.details.get("code") or 0)

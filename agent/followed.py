@@ -24,6 +24,8 @@ class Followed:
         self.reader = reader
         self.committed = committed
         self.last_step = -1
+        self._trains = False
+        """Whether it has stepped, see :class:`torchvitals.agent.engine.Process`."""
         self.last_seen = 0.0
         self.time = 0.0
         """Of the last entry, in the order that merges processes; never goes back."""
@@ -93,7 +95,8 @@ class Followed:
         self.dead = self.suspect = False
         if isinstance(record, Step) and record.counts:
             self.last_step = record.step
-        elif isinstance(record, Requests):
+            self._trains = entry.hello.role != "serve"
+        elif isinstance(record, Requests) and not self._trains:
             self.last_step = record.first + len(record.latencies) // 4 - 1
         elif isinstance(record, Event) and record.kind in ("exit", "command_exit"):
             self.exit_code = _exit_code(record)

@@ -29,6 +29,8 @@ class Report(msgspec.Struct, kw_only=True):
     started: float
     ranks: int
     steps: int
+    requests: int = 0
+    """Recorded beside or after a training; those of a service are its steps."""
     checked: list[str]
     not_checked: list[NotChecked]
     incidents: list[Incident]
@@ -93,6 +95,7 @@ def _report(state: RunState, readers: list[ProcessReader], gone: list[Hello], al
         started=min(process.hello.started for process in engine.processes.values()),
         ranks=len({process.hello.rank for process in workers}),
         steps=max((process.last_step for process in workers), default=-1) + 1,
+        requests=sum(process.requests for process in workers),
         checked=state.checked(),
         not_checked=[*state.not_checked(), *unread(readers)],
         incidents=state.incidents,

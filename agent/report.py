@@ -70,7 +70,8 @@ def place(incident: Incident) -> str:
 def headline(report: Report) -> str:
     """One sentence on the run."""
     ranks = f"{report.ranks} rank{'s' if report.ranks != 1 else ''}"
-    return f"{report.state}: {report.ending}. {ranks}, {report.steps} steps."
+    requests = f", {report.requests} requests recorded beside them" if report.requests else ""
+    return f"{report.state}: {report.ending}. {ranks}, {report.steps} steps{requests}."
 
 
 def verdict(report: Report) -> str:

@@ -65,6 +65,8 @@ class Vitals(msgspec.Struct, kw_only=True):
     alive: dict[int, bool] = {}
     collectives: dict[int, int] = {}
     steps: int = 0
+    trains: bool = False
+    """Whether steps are steps; the requests of a service are counted as such."""
     skipped: int = 0
     phases: dict[str, float] = {}
     durations: Histogram = msgspec.field(default_factory=lambda: Histogram(STEP_BUCKETS))
@@ -105,6 +107,7 @@ class Vitals(msgspec.Struct, kw_only=True):
         )
         self.torch = hello.torch or self.torch
         if isinstance(record, Step):
+            self.trains = self.trains or (record.counts and hello.role != "serve")
             self._add_step(hello.rank, record)
         elif isinstance(record, Requests):
             self._add_requests(record)
@@ -160,7 +163,8 @@ class Vitals(msgspec.Struct, kw_only=True):
         for offset, latency in enumerate(unpack_floats(requests.latencies).tolist()):
             key = (requests.model, "error" if offset in failed else "ok")
             self.requests.setdefault(key, Histogram(REQUEST_BUCKETS)).add(latency)
-            self.steps = max(self.steps, requests.first + offset + 1)
+            if not self.trains:
+                self.steps = max(self.steps, requests.first + offset + 1)
         for items in np.frombuffer(requests.items, dtype="<i4").tolist():
             self.items.setdefault(requests.model, Histogram(ITEM_BUCKETS)).add(items)
 

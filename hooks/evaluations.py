@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 UNLIKE_AN_EVALUATION = 2
 """Times the longest evaluation so far: what is answered in a row beyond that, in a process that trains, is requests."""
 
+SETTLED = 64
+"""Requests in evaluation mode after which a model that was trained serves: more than a look at one epoch's examples."""
+
 
 class Evaluations:
     """What is answered between two training steps, and in a process that never trains."""
@@ -33,12 +36,12 @@ class Evaluations:
         guard = observer.recorder.fuse.guard
         self._relate = guard("relations", observer.relations.evaluated)
         self._validates = guard("validation", observer.validation.evaluated)
-        mode = ServingMode(self._tell_mode)
         self._locate = guard("replay", self._look_for_origin)
         self._tries = TRIES
-        self._watch_mode, self._mode_kept = guard("relations", mode.answered), guard("relations", mode.ended)
-        weights = ServedWeights(lambda details: self._recorder.event("weights_replaced", **details))
-        self._watch_weights = guard("weights", weights.answered)
+        self._look()
+        self._watch_mode = guard("relations", self._answered_in_mode)
+        self._mode_kept = guard("relations", self._ended_in_mode)
+        self._watch_weights = guard("weights", self._answered_with)
 
     def answered(self, root: "RootWatch", args: tuple[Any, ...], kwargs: Any, output: Any, seconds: float) -> None:
         """A root was called without gradients, or in evaluation mode: an evaluation, or a request."""
@@ -56,6 +59,8 @@ class Evaluations:
         if service is None:
             name, before = type(root.module()).__name__, max(0, self.forwards - 1)
             stored = fed and observer.loading.stored
+            if observer.will_train and not self._services:
+                self._look(settled=SETTLED)  # what was seen before the last step was another model
             service = Service(name, self._recorder, self._begun, before=before, stored=stored)
             self._services[id(root)] = service
             self._begun += 1
@@ -64,9 +69,22 @@ class Evaluations:
             self._locate(root, args, kwargs, output)
         if not observer.optimizers:
             self._recorder.step = service.requests
-        if not observer.will_train:
-            self._watch_mode(root.module(), (args, kwargs), service.requests)
-            self._watch_weights(root.module(), service.requests)
+        self._watch_mode(root.module(), (args, kwargs), service.requests)
+        self._watch_weights(root.module(), service.requests)
+
+    def _answered_in_mode(self, *asked: Any) -> None:
+        self._mode.answered(*asked)
+
+    def _ended_in_mode(self) -> None:
+        self._mode.ended()
+
+    def _answered_with(self, *asked: Any) -> None:
+        self._weights.answered(*asked)
+
+    def _look(self, *, settled: int = 0) -> None:
+        """Watch mode and weights of what answers from now on."""
+        self._mode = ServingMode(self._tell_mode, settled=settled)
+        self._weights = ServedWeights(lambda details: self._recorder.event("weights_replaced", **details))
 
     def _tell_mode(self, first: int, count: int, layer: str) -> None:
         details = {"relation": "served_in_training_mode", "first": first, "count": count, "parameter": layer}
