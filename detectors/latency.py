@@ -91,7 +91,7 @@ class Latency:
             return Status("alarm")
         known = max((len(course.usual) for course in self._courses.values()), default=-1)
         if known < 0:
-            return Status("not_checked", "no requests were answered")
+            return Status("not_checked", "no requests of a model that is watched were seen")
         return Status("ok" if known >= self.least_blocks else "warming_up")
 
     def _judge(self, hello: Hello, model: str, course: "_Course") -> list[Finding]:
