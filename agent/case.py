@@ -24,11 +24,27 @@ class Clue(NamedTuple):
     text: str
 
 
+LONGEST_TITLE = 79
+"""Characters of a headline: one line of a terminal, a chat or a mail's subject."""
+
+
+def headline(text: str, longest: int = LONGEST_TITLE) -> str:
+    """A headline that fits: cut between words, so that no number in it becomes another one.
+
+    >>> headline("Ranks apply different updates from step 500", 42)
+    'Ranks apply different updates from step …'
+    """
+    if len(text) <= longest:
+        return text
+    words, space, _ = text[: longest - 1].rpartition(" ")
+    return f"{words} …" if space else f"{text[: longest - 1]}…"
+
+
 class Opinion(msgspec.Struct, kw_only=True):
     """What a cause says of a case. ``clues`` add up with the cause's prior.
 
     ``where`` and ``rank`` override the place of the opening finding when the cause knows better;
-    ``title`` is a headline under 80 characters, ``explanation`` two or three sentences with the numbers,
+    ``title`` is cut to a headline under 80 characters, ``explanation`` two or three sentences with the numbers,
     ``remedy`` what to change, as concrete as the facts allow.
     """
 
@@ -39,6 +55,9 @@ class Opinion(msgspec.Struct, kw_only=True):
     where: str = ""
     rank: int | None = None
     first_step: int | None = None
+
+    def __post_init__(self) -> None:
+        self.title = headline(self.title)
 
 
 class Case(msgspec.Struct, kw_only=True):

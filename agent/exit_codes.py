@@ -10,6 +10,12 @@ FATAL = frozenset({signal.SIGILL, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, 
 """Signals that code brings upon itself; nobody sends them from outside to end a job."""
 
 
+LAST_WRITTEN = (
+    "The last step that was written is {step}; of steps too light to be written one by one up to a second is lost."
+)
+"""After a signal from outside, which leaves a process no time for what it keeps."""
+
+
 class Ended(NamedTuple):
     """Exit code and signal; ``None`` where nobody knows."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from torchvitals.agent.case import headline
 from torchvitals.agent.incident import SEVERITY_ORDER
 from torchvitals.detectors.detector import Finding, Severity
 
@@ -18,7 +19,7 @@ def severity_of(findings: Sequence[Finding]) -> Severity:
 
 def title_of(title: str, findings: Sequence[Finding]) -> str:
     """A headline that says that it is over, if it is."""
-    return f"For a while: {title}"[:79] if _over(findings) else title
+    return headline(f"For a while: {title}") if _over(findings) else title
 
 
 def duration_note(findings: Sequence[Finding]) -> str:

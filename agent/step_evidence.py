@@ -28,6 +28,8 @@ class Leap(NamedTuple):
     step: int
     before: float
     after: float
+    until: int | None = None
+    """Where it rose step by step: the step at which it had come to ``after``."""
 
     @property
     def factor(self) -> float:
@@ -171,6 +173,17 @@ def largest_move(case: Case) -> float | None:
         if profile.step in weights and opening.first_step - 1 <= profile.step <= opening.step + LOOK_BACK
     ]
     return max((ratio for ratio in found if ratio is not None), default=None)
+
+
+def first_move(case: Case) -> float:
+    """The largest update of a layer relative to its weights in the very first step; 0 where it was not seen."""
+    opening = case.opening
+    kept = [
+        case.history.profiles(f"parameter_{n}_norm", opening.rank, opening.optimizer)[:1] for n in ("update", "weight")
+    ]
+    if not all(kept) or any(profiles[0].step > 0 for profiles in kept):
+        return 0.0
+    return _largest_ratio(kept[0][0].values, kept[1][0].values) or 0.0
 
 
 def _largest_ratio(updates: Floats, weights: Floats) -> float | None:

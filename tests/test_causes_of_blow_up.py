@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from torchvitals.agent.case import Case, Cause
 from torchvitals.agent.causes.bad_batch import BadBatch
@@ -12,7 +13,7 @@ from torchvitals.agent.causes.learning_rate_too_high import LearningRateTooHigh
 from torchvitals.agent.causes.missing_normalization import MissingNormalization
 from torchvitals.agent.causes.missing_zero_grad import MissingZeroGrad
 from torchvitals.agent.causes.numerical_domain_error import NumericalDomainError
-from torchvitals.agent.history import History
+from torchvitals.agent.history import History, ProfileAt
 from torchvitals.detectors.detector import Finding
 from torchvitals.signals.records import Event
 
@@ -300,3 +301,36 @@ def test_inputs_that_are_empty_from_a_step_on(onset: int, told: bool) -> None:
     opinion = BadBatch().weigh(case)
 
     assert (opinion is not None and "inputs are empty" in opinion.title and opinion.where == "input") is told
+
+
+def test_a_rate_that_rises_step_by_step_is_told_from_where_it_began() -> None:
+    rates = [0.02] * 100 + [0.02 * 1.03**step for step in range(1, 120)]
+    opinion = LearningRateTooHigh().weigh(case_of("explosion", 200, SGD, learning_rate=rates))
+
+    assert opinion is not None
+    assert opinion.first_step == 100
+    assert opinion.explanation.startswith("The learning rate rose step by step from 0.02 before step 100 to 0.")
+
+
+@pytest.mark.parametrize(("moved", "cause"), [(0.9, "learning_rate_too_high"), (0.001, "bad_initialization")])
+def test_outputs_after_a_first_update_that_made_another_net_say_nothing_of_the_draw(moved: float, cause: str) -> None:
+    case = case_of("nonfinite", 1, SGD, learning_rate=[0.05] * 4, gradient_norm=[260.0, math.nan])
+    for name, step, value in (
+        ("parameter_update_norm", 0, moved),
+        ("parameter_weight_norm", 0, 1.0),
+        ("module_output_absmax", 1, 3550.0),
+    ):
+        case.history.add_profile(name, ProfileAt(step, ["rec"], np.array([value])))
+
+    assert best(case) == cause
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"), [(0, "Gradients are never"), (40, "From step 40 on gradients are not")]
+)
+def test_gradients_that_were_cleared_until_some_step_are_not_never_cleared(before: int, expected: str) -> None:
+    resets = [1.0] * before + [0.0] * 20
+    opinion = MissingZeroGrad().weigh(case_of("divergence", before, gradients_reset=resets, gradient_norm=[1.0] * 60))
+
+    assert opinion is not None
+    assert opinion.title.startswith(expected)

@@ -2,7 +2,7 @@
 
 import msgspec
 import pytest
-from torchvitals.agent.case import Case
+from torchvitals.agent.case import Case, headline
 from torchvitals.agent.causes.collective_mismatch import CollectiveMismatch
 from torchvitals.agent.causes.corrupted_gradient import CorruptedGradient
 from torchvitals.agent.causes.dataloader_stall import DataloaderStall
@@ -409,7 +409,8 @@ def test_sigkill_alone_is_not_called_out_of_memory(kills):
     cause, _, opinion = best(case(crash(signal=9, oom_kills=kills), world=1, rss_bytes=[[1e9] * 60]))
 
     assert cause == "unknown"
-    assert opinion.title == "Ended by SIGKILL at step 60"
+    assert opinion.title == "Ended by SIGKILL at step 60 or soon after"
+    assert "last step that was written is 60" in opinion.explanation
 
 
 def test_a_code_by_os_exit_is_the_codes_own_choice_unless_it_is_torchruns():
@@ -507,3 +508,27 @@ def test_whoever_waits_for_a_thread_that_died_waits_for_its_exception(step, rank
 
     assert found == cause
     assert cause == "unknown" or (opinion.rank, opinion.where) == (1, "train.py:17")
+
+
+def test_a_rendezvous_that_timed_out_says_that_a_rank_never_came():
+    told = crash(type="DistStoreError", message="wait timeout after 20000ms, keys: /default_pg/0//cpu//0/1")
+    cause, _, opinion = best(case(told, world=2))
+
+    assert cause == "exception"
+    assert "waited for 2 ranks" in opinion.explanation
+    assert "did not come" in opinion.remedy
+    assert "never came" not in best(case(crash(type="DistBackendError", message="connection reset"), world=2))[2].title
+
+
+def test_a_full_disk_is_no_bad_batch_or_file():
+    _, _, opinion = best(case(crash(type="OSError", message="[Errno 28] No space left on device"), world=1))
+
+    assert opinion.remedy.startswith("There was no room left")
+
+
+def test_a_headline_is_cut_between_words():
+    text = "Ranks apply different updates: another learning rate or loss scale from step 500"
+
+    assert headline(text) == "Ranks apply different updates: another learning rate or loss scale from step …"
+    assert headline(text[:79]) == text[:79]
+    assert len(headline("a" * 200)) == 79

@@ -63,7 +63,7 @@ class BadBatch:
         what = "batch" if targets or found.get("outside") else "input"
         return Opinion(
             clues=clues,
-            title=headline[:79],
+            title=headline,
             explanation=f"The {what} of step {step} is not like the others: {clues[0].text}. {which}".strip(),
             remedy=(
                 f"Look at what reads and scales the samples, which are others from step {step} on. What works "

@@ -5,13 +5,15 @@ from typing import Any, ClassVar
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
 from torchvitals.agent.layer_names import layer_of
-from torchvitals.agent.step_evidence import first_value, origin, raw_input
+from torchvitals.agent.step_evidence import first_move, first_value, origin, raw_input
 
 EARLY = 12
 WIDE = 1e3
 """Outputs and gradients of a fresh net are of the order of 1; a thousand is no matter of taste."""
 USUAL_GAIN = 10.0
 """Largest output over largest input; of fresh nets as the usual schemes draw them it is 0.3 to 3."""
+MOVED = 0.1
+"""Of the weights of a layer: a usual first update is 0.001 to 0.01 of them, one of a tenth makes another net."""
 LONG_ROW = 4.0
 """Rows of weights as the usual schemes draw them have lengths of 0.6 to 1.4; on standardised inputs a unit behind a
 longer one gets inputs of this size, where tanh and sigmoid are flat."""
@@ -48,7 +50,7 @@ class BadInitialization:
             return None
         return Opinion(
             clues=clues,
-            title=f"Weights start far too large{f' in {layer}' if layer else ''}"[:79],
+            title=f"Weights start far too large{f' in {layer}' if layer else ''}",
             explanation=f"Before any update {clues[0].text}: the weights as they were drawn are to blame, not a step.",
             remedy=(
                 "Use the layers' own initialisation, or scale by 1/sqrt(fan_in) (torch.nn.init.kaiming_normal_, "
@@ -66,7 +68,7 @@ def _not_finite(case: Case) -> Opinion | None:
     name, entries = str(found.get("parameter") or ""), ", ".join(map(str, (found.get("elements") or [])[:4]))
     return Opinion(
         clues=[Clue(4.0, f"`{name}` was not finite before the first step")],
-        title=f"`{name}` is not finite before the first step"[:79],
+        title=f"`{name}` is not finite before the first step",
         explanation=(
             f"When the first forward pass began `{name}` held {found.get('value')} (flat index {entries}): it was "
             "drawn so, or came so from a checkpoint."
@@ -94,7 +96,7 @@ def _all_zero(case: Case) -> Opinion | None:
     said = f"{len(matrices)} trainable weights are exactly zero and {what}"
     return Opinion(
         clues=[Clue(4.5, said)],
-        title=f"Weights start at zero: {matrices[0]} and others get no gradient"[:79],
+        title=f"Weights start at zero: {matrices[0]} and others get no gradient",
         explanation=(
             f"From the first step on {said}. What is multiplied by zero passes no gradient on: of two factors one may "
             "start at zero, never both."
@@ -116,7 +118,7 @@ def _flat_from_start(case: Case) -> Opinion | None:
     said = f"the weights of each unit in {layer} have a norm of {length:.3g} at the start; usual are 0.6 to 1.4"
     return Opinion(
         clues=[Clue(4.5, said)],
-        title=f"Weights start too large in {layer}: {layer_of(flat.name)} is saturated"[:79],
+        title=f"Weights start too large in {layer}: {layer_of(flat.name)} is saturated",
         explanation=(
             f"{flat.value:.0%} of the outputs of {layer_of(flat.name)} are flat from the first step on, and {said}. "
             "Little gradient passes such units, so the layers before them learn slowly or not at all."
@@ -145,9 +147,12 @@ def _longest_rows(case: Case) -> tuple[str, float]:
 
 
 def _widest_output(case: Case) -> tuple[str, float]:
-    """The first module whose output is far wider than its input, and the largest output at the first sample."""
+    """The first module whose output is far wider than its input, and the largest output at the first sample.
+
+    Outputs are first seen in the second step: they tell of the weights as drawn where the first moved them by little.
+    """
     profiles = case.history.profiles("module_output_absmax", case.opening.rank, case.opening.optimizer)
-    if not profiles or profiles[0].step > 1:
+    if not profiles or profiles[0].step > 1 or (profiles[0].step == 1 and first_move(case) > MOVED):
         return "", 0.0
     values = np.nan_to_num(profiles[0].values, nan=0.0, posinf=np.inf)
     if not len(values):

@@ -21,7 +21,7 @@ class BroadcastTargets:
         fix = "pred.squeeze(-1)" if str(answers).endswith(", 1)") else "target.squeeze(-1)"
         return Opinion(
             clues=[Clue(4.0, f"in the graph of the loss answers of shape {answers} are taken from targets {targets}")],
-            title=f"The loss at {finding.name} compares each answer with every target"[:79],
+            title=f"The loss at {finding.name} compares each answer with every target",
             explanation=(
                 f"At {finding.name} answers of shape {answers} meet targets of shape {targets}. They are broadcast to "
                 f"{pairs}: each answer is compared with the targets of the whole batch, and the best that can be "

@@ -26,7 +26,7 @@ class ChangingConstant:
                 Clue(3.5, f"{len(reasons)} of the guards that failed were on a value: {reasons[-1]}"),
                 Clue(0.5, f"{finding.value:.0f} recompilations in {finding.evidence['steps']} steps"),
             ],
-            title=f"{function} is compiled anew for every value of a constant, step {finding.first_step}"[:79],
+            title=f"{function} is compiled anew for every value of a constant, step {finding.first_step}",
             explanation=(
                 f"From step {finding.first_step} to {finding.step} {function} was compiled {finding.value:.0f} times "
                 f"more, because what it takes for a constant had changed: {reasons[-1]}. {cost_of(finding)}"

@@ -29,7 +29,7 @@ class CheckpointNotLoaded:
                 Clue(3.5, f"none of the {finding.value:.0f} parameters of the {model} was in the state it was given"),
                 Clue(1.0, f"`{name}` lies there as `{found}`, with the same shape, and so do the others"),
             ],
-            title=f"The {model} took nothing of its checkpoint"[:79],
+            title=f"The {model} took nothing of its checkpoint",
             explanation=(
                 f"`load_state_dict` was not strict and matched no parameter: the model has `{name}` where the state "
                 f"has `{found}`. The {model} is used as it was drawn, without a word."

@@ -27,9 +27,16 @@ REFUSED_WEIGHT = 7.0
 RECORDS_WEIGHT = 6.0
 """Dumps of the flight recorder show the collectives themselves, of all ranks and in order."""
 
-
 STILL_SAME = ("UNFINISHED", "COLLECTIVE_STATE_MISMATCH")
 """All ranks issued the same: that some have not finished it is no mismatch."""
+
+
+UNEVEN = "So it is, too, when a rank has had fewer batches and has left its loop while others still share gradients. "
+EVEN = (
+    "Compare the batches by rank (`len(loader)`): equal numbers by `DistributedSampler` or `drop_last=True`, or train "
+    "under `Join`. If they are equal: "
+)
+FIT = "give all ranks tensors and split sizes that fit together: exchange the sizes first, or pad to the largest."
 
 
 class CollectiveMismatch:
@@ -79,7 +86,7 @@ def _of_hang(finding: Finding) -> Opinion | None:
         what = "issued another collective than its peers" if clash.text else "did not join the others' collective"
     return Opinion(
         clues=clues,
-        title=f"Deadlock at step {finding.first_step}: {who} {what}"[:79],
+        title=f"Deadlock at step {finding.first_step}: {who} {what}",
         explanation=(
             f"Nothing has moved for {finding.value:.0f} s{_colon(evidence)}. "
             + (f"{clash.text[:1].upper()}{clash.text[1:]}. " if clash.text else "")
@@ -117,7 +124,7 @@ def _of_crash(case: Case, finding: Finding) -> Opinion | None:
                 Clue(4.0, f"{who} had ended well when rank {finding.rank} still waited for it"),
                 *([Clue(1.0, f"steps done by rank: {last}")] if last else []),
             ],
-            title=f"{who[:1].upper()}{who[1:]} left before the others had done their last step"[:79],
+            title=f"{who[:1].upper()}{who[1:]} left before the others had done their last step",
             explanation=(
                 f"{who[:1].upper()}{who[1:]} ended well while the others went on to a collective that needs it, and "
                 f"found the connection closed at step {finding.step}. Steps by rank: {last or 'unknown'}."
@@ -135,10 +142,10 @@ def _of_crash(case: Case, finding: Finding) -> Opinion | None:
         if together := _together(finding):
             what = "the same collective" if len(together) > 1 else "a collective"
             same = Clue(3.0, f"{ranks_text(together)} stood in {what}, at {finding.name}")
-            return _of_sizes(finding, [same, clue])
+            return _of_sizes(finding, [same, clue], alone=len(together) == 1)
         return Opinion(
             clues=[clue],
-            title=f"Aborted at step {finding.step}: collectives of different sizes, by the signal"[:79],
+            title=f"Aborted at step {finding.step}: collectives of different sizes, by the signal",
             explanation=(
                 f"A rank was ended by SIGABRT at step {finding.step} without an exception. "
                 f"{clue.text[:1].upper()}{clue.text[1:]}: two ranks then met in different collectives. Its own output "
@@ -157,19 +164,20 @@ def _together(finding: Finding) -> list[int]:
     return found if finding.rank in found and (len(found) > 1 or len(places) == 1) else []
 
 
-def _of_sizes(finding: Finding, clues: list[Clue]) -> Opinion:
-    """All ranks came to a collective, with tensors that do not fit."""
+def _of_sizes(finding: Finding, clues: list[Clue], *, alone: bool = False) -> Opinion:
+    """All ranks came to a collective, with tensors that do not fit; ``alone``: where one stood is all that is known."""
     at = f" at {finding.name}" if finding.name else ""
+    met = f"rank {finding.rank} met another collective or size" if alone else "the ranks met in a collective"
     return Opinion(
         clues=clues,
-        title=f"Collectives of different sizes met at step {finding.first_step}{at}"[:79],
+        title=f"{'Collectives that do not fit' if alone else 'Collectives of different sizes'} met at step "
+        f"{finding.first_step}{at}",
         explanation=(
-            f"At step {finding.first_step} the ranks met in a collective{at}, and what one sent was not of the size "
-            "that another expected. " + " ".join(f"{clue.text[:1].upper()}{clue.text[1:]}." for clue in clues)
+            f"At step {finding.first_step} {met}{at}, and what one sent was not of the size that another expected. "
+            + (UNEVEN if alone else "")
+            + " ".join(f"{clue.text[:1].upper()}{clue.text[1:]}." for clue in clues)
         ),
-        remedy=(
-            "Give all ranks tensors and split sizes that fit together: exchange the sizes first, or pad to the largest."
-        ),
+        remedy=f"{EVEN}{FIT}" if alone else f"{FIT[0].upper()}{FIT[1:]}",
         where=finding.name,
     )
 
@@ -189,7 +197,7 @@ def _of_abort(finding: Finding, places: dict[int, str], clue: Clue) -> Opinion:
     where = places.get(rank, "")
     return Opinion(
         clues=[Clue(3.0, f"the ranks stood in different places ({told}), rank {rank} alone in a collective"), clue],
-        title=f"Rank {rank} issued a collective of its own at step {finding.first_step}, in {where}"[:79],
+        title=f"Rank {rank} issued a collective of its own at step {finding.first_step}, in {where}",
         explanation=(
             f"At step {finding.first_step} rank {rank} called a collective at {where} while the others went on to one "
             f"of theirs ({told}). The two met, their sizes differed, and gloo aborted a rank."
@@ -214,7 +222,7 @@ def _with_records(case: Case, opinion: Opinion | None) -> Opinion | None:
             opinion = Opinion(clues=[], title="", explanation="", remedy=REMEDY)
         return Opinion(
             clues=[clue, *opinion.clues],
-            title=f"{told['title']}"[:79],
+            title=f"{told['title']}",
             explanation=f"{opinion.explanation} The flight recorder's dumps: {told['sentence']}.".strip(),
             remedy=REMEDY,
             where=opinion.where or next((place for place in dict(told["where"]).values() if place), ""),

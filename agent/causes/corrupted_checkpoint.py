@@ -23,7 +23,7 @@ class CorruptedCheckpoint:
                 Clue(3.5, f"every value of `{finding.name}` was zero when the {model} had loaded it, and none before"),
                 Clue(0.5, "the other weights of that checkpoint are not zero"),
             ],
-            title=f"The checkpoint holds nothing but zeros for `{finding.name}`"[:79],
+            title=f"The checkpoint holds nothing but zeros for `{finding.name}`",
             explanation=(
                 f"The {model} took a state in which {count:.0f} of the weights, `{finding.name}` first, are zero "
                 "everywhere. A fresh model draws them at random and training does not bring them to exactly zero: the "

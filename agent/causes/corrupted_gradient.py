@@ -49,7 +49,7 @@ class CorruptedGradient:
         who = "one rank" if finding.rank is None else f"rank {finding.rank}"
         return Opinion(
             clues=clues,
-            title=f"{where} differs on {who} since {onset_text(finding)}"[:79],
+            title=f"{where} differs on {who} since {onset_text(finding)}",
             explanation=(
                 f"Since {onset_text(finding)} {differing} of {compared} parameter tensors differ bitwise between "
                 f"ranks, `{where}` first, while gradients are shared and everything else stays equal."
@@ -97,7 +97,7 @@ def _of_nonfinite(case: Case) -> Opinion | None:
             Clue(3.0, f"only rank {rank}'s own gradients were not finite before ranks shared them"),
             Clue(2.0, f"run again on rank {rank}, the same batch with the same weights gave finite gradients"),
         ],
-        title=f"Rank {rank} made a gradient that is not finite, and not again, at step {step}"[:79],
+        title=f"Rank {rank} made a gradient that is not finite, and not again, at step {step}",
         explanation=(
             f"At step {step} the gradients of rank {rank} were not finite before they were shared, and sharing spread "
             "that to all ranks. The same batch, run again, gave finite ones: the code did not make it."

@@ -41,7 +41,7 @@ class DataloaderStall:
         look = "look at the workers' stacks, at locks held across the fork" if workers else "look at what it reads from"
         return Opinion(
             clues=clues,
-            title=f"The data loader of {ranks_text(waiting)} delivers nothing since step {finding.first_step}"[:79],
+            title=f"The data loader of {ranks_text(waiting)} delivers nothing since step {finding.first_step}",
             explanation=(
                 f"At step {finding.first_step} {ranks_text(waiting)} asked for a batch and got none for "
                 f"{finding.value:.1f} s, against a limit of {finding.threshold:.1f} s from its own past: "

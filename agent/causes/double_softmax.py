@@ -21,7 +21,7 @@ class DoubleSoftmax:
         loss = "cross-entropy" if finding.evidence.get("outer") == "softmax" else "binary cross-entropy with logits"
         return Opinion(
             clues=[Clue(4.0, f"in the graph of the loss a {inner} feeds a {loss}, which applies its own")],
-            title=f"The loss at {finding.name} gets probabilities instead of scores"[:79],
+            title=f"The loss at {finding.name} gets probabilities instead of scores",
             explanation=(
                 f"The {loss} at {finding.name} squashes its input itself, and gets one that a {inner} has squashed "
                 "already. Such a loss cannot come near zero and its gradients are small: it trains slowly and badly."

@@ -34,7 +34,7 @@ class DuplicatedAugmentationSeed:
         clues += _sampler(case.facts.get("loader") or {})
         return Opinion(
             clues=clues,
-            title=f"{who} train on the same batches from step {finding.first_step}"[:79],
+            title=f"{who} train on the same batches from step {finding.first_step}",
             explanation=(
                 f"{who} had equal batches, to the last bit, in {equal} of {checks} checks from "
                 f"step {finding.first_step} on: the job pays for {case.world_size} ranks and learns from fewer batches."

@@ -32,7 +32,7 @@ class DyingRelu:
         place = layer or "the output"
         return Opinion(
             clues=[*_units(dead), *_surroundings(case, finding)],
-            title=f"Dead ReLU units in {place} from step {finding.first_step}"[:79],
+            title=f"Dead ReLU units in {place} from step {finding.first_step}",
             explanation=(
                 f"{_how_many(finding)} of {place} put out zero for every input from step {finding.first_step} on. "
                 "A ReLU that is negative everywhere passes no gradient, so these units, and whatever only they "

@@ -31,7 +31,7 @@ class DynamicShapes:
                 Clue(3.5, f"{share:.0%} of the guards that failed were on shapes: {example}"),
                 Clue(0.5, f"{finding.value:.0f} recompilations in {finding.evidence['steps']} steps"),
             ],
-            title=f"{function} is compiled anew for every new shape, from step {finding.first_step}"[:79],
+            title=f"{function} is compiled anew for every new shape, from step {finding.first_step}",
             explanation=(
                 f"From step {finding.first_step} to {finding.step} {function} was compiled {finding.value:.0f} times "
                 f"more, because {which} was new. {cost_of(finding)}"

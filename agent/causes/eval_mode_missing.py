@@ -26,7 +26,7 @@ class EvalModeMissing:
 def _of_dropout(finding: Finding) -> Opinion:
     return Opinion(
         clues=[Clue(4.0, f"the dropout at {finding.name} dropped values while the model was in evaluation mode")],
-        title=f"Dropout at {finding.name} is at work in evaluation"[:79],
+        title=f"Dropout at {finding.name} is at work in evaluation",
         explanation=(
             f"The functional dropout at {finding.name} drops by default, whatever the mode of the model: answers of "
             "an evaluation are random, and worse than the model is."

@@ -11,6 +11,10 @@ RECENT = 100
 """Steps: what a thread had made ready is used up by then."""
 
 
+NOBODY_CAME = ("wait timeout", "timed out", "timeout after", "socket timeout")
+RENDEZVOUS = ("default_pg", "store", "clients joined", "worker_count", "rendezvous", "init_process_group")
+"""What torch says when a process group is not complete in time: a key of the store that nobody set."""
+
 _WORKERS_END = {
     "Killed": (
         "Only a person, a scheduler or the kernel kills so: look at the kernel's log for an out-of-memory kill. Each "
@@ -68,6 +72,9 @@ class UncaughtException:
             how = "without Python's exit handlers: os._exit, or native code" if gone else "without an exception"
             clues = [Clue(2.5, f"{who.lower()} exited with code {code}{at}, {how}")]
             what = f"exit code {code} at step {finding.step}{at}"
+        if absent := _absent(case, kind, evidence):
+            clues.append(Clue(0.5, absent))
+            what = f"a rank never came to the rendezvous{at}"
         clues += _peers(evidence)
         if evidence.get("victim"):
             clues.append(Clue(-3.0, "it is what a rank meets whose peer is gone"))
@@ -75,7 +82,7 @@ class UncaughtException:
             clues.append(Clue(-3.0, f"it died of the {opening.kind} of step {opening.first_step}, which came first"))
         return Opinion(
             clues=clues,
-            title=f"{who}: {what}"[:79],
+            title=f"{who}: {what}",
             explanation=" ".join(_sentence(clue.text) for clue in clues),
             remedy=_remedy(evidence, finding.name),
         )
@@ -105,7 +112,7 @@ def _dead_thread(case: Case) -> Opinion | None:
             Clue(5.0, f"thread {name} died of {kind}{at} at step {event.step}: {_short(event.details)}"),
             Clue(1.0, f"since step {hang.first_step} the main thread waits: {hang.evidence.get('sentence', '')}"),
         ],
-        title=f"Thread {name}: {kind} at step {event.step}{at}"[:79],
+        title=f"Thread {name}: {kind} at step {event.step}{at}",
         explanation=(
             f"Thread {name} died of {kind}{at} while step {event.step} was in progress ({_short(event.details)}). The "
             f"main thread does not know, and waits: {hang.evidence.get('sentence', '')}."
@@ -118,6 +125,16 @@ def _dead_thread(case: Case) -> Opinion | None:
         rank=rank if case.world_size > 1 else None,
         first_step=event.step,
     )
+
+
+def _absent(case: Case, kind: str, evidence: dict[str, Any]) -> str:
+    """That a rank never came, of a rendezvous that timed out; empty where it is something else."""
+    message = str(evidence.get("message", "")).lower()
+    if not kind.startswith("Dist") or not any(words in message for words in NOBODY_CAME):
+        return ""
+    if not any(words in message for words in RENDEZVOUS):
+        return ""
+    return f"it waited for {case.world_size} ranks to join the process group, and at least one did not come in time"
 
 
 def _short(evidence: dict[str, Any]) -> str:
@@ -149,6 +166,18 @@ def _remedy(evidence: dict[str, Any], name: str) -> str:
         return (
             "The device ran out of memory: a smaller batch with gradient accumulation, activation checkpointing or a "
             "lower precision; and look whether memory grew before it."
+        )
+    if "errno 28" in message or "no space left on device" in message:
+        return (
+            f"There was no room left where {name or 'the job'} wrote: free some, or give it a larger volume; keep "
+            "fewer checkpoints, and write each under another name first (then rename it), so that no torn one replaces "
+            "another."
+        )
+    if kind.startswith("Dist") and all(any(w in message for w in words) for words in (NOBODY_CAME, RENDEZVOUS)):
+        return (
+            "See why the other rank did not come: whether its process was started, what it does before "
+            "`init_process_group` (a download, a mount, a lock), and whether all agree on WORLD_SIZE, MASTER_ADDR and "
+            "MASTER_PORT. Where it only takes longer, raise `timeout=`."
         )
     if not kind and evidence.get("gone") and name:
         return f"Start at {name}, which called the native code that did not come back: its arguments, its versions."

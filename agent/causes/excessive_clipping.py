@@ -41,7 +41,7 @@ class ExcessiveClipping:
             )
         return Opinion(
             clues=clues,
-            title=f"Gradients are clipped to {left}, 1/{times:.1g} of their size"[:79],
+            title=f"Gradients are clipped to {left}, 1/{times:.1g} of their size",
             explanation=(
                 f"The gradient's norm is {before:.3g} and is clipped to {left} in every step. No step has moved any "
                 f"layer by more than {still.value:.1e} of its weights, and the loss is where it began after "
@@ -68,7 +68,7 @@ def _hardly_learns(case: Case) -> Opinion | None:
             Clue(2.5, f"clipping leaves 1/{times:.3g} of the gradient in the usual step"),
             Clue(1.0, "the optimizer does not adapt to what is left"),
         ],
-        title=f"Gradients are clipped to {left}, 1/{times:.1g} of their size"[:79],
+        title=f"Gradients are clipped to {left}, 1/{times:.1g} of their size",
         explanation=(
             f"The gradient's norm is {before:.3g} and clipping leaves 1/{times:.3g} of it. The loss is "
             f"{plateau.value:.4g} after {plateau.step - plateau.first_step} steps, that of guessing."
@@ -95,7 +95,7 @@ def _clipped_too_soon(case: Case, found: Finding, scale: float) -> Opinion:
         clues=[
             Clue(5.0, f"in the usual step what is applied is {limit:.3g} / {scale:.3g}: the limit over the loss scale")
         ],
-        title=f"Gradients are clipped while they are scaled by {scale:.3g}"[:79],
+        title=f"Gradients are clipped while they are scaled by {scale:.3g}",
         explanation=(
             f"Gradients are clipped to {limit:.3g} while they still carry the loss scale of {scale:.3g}, so that "
             f"{limit / scale:.2g} is left when it is taken off: nothing has been learnt in "

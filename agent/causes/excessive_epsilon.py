@@ -26,7 +26,7 @@ class ExcessiveEpsilon:
             clues.append(Clue(-2.5, f"the gradients have been clipped to 1/{times:.3g} before"))
         return Opinion(
             clues=clues,
-            title=f"{spelled} of {name} is far above the gradients: nothing is learnt"[:79],
+            title=f"{spelled} of {name} is far above the gradients: nothing is learnt",
             explanation=(
                 f"{name} divides the gradient by its usual size plus eps, and {spelled} makes {share:.1%} of that sum. "
                 "It works as plain descent at a rate of lr / eps: no step has moved any layer by more than "

@@ -82,7 +82,7 @@ def _at_chance(case: Case, decay: float, rate: float, name: str) -> Opinion | No
             Clue(1.5, f"{left:.0%} of the weights' norm are left at step {norms[-1].step}, in the median layer"),
             Clue(3.0, _pull_text(decay, rate, name)),
         ],
-        title=f"weight_decay={decay:g} keeps the weights too small to learn"[:79],
+        title=f"weight_decay={decay:g} keeps the weights too small to learn",
         explanation=(
             f"The loss stays at chance while the norm of the median layer fell to {left:.2g} of what it was. "
             f"{_pull_text(decay, rate, name)[:1].upper()}{_pull_text(decay, rate, name)[1:]}, and the gradient does "

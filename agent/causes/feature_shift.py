@@ -23,7 +23,7 @@ class FeatureShift:
         pace = "gradually" if finding.evidence.get("shape") == "gradual" else "at once"
         return Opinion(
             clues=_clues(case, finding),
-            title=f"{finding.name or 'An input'} has shifted since request {finding.first_step}"[:79],
+            title=f"{finding.name or 'An input'} has shifted since request {finding.first_step}",
             explanation=(
                 f"{finding.name or 'An input'} changed {pace} at request {finding.first_step}: {change_of(finding)}."
                 f"{f' {others} other inputs moved with it.' if others > 0 else ''}{_answers(case)}"

@@ -23,7 +23,7 @@ class Fp16Overflow:
         opening = case.opening
         return Opinion(
             clues=[*_clues(case, found, half=half), *forward],
-            title=f"Float16 overflow: the loss scale collapsed from step {opening.first_step}"[:79]
+            title=f"Float16 overflow: the loss scale collapsed from step {opening.first_step}"
             if collapsed
             else f"Float16 overflow at step {opening.first_step}",
             explanation=_explanation(case, bool(forward)),

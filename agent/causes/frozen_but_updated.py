@@ -27,7 +27,7 @@ class FrozenButUpdated:
                 Clue(4.0, f"step {finding.step} changed {finding.name}, which requires no gradient"),
                 Clue(0.5, f"{finding.value:.0f} frozen parameters still have a gradient, and the optimizer holds them"),
             ],
-            title=f"Frozen parameters are moved by the optimizer: {layer}"[:79],
+            title=f"Frozen parameters are moved by the optimizer: {layer}",
             explanation=(
                 f"{finding.value:.0f} parameters, {layer} first, do not require a gradient, but the optimizer holds "
                 "them with the gradient they had when they were frozen: momentum and weight decay go on moving them."
@@ -48,7 +48,7 @@ def _of_late(finding: Finding) -> Opinion:
             Clue(3.5, f"`{model}.train()` froze {finding.value:.0f} parameters that had been trained until then"),
             Clue(0.5, f"nothing that the {model} is set by has changed since the training began"),
         ],
-        title=f"Layers that the {model} declares frozen were trained up to step {finding.step}"[:79],
+        title=f"Layers that the {model} declares frozen were trained up to step {finding.step}",
         explanation=(
             f"{model} freezes {layer} and more in its `train()`, and nobody had called that before the first step: "
             f"{finding.value:.0f} parameters that are to stay as they were loaded were trained, up to a step shortly "

@@ -39,7 +39,7 @@ def _of_a_number(finding: Finding, line: str) -> Opinion:
     """The loss has no history at all."""
     return Opinion(
         clues=[Clue(5.0, f"`backward` is called{f' at {line}' if line else ''} on a tensor made of a number")],
-        title=f"The loss{f' at {line}' if line else ''} does not lead back to the model"[:79],
+        title=f"The loss{f' at {line}' if line else ''} does not lead back to the model",
         explanation=(
             f"The tensor on which `backward` is called{f' at {line}' if line else ''} was made of a number, by "
             f"`torch.tensor(loss.item(), requires_grad=True)` or the like, and not by the model: none of "
@@ -54,9 +54,9 @@ def _of_a_number(finding: Finding, line: str) -> Opinion:
 def _title(finding: Finding) -> str:
     without = finding.evidence.get("relation") == "without_gradient"
     if without and not finding.evidence.get("trainable"):
-        return f"The optimizer holds frozen parameters only, those of {layer_of(finding.name)} on"[:79]
+        return f"The optimizer holds frozen parameters only, those of {layer_of(finding.name)} on"
     what = "get no gradient" if without else "do not change"
-    return f"{finding.value:.0f} parameters from {layer_of(finding.name)} on {what}"[:79]
+    return f"{finding.value:.0f} parameters from {layer_of(finding.name)} on {what}"
 
 
 def _clues(finding: Finding, frozen: int) -> list[Clue]:

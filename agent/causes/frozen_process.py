@@ -28,7 +28,7 @@ class FrozenProcess:
             clues.append(Clue(2.0, why))
         return Opinion(
             clues=clues,
-            title=f"{who[:1].upper()}{who[1:]} {what} since step {finding.first_step}"[:79],
+            title=f"{who[:1].upper()}{who[1:]} {what} since step {finding.first_step}",
             explanation=(
                 f"At step {finding.first_step} {who} fell silent for {finding.value:.0f} s in phase "
                 f"`{dict(finding.evidence.get('phases', {})).get(silent[0], 'unknown')}`. "

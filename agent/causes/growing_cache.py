@@ -27,7 +27,7 @@ class GrowingCache:
         what = str(holder.get("holder") or "a container") if holder else "a container"
         return Opinion(
             clues=_clues(holder),
-            title=f"{what} grows by {per_step(leak)} per step"[:79],
+            title=f"{what} grows by {per_step(leak)} per step",
             explanation=(
                 f"From step {leak.first_step if onset is None else onset} on memory rises by {per_step(leak)} per step "
                 "and nothing is given back"
@@ -64,7 +64,7 @@ def _goes_through(case: Case) -> Opinion | None:
     where = str(place.get("line", "")) or place_of(holder)
     return Opinion(
         clues=clues,
-        title=f"Each step takes {more} longer than the one before{f': {where}' if where else ''}"[:79],
+        title=f"Each step takes {more} longer than the one before{f': {where}' if where else ''}",
         explanation=(
             f"A step took {1e3 * float(evidence['seconds_before']):.3g} ms in the beginning and takes "
             f"{1e3 * float(evidence['seconds_now']):.3g} ms by step {slow.step}, evenly more with each step. Forward "
@@ -86,7 +86,7 @@ def _in_workers(case: Case, leak: Finding) -> Opinion:
         clues.append(Clue(2.5, f"{what} is added to at {place_of(holder)} for each item, and nothing is taken out"))
     return Opinion(
         clues=clues,
-        title=f"{what} in the loader's workers grows by {per_step(leak)} per step"[:79],
+        title=f"{what} in the loader's workers grows by {per_step(leak)} per step",
         explanation=(
             f"From step {leak.first_step} on the worker processes of the loader keep {per_step(leak)} more per step. "
             f"Each has a copy of the data set of its own{f', and {what} in it only grows' if holder else ''}."

@@ -48,7 +48,7 @@ class HardwareFault:
             clues.append(Clue(-3.0, "it is what a rank meets whose peer is gone"))
         return Opinion(
             clues=clues,
-            title=f"{whose}: {fault.name}"[:79],
+            title=f"{whose}: {fault.name}",
             explanation=(
                 f"{whose} ended at step {crash.step} because the driver reported {fault.name}"
                 f"{f' on {host}' if host else ''}. No change of the code makes or mends that."

@@ -20,7 +20,7 @@ class InvalidTargets:
         low, high = float(finding.evidence.get("low", 0.0)), float(finding.evidence.get("high", 1.0))
         return Opinion(
             clues=[Clue(5.0, f"the targets of the binary cross-entropy reach from {low:.4g} to {high:.4g}")],
-            title=f"Targets from {low:.3g} to {high:.3g} in a binary cross-entropy at {finding.name}"[:79],
+            title=f"Targets from {low:.3g} to {high:.3g} in a binary cross-entropy at {finding.name}",
             explanation=(
                 f"The binary cross-entropy at {finding.name} expects targets from 0 to 1 and gets {low:.4g} to "
                 f"{high:.4g}: it has no lowest value, the scores grow without end and the loss falls below zero."

@@ -10,6 +10,7 @@ from torchvitals.agent.step_evidence import (
     Leap,
     compounding,
     endless_momentum,
+    first_move,
     first_value,
     in_force,
     in_the_batch,
@@ -29,6 +30,10 @@ RISEN = 10.0
 """Warm-ups rise further, but end at a usual rate."""
 STILL = 0.02
 """Update of a layer relative to its weights under which no step is too large: in blow-ups it is 0.1 and more."""
+THROWN = 0.5
+"""Of the weights of a layer, in the first update: what was drawn is gone after it, and usual are 0.001 to 0.01."""
+GRADUAL, LASTING = 0.5, 8
+"""Of the peak where the rise is first seen, and steps from there: less, and longer, is no jump in one step."""
 SAME_STEP, SUMMED = 4, 3.0
 """Steps between a larger batch and what it brings about, and how much larger it must be."""
 EARLY = 12
@@ -65,14 +70,18 @@ class LearningRateTooHigh:
         larger = leap(case, "batch_items", back=SAME_STEP, least=SUMMED)
         if larger and not jump and not optimizer_name(case).startswith(ADAPTIVE):
             return _of_batches(case, larger)
+        ramp = _ramp(case, jump) if jump else None
+        jump = ramp or jump
         began = jump.step if jump else case.opening.first_step
         return Opinion(
             clues=[*_of_rate(case, rate, jump), *_of_start(case), *_of_others(case)],
             title=(
-                f"Learning rate {jump.factor:.3g} times too high from step {jump.step}"
+                f"Learning rate rose {jump.factor:.3g}-fold from step {jump.step} to step {jump.until}"
+                if jump and jump.until
+                else f"Learning rate {jump.factor:.3g} times too high from step {jump.step}"
                 if jump
                 else f"Learning rate {rate:.3g} is too high"
-            )[:79],
+            ),
             explanation=_explanation(case, rate, jump),
             remedy=_remedy(case, rate, jump),
             first_step=began,
@@ -107,7 +116,7 @@ def _of_momentum(case: Case, rate: float, momentum: float) -> Opinion:
     name = optimizer_name(case)
     return Opinion(
         clues=[Clue(5.0, f"the momentum of {name} is {momentum:g}: no step it has ever made is forgotten")],
-        title=f"A momentum of {momentum:g} makes the steps of {name} grow without bound"[:79],
+        title=f"A momentum of {momentum:g} makes the steps of {name} grow without bound",
         explanation=(
             f"With momentum m the rate in effect is lr / (1 - m): {rate:.3g} / (1 - {momentum:g}) has no bound. Each "
             "gradient pushes in all later steps as strongly as in its own, and the weights swing ever further."
@@ -120,9 +129,8 @@ def _of_momentum(case: Case, rate: float, momentum: float) -> Opinion:
 
 def _of_rate(case: Case, rate: float, jump: Leap | None) -> list[Clue]:
     if jump:
-        said = f"the learning rate went from {jump.before:.3g} to {jump.after:.3g} at step {jump.step}"
         later = case.opening.first_step - jump.step
-        return [Clue(4.0, f"{said}, {later} steps before the {case.opening.kind}")]
+        return [Clue(4.0, f"{_rise(jump)}, {later} steps before the {case.opening.kind}")]
     name = optimizer_name(case)
     limit = HIGH["adaptive" if name.startswith(ADAPTIVE) else "plain"]
     clues = []
@@ -148,6 +156,35 @@ def _of_rate(case: Case, rate: float, jump: Leap | None) -> list[Clue]:
     return clues
 
 
+def _rise(jump: Leap) -> str:
+    if jump.until:
+        return (
+            f"the learning rate rose step by step from {jump.before:.3g} before step {jump.step} to "
+            f"{jump.after:.3g} at step {jump.until}"
+        )
+    return f"the learning rate went from {jump.before:.3g} to {jump.after:.3g} at step {jump.step}"
+
+
+def _ramp(case: Case, jump: Leap) -> Leap | None:
+    """The whole of a rise of which the leap was only the part within sight; ``None`` where it came in one step."""
+    series = scalars(case, "learning_rate")
+    at = series.at(jump.step)
+    peak = np.flatnonzero((series.steps >= jump.step) & (series.values == jump.after))
+    if (
+        at is None
+        or not len(peak)
+        or not at <= GRADUAL * jump.after
+        or int(series.steps[peak[0]]) - jump.step < LASTING
+    ):
+        return None
+    top = int(peak[0])
+    level = np.flatnonzero(np.diff(series.values[: top + 1]) <= 0)
+    first = int(level[-1]) + 1 if len(level) else 0
+    if not series.values[first] > 0:
+        return None
+    return Leap(int(series.steps[first + 1]), float(series.values[first]), jump.after, int(series.steps[top]))
+
+
 def unusual_rate(case: Case) -> str:
     """A rate at the very start at which most nets do not train, in words; empty if it is none."""
     rate, name = first_value(case, "learning_rate"), optimizer_name(case)
@@ -163,7 +200,7 @@ def _of_batches(case: Case, grown: Leap) -> Opinion:
     opening = case.opening
     return Opinion(
         clues=[Clue(3.0, f"{rows}, just before the {opening.kind} of step {opening.first_step}"), *_of_others(case)],
-        title=f"The learning rate does not suit batches of {grown.after:.0f} rows from step {grown.step} on"[:79],
+        title=f"The learning rate does not suit batches of {grown.after:.0f} rows from step {grown.step} on",
         explanation=(
             f"{rows[:1].upper()}{rows[1:]}, and from step {opening.first_step} on the loss blew up. A loss that is "
             f"summed over its batch has a gradient that grows with it, so that steps became {grown.factor:.3g} times "
@@ -195,6 +232,8 @@ def _of_start(case: Case) -> list[Clue]:
         what = "the loss was" if signal == "first_loss" else "the answers were"
         return [Clue(-4.0, f"{what} {opening.value:.3g} before the first update already")]
     clues = [Clue(1.5, f"it began at step {opening.first_step}, with the first updates")]
+    if (moved := first_move(case)) > THROWN and not raw_input(case):
+        clues.append(Clue(2.0, f"the first update moved a layer by {moved:.0%} of its weights"))
     if norm is not None and norm < 100:
         clues.append(Clue(1.0, f"the gradient was ordinary ({norm:.3g}) before the first update"))
     return clues
@@ -236,10 +275,7 @@ def _explanation(case: Case, rate: float, jump: Leap | None) -> str:
         limit = opening.threshold
         grown = f"The loss reached {opening.value:.3g} by step {opening.step}; it should stay below {limit:.3g}."
     if jump:
-        return (
-            f"At step {jump.step} the learning rate went from {jump.before:.3g} to {jump.after:.3g}. {grown} "
-            "Each step overshoots the minimum by more than the last."
-        )
+        return f"{_rise(jump).capitalize()}. {grown} Each step overshoots the minimum by more than the last."
     return f"The learning rate is {rate:.3g}. {grown} Each step overshoots the minimum by more than the last."
 
 

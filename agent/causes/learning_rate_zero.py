@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.history import Series
 from torchvitals.agent.nothing_moves import excused, standstill
 from torchvitals.detectors.detector import Finding
 
@@ -30,21 +31,33 @@ class LearningRateZero:
             return _too_small(float(np.median(since)), still)
         if not np.median(since) <= NEGLIGIBLE:
             return None
-        rate = float(np.median(since))
         zeros = _zero_finding(case)
         first = zeros.first_step if zeros else step
+        rate = float(np.median(since))
+        if rate > 0 and not zeros:
+            rate = float(since[np.argmax(since <= NEGLIGIBLE)])
         before = float(np.max(rates.before(first, 10), initial=0.0))
         was = f" (it was {before:.3g} before)" if before > rate else ""
         return Opinion(
             clues=_clues(rate, before, zeros),
             title=f"Learning rate {'zero' if rate == 0 else f'{rate:.1e}'} from step {first}",
-            explanation=(
-                f"The learning rate is {rate:.3g} from step {first} on{was}: the optimizer steps, and no weight moves."
-            ),
+            explanation=_fallen(rates, rate, first, int(rates.steps[within][-1]))
+            if not zeros and since.min() < since.max()
+            else f"The learning rate is {rate:.3g} from step {first} on{was}: steps are made, and no weight moves.",
             remedy=_remedy(case, before),
             where="optimizer",
             first_step=first,
         )
+
+
+def _fallen(rates: Series, rate: float, first: int, last: int) -> str:
+    """A schedule that goes on falling, from where it was highest."""
+    highest = float(rates.values.max())
+    since = int(rates.steps[np.flatnonzero(rates.values == highest)[-1]])
+    return (
+        f"The learning rate has fallen from {highest:.3g} (step {since}) to {rate:.3g} (step {first}), and is "
+        f"{rates.at(last):.3g} at step {last}: the optimizer steps, and no weight moves."
+    )
 
 
 def _too_small(rate: float, still: Finding) -> Opinion:

@@ -46,7 +46,7 @@ def _without_minimum(finding: Finding) -> Opinion:
             Clue(4.0, f"the loss fell from {start:.3g} through zero to {finding.value:.3g}, and goes on falling"),
             Clue(0.5, f"the gradient is {grown:.3g} times as large as at the start: no minimum is near"),
         ],
-        title=f"The loss has no lowest value: it falls without end from step {finding.first_step}"[:79],
+        title=f"The loss has no lowest value: it falls without end from step {finding.first_step}",
         explanation=(
             f"The loss fell from {start:.3g} through zero at step {finding.first_step} to {finding.value:.3g} by step "
             f"{finding.step}, and its gradient grew {grown:.3g}-fold meanwhile. A term of it is made large instead of "

@@ -30,7 +30,7 @@ class MissingFeature:
             clues.append(Clue(2.5, "values that were hardly ever zero are exactly zero: a default stands in for them"))
         return Opinion(
             clues=clues,
-            title=f"{name} is missing since request {finding.first_step}"[:79],
+            title=f"{name} is missing since request {finding.first_step}",
             explanation=f"{name}, from request {finding.first_step} on: {change_of(finding)}.",
             remedy=(
                 f"Find out why {name} no longer arrives (a renamed or dropped column, a failed join, a default of "
@@ -46,7 +46,7 @@ def _answered_with_nan(finding: Finding) -> Opinion:
     name, request = str(finding.evidence["given"]), finding.first_step
     return Opinion(
         clues=[Clue(4.0, f"{name} was NaN in request {request}, and so was its answer")],
-        title=f"{name} is NaN in request {request}, and the answer is too"[:79],
+        title=f"{name} is NaN in request {request}, and the answer is too",
         explanation=f"{name} was NaN in request {request}, and so was its answer: a model passes NaN on.",
         remedy=(
             f"Find out why {name} does not arrive (a failed join, a division before the model), and refuse requests "

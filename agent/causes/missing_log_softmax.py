@@ -26,7 +26,7 @@ class MissingLogSoftmax:
         )
         return Opinion(
             clues=[Clue(5.0, f"the {loss} at {finding.name} is given {given}")],
-            title=f"The loss at {finding.name} gets {given}, not their logarithms"[:79],
+            title=f"The loss at {finding.name} gets {given}, not their logarithms",
             explanation=(
                 f"The {loss} at {finding.name} takes log-probabilities as they are, and is given {given}: {harm}."
             ),

@@ -93,7 +93,7 @@ def _of_targets(case: Case) -> Opinion | None:
             ),
             Clue(1.0, "the inputs are as large as ever: what the answers are compared with has grown"),
         ],
-        title=f"What the loss compares with grows without bound from step {step}"[:79],
+        title=f"What the loss compares with grows without bound from step {step}",
         explanation=(
             f"From step {step} on the loss grew {grown:.3g}-fold. No layer moved by more than {moved:.2g} of its "
             "weights in a step and the inputs did not change, so it is the targets (returns, rewards, sums) that grow."

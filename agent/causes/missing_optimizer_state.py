@@ -23,7 +23,7 @@ class MissingOptimizerState:
                 Clue(3.5, f"the file held the state of an {name} set as this one is, and it was not loaded"),
                 Clue(0.5, "every weight of the model was loaded"),
             ],
-            title=f"Resumed at step {finding.first_step} without the state of the {name}"[:79],
+            title=f"Resumed at step {finding.first_step} without the state of the {name}",
             explanation=(
                 f"A checkpoint with weights and with the state of an {name} was read. The weights were loaded and the "
                 "state was not: moments begin at zero, and the first steps are those of a fresh optimizer."

@@ -25,7 +25,7 @@ class MissingStep:
         layer = layer_of(str(finding.evidence.get("parameter", "")))
         return Opinion(
             clues=[Clue(3.5, f"an {name} holds {count:.0f} parameters with gradients and has not stepped once")],
-            title=f"step() of the {name} of {layer} is never called"[:79],
+            title=f"step() of the {name} of {layer} is never called",
             explanation=(
                 f"By step {finding.step} of the other optimizer, the {name} that holds {count:.0f} parameters, {layer} "
                 "first, has not stepped. They get gradients, and no other optimizer holds them: they do not learn."
@@ -43,7 +43,7 @@ def _never(finding: Finding) -> Opinion:
             Clue(4.0, f"{passes} backward passes, and the {name} did not step once"),
             Clue(1.0, "the weights are what they were after the first"),
         ],
-        title=f"optimizer.step() is never called: the {name} has not stepped once"[:79],
+        title=f"optimizer.step() is never called: the {name} has not stepped once",
         explanation=(
             f"The job ended after {passes} backward passes. The {name} holds {finding.value:.0f} parameters, which got "
             "gradients and never changed: nothing was learnt."

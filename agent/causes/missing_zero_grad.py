@@ -27,10 +27,19 @@ class MissingZeroGrad:
             clues.append(Clue(0.5, f"the gradient norm grew from {first[0]:.3g} to {last.max():.3g}"))
         return Opinion(
             clues=clues,
-            title="Gradients are never cleared: optimizer.zero_grad() is missing",
+            title=_title(case, steps),
             explanation=(
                 f"In {steps} steps in a row backward() added to gradients that still held those of the steps before, "
                 "so each update follows the sum of all past gradients instead of the present one."
             ),
             remedy="Call optimizer.zero_grad() once per step, before backward() or after step().",
         )
+
+
+def _title(case: Case, steps: int) -> str:
+    """Never, or not any more where they had been before."""
+    resets, opening = scalars(case, "gradients_reset"), case.opening
+    known = resets.steps[resets.steps <= max(opening.step, opening.first_step + 8)]
+    if len(known) <= steps or not (resets.values[: len(known) - steps] > 0).any():
+        return "Gradients are never cleared: optimizer.zero_grad() is missing"
+    return f"From step {int(known[-steps])} on gradients are not cleared: optimizer.zero_grad() is missing"

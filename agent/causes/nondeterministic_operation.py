@@ -32,7 +32,7 @@ class NondeterministicOperation:
             clues.append(Clue(0.5, f"it adds many numbers to few places, with {threads} threads"))
         return Opinion(
             clues=clues,
-            title=f"{operation} gives other bits on the same inputs"[:79],
+            title=f"{operation} gives other bits on the same inputs",
             explanation=(
                 f"Step {finding.first_step} was run again from the same weights, batch and random numbers: the first "
                 f"operation to differ is {operation}{_called(told)}. Two runs of this job cannot be equal bit by bit."

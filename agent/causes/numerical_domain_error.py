@@ -75,7 +75,7 @@ class NumericalDomainError:
             return _unread_update(found, step - 1)
         return Opinion(
             clues=[*_of_origin(found, name), *_of_course(case)],
-            title=_title(found, name, step)[:79],
+            title=_title(found, name, step),
             explanation=_explanation(found, name, step),
             remedy=_remedy(found, name),
             where=place(found),
@@ -102,7 +102,7 @@ def _of_answers(case: Case, finding: Finding) -> Opinion | None:
     return Opinion(
         clues=clues,
         title=(
-            _title(found, name, request).replace(", step ", ", request ")[:79]
+            _title(found, name, request).replace(", step ", ", request ")
             if name
             else f"Answers are NaN from request {request} on"
         ),
@@ -123,7 +123,7 @@ def _update_without_eps(found: dict[str, Any], step: int) -> Opinion:
     where = str(found.get("parameter") or "")
     return Opinion(
         clues=[Clue(4.0, f"the optimizer's eps is 0 and `{where}` was not finite after its update")],
-        title=f"The update of `{where}` divided 0 by 0 before step {step}"[:79],
+        title=f"The update of `{where}` divided 0 by 0 before step {step}",
         explanation=(
             f"When step {step} began `{where}` was not finite, though loss and gradients had been. The optimizer "
             "divides by the root of its squared gradients plus eps, and eps is 0: a weight that has never had a "
@@ -152,7 +152,7 @@ def _unread_update(found: dict[str, Any], step: int) -> Opinion:
             Clue(2.0, f"`{where}` was not finite already when the forward pass of step {step + 1} began"),
             Clue(1.0, f"the loss of step {step} was finite, and its gradient was not read as a whole"),
         ],
-        title=f"The update of step {step} made `{where}` non-finite"[:79],
+        title=f"The update of step {step} made `{where}` non-finite",
         explanation=(
             f"The loss of step {step} was finite and `{where}` was not when the next step began: the gradient of step "
             f"{step}, or what was done with it before the optimizer applied it, was not. Of steps this short few "

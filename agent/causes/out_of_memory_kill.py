@@ -55,7 +55,7 @@ class OutOfMemoryKill:
             who = f"A data loader worker of {who.lower()}"
         return Opinion(
             clues=clues,
-            title=f"{who} was killed at step {finding.step}, out of memory"[:79],
+            title=f"{who} was killed at step {finding.step}, out of memory",
             explanation=(
                 f"{who} ended at step {finding.step} without an exception. "
                 + " ".join(f"{c.text[:1].upper()}{c.text[1:]}." for c in clues)

@@ -36,15 +36,15 @@ class RankLocalUpdate:
         desync = parameter_desync(case)
         if not desync:
             return None
-        finding = desync[0]
-        norm = first_difference(case, "gradient_norm")
+        finding, norm = desync[0], first_difference(case, "gradient_norm")
         clues = [*_shared(case, finding), *_spread(finding), *_of_norms(norm, finding)]
         if unshared_at_last(case, finding.first_step):
             clues.append(Clue(-4.0, "the gradients of the last backward pass were not shared"))
         rate = first_difference(case, "learning_rate") or first_difference(case, "loss_scale")
         clipping, clipped_at = senders(case, "gradient_norm_unclipped")
         alone = bool(clipping) and len(clipping) < len(case.history.ranks("gradient_norm"))
-        what, remedy, rank, first = "another update", _BRANCH, finding.rank, norm.step if norm else None
+        what, remedy, first = "another update", _BRANCH, norm.step if norm else None
+        rank = _changed(case, rate, finding)
         settings = settings_desync(case)
         if settings is not None and settings.first_step <= finding.step + 1:
             clues.append(Clue(3.0, f"the optimizers' hyper-parameters differ from step {settings.first_step} on"))
@@ -93,6 +93,20 @@ _CLIP = (
     "Call `clip_grad_norm_` on every rank or on none. To log the norm on one rank alone, use "
     "`torch.nn.utils.get_total_norm`, which changes nothing."
 )
+
+
+def _changed(case: Case, rate: Difference | None, finding: Finding) -> int | None:
+    """The one rank that differs; else the one whose rate is another than just before the ranks parted."""
+    if finding.rank is not None or rate is None:
+        return finding.rank
+    for name in ("learning_rate", "loss_scale"):
+        before = {rank: case.history.series(name, rank).before(rate.step, 1) for rank in rate.values}
+        same = {rank: case.history.series(name, rank).at(rate.step) == value for rank, value in rate.values.items()}
+        if not all(len(values) for values in before.values()) or not all(same.values()):
+            continue
+        changed = [rank for rank, value in rate.values.items() if not alike([float(before[rank][-1]), value])]
+        return changed[0] if len(changed) == 1 else None
+    return None
 
 
 class _Written(NamedTuple):
@@ -149,7 +163,7 @@ def _of_nonfinite(case: Case) -> Opinion | None:
             Clue(3.0, f"`{where}` is not finite on rank {rank} before the forward of step {step}, and is on another"),
             Clue(1.5, f"the gradients that all ranks had applied before were finite (norm {before:.3g})"),
         ],
-        title=f"Rank {rank}: {where} is not finite at step {step}, written to on that rank alone"[:79],
+        title=f"Rank {rank}: {where} is not finite at step {step}, written to on that rank alone",
         explanation=(
             f"At step {step} rank {rank} begins its forward with a `{where}` that is not finite. All ranks had shared "
             "their gradients, and those were finite: the common update did not write it. Sharing spreads it to all "
@@ -199,4 +213,4 @@ def _earliest(norm: Difference | None, clipped_at: int | None) -> int | None:
 
 def _title(rank: int | None, what: str, first: int | None, finding: Finding) -> str:
     who = "Ranks apply different updates:" if rank is None else f"Rank {rank} applies"
-    return f"{who} {what} from {onset_text(finding) if first is None else f'step {first}'}"[:79]
+    return f"{who} {what} from {onset_text(finding) if first is None else f'step {first}'}"

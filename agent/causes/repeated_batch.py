@@ -20,7 +20,7 @@ class RepeatedBatch:
         batches, rounds = finding.evidence.get("batches"), finding.evidence.get("rounds")
         return Opinion(
             clues=[Clue(4.5, f"{rounds} iterators in a row were asked for one batch, and gave the same of {batches}")],
-            title=f"Only the first of {batches} batches is trained on, at {finding.name}"[:79],
+            title=f"Only the first of {batches} batches is trained on, at {finding.name}",
             explanation=(
                 f"At {finding.name} the loop takes the first batch of a new iterator at each step. The loader does not "
                 f"shuffle, so that it is always the same: the other {int(batches or 1) - 1} are never seen."

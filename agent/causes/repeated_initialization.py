@@ -25,7 +25,7 @@ class RepeatedInitialization:
                 Clue(3.5, f"one pass drew `{name}` {draws} times, for as many modules that contain one another"),
                 Clue(0.5, f"the draws differ: the standard deviation was {widest:.3g} at most and {last:.3g} at last"),
             ],
-            title=f"{finding.value:.0f} weights are drawn again and again as the model is built"[:79],
+            title=f"{finding.value:.0f} weights are drawn again and again as the model is built",
             explanation=(
                 f"{function} draws more than what belongs to the module that it is given: `{name}` and "
                 f"{finding.value - 1:.0f} other weights were drawn up to {draws} times in one pass. The draw that "

@@ -24,7 +24,7 @@ class RetainedGraph:
         what = str(holder.get("holder") or "something") if holder else "something"
         return Opinion(
             clues=_clues(holder),
-            title=f"Autograd graphs are kept by {what.partition(',')[0]}: {per_step(leak)} per step"[:79],
+            title=f"Autograd graphs are kept by {what.partition(',')[0]}: {per_step(leak)} per step",
             explanation=(
                 f"From step {leak.first_step if onset is None else onset} on memory rises by {per_step(leak)} per step"
                 f"{f', held by {what}' if holder else ''}. A tensor that still has its graph keeps that "

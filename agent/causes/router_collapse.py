@@ -21,7 +21,7 @@ class RouterCollapse:
         path, first = finding.evidence.get("path") or "the mixture", finding.name
         return Opinion(
             clues=[Clue(4.0, f"{unused} of {experts} experts have not had a gradient in {finding.step} steps")],
-            title=f"{unused} of {experts} experts of {path} get no tokens"[:79],
+            title=f"{unused} of {experts} experts of {path} get no tokens",
             explanation=(
                 f"In {finding.step} steps the optimizer has not once had a gradient for {unused} of the {experts} "
                 f"experts of {path} ({first} is the first), while the others and the router are trained: all tokens go "

@@ -27,7 +27,7 @@ class SaturatingActivation:
         names = " and ".join(sorted(squashing)) or "activation"
         return Opinion(
             clues=[*_measured(case), *_depth(case, squashing), *_upstream(case)],
-            title=f"Saturated {names} units in {layer_of(finding.name) or 'the model'}"[:79],
+            title=f"Saturated {names} units in {layer_of(finding.name) or 'the model'}",
             explanation=_explanation(case, squashing),
             remedy=(
                 "Normalise the inputs, put a LayerNorm or BatchNorm in front of the activation, or use Xavier "

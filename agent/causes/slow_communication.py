@@ -44,7 +44,7 @@ class SlowCommunication:
                     or [Clue(0.5 if late < 0.2 * total else -1.0, f"ranks come {1e3 * late:.2g} ms later than before")]
                 ),
             ],
-            title=f"Collectives take {1e3 * sharing:.3g} ms more of a step since step {onset}"[:79],
+            title=f"Collectives take {1e3 * sharing:.3g} ms more of a step since step {onset}",
             explanation=(
                 f"Since step {onset} each step takes {1e3 * total:.3g} ms longer. Ranks arrive together, and {told} "
                 "pass between the arrival of the last one and the end of the collective: that is the network, or the "

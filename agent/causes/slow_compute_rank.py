@@ -7,7 +7,7 @@ from torchvitals.agent.lateness import last_as_a_rule, late_ranks, whole_job
 from torchvitals.detectors.detector import Finding
 
 PLACES = {
-    "compute": "in forward and backward",
+    "compute": "in forward and backward or in code right beside them",
     "host": "in its own code between forward, backward and loader",
 }
 
@@ -29,7 +29,7 @@ class SlowComputeRank:
         clues = [_rest(finding, place), Clue(1.0, last_as_a_rule(finding)), *_batches(case, finding)]
         return Opinion(
             clues=clues,
-            title=f"All ranks wait for rank {finding.rank}, which computes longer than the others"[:79],
+            title=f"All ranks wait for rank {finding.rank}, which computes longer than the others",
             explanation=(f"{last_as_a_rule(finding).capitalize()}; the time is spent {place}. {whole_job(finding)}"),
             remedy=(
                 f"Look for code that only rank {finding.rank} runs (a hook, a check, logging, a profiler), for larger "

@@ -34,7 +34,7 @@ class SlowDataloader:
             clues.append(Clue(-3.0, f"only rank {late[0]} waits for its loader, and the others for it"))
         return Opinion(
             clues=clues,
-            title=f"{share:.0%} of each step is waiting for data"[:79],
+            title=f"{share:.0%} of each step is waiting for data",
             explanation=(
                 f"From step {finding.first_step} on, {share:.0%} of the step time is the data loader; without the wait "
                 f"the job would be up to {float(finding.evidence.get('speedup', 1.0)):.1f} times as fast."

@@ -45,7 +45,7 @@ class SlowDependency:
             clues.append(Clue(1.0, f"{often} looks found the job in `{code}` ({where}), in `{place['function']}`"))
         return Opinion(
             clues=clues,
-            title=f"{milliseconds:.3g} ms a step outside the model since step {onset}"[:79],
+            title=f"{milliseconds:.3g} ms a step outside the model since step {onset}",
             explanation=(
                 f"Since step {onset} each step takes {1e3 * total:.3g} ms longer, and {share:.0%} of that is neither "
                 "loader, forward, backward nor optimizer: the loop's own code computes or waits."
@@ -73,7 +73,7 @@ def _of_service(case: Case) -> Opinion | None:
     added = 1e3 * (found.value - usual)
     return Opinion(
         clues=[Clue(3.0, f"of the {added:.3g} ms that a request takes longer the process waits {waited:.0%}")],
-        title=f"Each request waits {added:.3g} ms longer since request {onset}"[:79],
+        title=f"Each request waits {added:.3g} ms longer since request {onset}",
         explanation=(
             f"Since request {onset} a request takes {1e3 * found.value:.3g} ms where {1e3 * usual:.3g} ms were usual, "
             f"and in {waited:.0%} of what was added the process does not compute: the forward waits for something."

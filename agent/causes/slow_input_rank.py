@@ -25,7 +25,7 @@ class SlowInputRank:
         wait = float(finding.evidence["data_excess"])
         return Opinion(
             clues=clues,
-            title=f"All ranks wait for rank {finding.rank}, whose loader is slower by {1000 * wait:.0f} ms"[:79],
+            title=f"All ranks wait for rank {finding.rank}, whose loader is slower by {1000 * wait:.0f} ms",
             explanation=(
                 f"{last_as_a_rule(finding).capitalize()}. Its data loader takes {1000 * wait:.0f} ms longer than the "
                 f"others'. {whole_job(finding)}"

@@ -21,7 +21,7 @@ class SoftmaxOverBatch:
         said = f"the loss at {finding.name} is given a log_softmax over {rows} rows, and there are {classes} classes"
         return Opinion(
             clues=[Clue(5.0, said)],
-            title=f"The softmax under {finding.name} runs over the batch, not the classes"[:79],
+            title=f"The softmax under {finding.name} runs over the batch, not the classes",
             explanation=(
                 f"{said[0].upper()}{said[1:]}: dim=0 is the batch. Each answer depends on the other rows of its batch, "
                 "and the loss cannot come near zero."

@@ -73,7 +73,7 @@ def _held_twice(case: Case, number: int) -> Opinion:
     said = f"two optimizers hold the same {number} parameters, and {model} gets gradients and is in none"
     return Opinion(
         clues=[Clue(4.0, said)],
-        title=f"No optimizer holds the parameters of {model}; two hold the same"[:79],
+        title=f"No optimizer holds the parameters of {model}; two hold the same",
         explanation=f"From the first step on {said}: it never changes, and the other is stepped twice.",
         remedy=f"Build one of the two optimizers on the parameters of {model}: a line was copied with its argument.",
         where=model,
@@ -92,7 +92,7 @@ def _left_behind(case: Case, number: int) -> Opinion:
     said = f"{number} parameters from {place} on get gradients and are in no optimizer"
     return Opinion(
         clues=[Clue(4.0, said), Clue(1.0, how)],
-        title=f"No optimizer holds {place}, which is meant to learn"[:79],
+        title=f"No optimizer holds {place}, which is meant to learn",
         explanation=f"From step {since} on {said}, so they never change: {how}.",
         remedy=remedy,
         where=place,

@@ -36,7 +36,7 @@ class StuckCode:
         sentence = str(finding.evidence.get("sentence", ""))
         return Opinion(
             clues=clues,
-            title=f"{who[:1].upper()}{who[1:]} {'deadlocked' if locked else 'stuck'} in {where or 'its own code'}"[:79],
+            title=f"{who[:1].upper()}{who[1:]} {'deadlocked' if locked else 'stuck'} in {where or 'its own code'}",
             explanation=(
                 f"Nothing has moved for {finding.value:.0f} s at step {finding.first_step}: {sentence}."
                 + (" It waits for a lock, a queue or an event that nothing can set any more." if locked else "")

@@ -35,7 +35,7 @@ class ThermalThrottle:
         than = "elsewhere" if slow.kind == "straggler" else "before"
         return Opinion(
             clues=[Clue(4.0, f"{who} was throttled by heat for {share:.0%} of the time, and {yardstick:.0%} {than}")],
-            title=f"{who[:1].upper()}{who[1:]} is throttled: too hot for {share:.0%} of the time"[:79],
+            title=f"{who[:1].upper()}{who[1:]} is throttled: too hot for {share:.0%} of the time",
             explanation=(
                 f"Since step {slow.first_step} the kernel has counted that {who} was held down by heat for {share:.0%} "
                 f"of the time ({yardstick:.0%} {than}). Whatever computes there takes longer."

@@ -20,7 +20,7 @@ class UnconvergedSpectralNorm:
         norm, when = finding.evidence.get("norm", 0.0), finding.first_step
         return Opinion(
             clues=[Clue(4.0, f"the normalised `{finding.name}` has a norm of at least {norm:.3g} in place of 1")],
-            title=f"Spectral norm of `{finding.name}` is {norm:.3g} in an evaluation"[:79],
+            title=f"Spectral norm of `{finding.name}` is {norm:.3g} in an evaluation",
             explanation=(
                 f"Before step {when} the model answered in evaluation mode, in which spectral normalisation does not "
                 f"improve its estimate, and the estimates of {finding.value:.0f} weights have nothing to do with them: "

@@ -76,7 +76,7 @@ def _no_longer(case: Case) -> Opinion | None:
         clues.append(Clue(1.5, said) if same else Clue(-2.0, said.replace("are as large as", "are not as large as")))
     return Opinion(
         clues=clues,
-        title=f"What was learnt is lost at step {lost.first_step}: labels no longer fit"[:79],
+        title=f"What was learnt is lost at step {lost.first_step}: labels no longer fit",
         explanation=(
             f"At step {lost.first_step} the loss went from {before:.3g} to {lost.value:.3g}, where a guess costs "
             f"{chance:.3g}, and has not come down in {lost.step - lost.first_step} steps. The same weights knew the "

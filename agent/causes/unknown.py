@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from torchvitals.agent.case import Case, Opinion
-from torchvitals.agent.exit_codes import ended, signal_name
+from torchvitals.agent.exit_codes import FATAL, LAST_WRITTEN, ended, signal_name
 from torchvitals.detectors.detector import Finding
 
 LOOK_AT = {
@@ -27,7 +27,7 @@ class Unknown:
         finding = case.opening
         return Opinion(
             clues=[],
-            title=_title(case, finding)[:79],
+            title=_title(case, finding),
             explanation=f"{_symptom(case, finding)} None of the known causes has enough evidence here.",
             remedy=f"To find the cause, {_look_at(finding)}.",
         )
@@ -43,7 +43,8 @@ def _title(case: Case, finding: Finding) -> str:
     if finding.kind == "crash" and (number := ended(case, finding).signal):
         whose = "" if finding.rank is None or case.world_size < 2 else f"Rank {finding.rank} "
         at = f" in {finding.name}" if finding.name else ""
-        return f"{whose}ended by {signal_name(number)} at step {finding.step}{at}".replace("ended", "Ended", not whose)
+        when = f"at step {finding.step}" if number in FATAL else f"at step {finding.step} or soon after"
+        return f"{whose}ended by {signal_name(number)} {when}{at}".replace("ended", "Ended", not whose)
     if finding.kind == "crash" and finding.evidence.get("gone"):
         who = "The process" if finding.rank is None or case.world_size < 2 else f"Rank {finding.rank}"
         return f"{who} was gone at step {finding.step} without a word"
@@ -60,7 +61,9 @@ def _symptom(case: Case, finding: Finding) -> str:
     if number := ended(case, finding).signal:
         counted = finding.evidence.get("oom_kills") == 0
         memory = ", and the kernel counted no out-of-memory kill in its control group" if counted else ""
-        return f"{signal_name(number)} ended the process at step {finding.step}{memory}."
+        last = f" at step {finding.step}" if number in FATAL else ""
+        more = "" if last else f" {LAST_WRITTEN.format(step=finding.step)}"
+        return f"{signal_name(number)} ended the process{last}{memory}.{more}"
     return f"The process ended at step {finding.step} without an exception and without an exit of its own."
 
 

@@ -26,7 +26,7 @@ class UnseededGenerator:
         }[str(how)]
         return Opinion(
             clues=[Clue({"draws": 4.0, "inputs": 3.0, "path": 2.0}[str(how)], clue)],
-            title=f"The model draws numbers of its own at {line}"[:79],
+            title=f"The model draws numbers of its own at {line}",
             explanation=(
                 f"Step {finding.first_step} was run again from the same weights, batch and random numbers of torch, "
                 f"Python and numpy: {clue}."

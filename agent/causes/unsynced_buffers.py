@@ -34,7 +34,7 @@ class UnsyncedBuffers:
         who = ranks_text(list(minority)) if minority else "the ranks"
         return Opinion(
             clues=clues,
-            title=f"BatchNorm statistics of {who} are not those of the others"[:79],
+            title=f"BatchNorm statistics of {who} are not those of the others",
             explanation=(
                 f"From step {finding.first_step} on the running mean or variance of {finding.name or 'a layer'} differ "
                 f"between {finding.evidence['ranks_compared']} ranks by {far * limit:.1f} standard deviations or so. "

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+from torchvitals.agent.case import headline
 from torchvitals.agent.compare.fact_differences import FactDifference, fact_differences, same_model, untold
 from torchvitals.agent.compare.first_difference import BEFORE_FIRST, Agreement, compare_ranks, order
 from torchvitals.agent.compare.reasons import pair, rank_reasons
@@ -154,7 +155,7 @@ def _incident(seen: Scene) -> Incident:
 def _title(seen: Scene, kind: str) -> str:
     at = "before the first step" if seen.first.step == BEFORE_FIRST else f"at step {seen.first.step}"
     what = "Runs that should be equal part" if kind == "nondeterminism" else "The runs part"
-    return f"{what} {at}: {_subject(seen)}"[:79]
+    return headline(f"{what} {at}: {_subject(seen)}")
 
 
 def _subject(seen: Scene) -> str:
