@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from torchvitals.agent.aftermath import leads
 from torchvitals.agent.case import Case, Cause, Opinion
 from torchvitals.agent.causes import CAUSES
 from torchvitals.agent.causes.unknown import Unknown
 from torchvitals.agent.crew import Crew
 from torchvitals.agent.engine import Engine, NotChecked
+from torchvitals.agent.flat_but_learning import flat_but_learning
 from torchvitals.agent.grown_work import grown_up
 from torchvitals.agent.guard import guarded
 from torchvitals.agent.guard_words import guard_note, tempered
-from torchvitals.agent.history import RECENT_STEPS
+from torchvitals.agent.history import RECENT_STEPS, History
 from torchvitals.agent.incident import Incident, RankedCause, by_severity
-from torchvitals.agent.kinds import CAUSAL_RANK, follows, same_fault
+from torchvitals.agent.kinds import CAUSAL_RANK, same_fault
 from torchvitals.agent.links import links
 from torchvitals.agent.memory_words import fills_up
 from torchvitals.agent.moving_targets import moving_targets
@@ -51,8 +53,9 @@ class Group(msgspec.Struct):
         """
         if finding.kind in APART and APART & self.kinds - {finding.kind}:
             return False
+        history = self.crew.history
         return any(
-            same_fault(member, finding) or follows(member, finding) or follows(finding, member)
+            same_fault(member, finding) or leads(member, finding, history) or leads(finding, member, history)
             for member in self.findings
         )
 
@@ -139,7 +142,7 @@ class Diagnosis:
     def _incident(self, group: Group) -> Incident | None:
         """What the group amounts to; ``None`` when the evidence that came later shows nothing is wrong."""
         findings = sorted(group.findings, key=_by_onset)
-        root = root_of(findings)
+        root = root_of(findings, group.crew.history)
         case = self._case(group.crew, root, findings)
         if innocent := _innocent(case):
             self._note(NotChecked(root.kind, innocent))
@@ -206,11 +209,11 @@ class Diagnosis:
 
 def _innocent(case: Case) -> str:
     """Why what was found is no fault here; else empty."""
-    excuses = (fills_up, grown_up, switched_off, trained_to_nothing, moving_targets)
+    excuses = (fills_up, grown_up, switched_off, trained_to_nothing, moving_targets, flat_but_learning)
     return next((why for excuse in excuses if (why := excuse(case))), "")
 
 
-def root_of(findings: Sequence[Finding]) -> Finding:
+def root_of(findings: Sequence[Finding], history: History) -> Finding:
     """The finding that names the incident: nobody's mere consequence, the earliest, the first in causal order.
 
     ``findings`` are in order of onset. When two kinds may lead to each other, the earlier one is the root.
@@ -218,7 +221,9 @@ def root_of(findings: Sequence[Finding]) -> Finding:
 
     def is_consequence(finding: Finding) -> bool:
         return any(
-            follows(other, finding) and not follows(finding, other) for other in findings if other.kind != finding.kind
+            leads(other, finding, history) and not leads(finding, other, history)
+            for other in findings
+            if other.kind != finding.kind
         )
 
     return next((finding for finding in findings if not is_consequence(finding)), findings[0])

@@ -137,6 +137,8 @@ def follows(cause: Finding, effect: Finding) -> bool:
         return False
     if effect.kind == "crash" and not _crash_fits(cause, effect):
         return False
+    if effect.evidence.get("signal") == "chance" and "alive_at" in cause.evidence:
+        return not outlived(effect, cause)  # units that still worked at a guess were not what made it one
     if effect.kind == "plateau":  # dated to the first loss, whatever has happened since
         return cause.first_step <= effect.step
     # one loader told twice, each time dated by other windows
@@ -148,6 +150,11 @@ def follows(cause: Finding, effect: Finding) -> bool:
     if cause.kind in LASTING or effect.first_step <= cause.step + soon(cause.step):
         return True
     return cause.kind in ("explosion", "divergence") and _still_high(cause, effect)
+
+
+def outlived(event: Finding, units: Finding) -> bool:
+    """Whether units that have died, or gone flat, were seen to work after ``event`` had begun."""
+    return int(units.evidence.get("alive_at", -1)) >= event.first_step
 
 
 def same_fault(first: Finding, second: Finding) -> bool:

@@ -68,6 +68,10 @@ class _Silent:
         """Where its zeros began; ``step`` when they come and go."""
         return self.zeros.onset(subject) if self.zeros.count[subject] else step
 
+    def alive_at(self, subject: int, step: int) -> int:
+        """The last sample at which most of its units spoke; -1 when there was none."""
+        return self.zeros.missed(subject) if self.zeros.count[subject] else step
+
 
 class DeadReluByGradient:
     """Layers whose units get no gradient any more: sees functional and compiled ReLUs, too.
@@ -155,6 +159,7 @@ class DeadReluByGradient:
             "units": int(rows[layer]),
             "lowest_share": float(self._silent.floor[layer]),
             "from_start": self._silent.born(layer),
+            "alive_at": self._silent.alive_at(layer, step),
             "layers_without_gradient": int(np.count_nonzero(before)),
         }
         return Finding(
@@ -230,6 +235,7 @@ class DeadReluByOutput:
             evidence={
                 "lowest_share": float(self._silent.floor[module]),
                 "from_start": self._silent.born(module),
+                "alive_at": self._silent.alive_at(module, step),
                 "modules": len(modules),
             },
         )

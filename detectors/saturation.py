@@ -25,6 +25,10 @@ class Saturation:
         from_start: a share that was this high from the first sample on counts without a rise.
         reference: samples whose median is a module's own past.
         patience: samples in a row.
+        crept: the same for a share that has crept up, over two samples or more that were past ``rise`` and not yet at
+            ``share``. Training takes units there on its way to large answers (the values of a critic, targets that
+            nobody scaled), and it takes a while to see from the loss whether it still learns.
+        watched: steps for which such a share must have been high: four medians of 16 losses.
         steady: a rise must be so many times what the share usually moves from one sample to the next: what leaps to
             and fro is not stuck.
 
@@ -47,6 +51,8 @@ class Saturation:
         from_start: float = 0.85,
         reference: int = 4,
         patience: int = 3,
+        crept: int = 8,
+        watched: int = 64,
         steady: float = 3.0,
     ) -> None:
         self._share = share
@@ -54,6 +60,7 @@ class Saturation:
         self._from_start = from_start
         self._reference = reference
         self._patience = patience
+        self._crept, self._watched = crept, watched
         self._steady = steady
         self._last = np.zeros(0)
         self._moves = np.zeros(0)
@@ -61,6 +68,8 @@ class Saturation:
         self._sum = np.zeros(0)
         self._count = np.zeros(0)
         self._streak = Streak()
+        self._risen = Streak()
+        """Since when a share has been past ``rise``, on its way up."""
         self._told: set[int] = set()
         self._samples = 0
 
@@ -76,7 +85,10 @@ class Saturation:
         )
         high |= (share >= self._from_start) & (past >= self._share)
         count = self._streak.update(reading.step, high, known)
-        new = [int(i) for i in np.flatnonzero(known & (count >= self._patience)) if int(i) not in self._told]
+        risen = self._risen.update(reading.step, share - past >= self._rise, known)
+        certain = known & (count >= np.where(risen - count >= 2, self._crept, self._patience))
+        new = [int(i) for i in np.flatnonzero(certain) if int(i) not in self._told]
+        new = [i for i in new if risen[i] - count[i] < 2 or reading.step - self._streak.onset(i) >= self._watched]
         self._told.update(new)
         if not new:
             return []
@@ -109,7 +121,12 @@ class Saturation:
             value=share,
             threshold=self._share,
             subject=module,
-            evidence={"reference": past, "modules": modules, "from_start": past >= self._share},
+            evidence={
+                "reference": past,
+                "modules": modules,
+                "from_start": past >= self._share,
+                "alive_at": self._streak.missed(module),
+            },
         )
 
     def status(self) -> Status:

@@ -68,6 +68,10 @@ class Streak:
             self._rows[BEFORE, -more:] = -1
         self._subjects = max(self._subjects, subjects)
 
+    def missed(self, subject: int) -> int:
+        """The last sample at which it did not hold; -1 when there was none."""
+        return int(self._rows[BEFORE, subject]) if self.holding else self._missed
+
     def onset(self, subject: int) -> int:
         """The most likely first step: half way between the last sample at which it did not hold and the first.
 

@@ -4,13 +4,15 @@ from typing import ClassVar
 
 import numpy as np
 from torchvitals.agent.case import Case, Clue, Opinion
+from torchvitals.agent.kinds import outlived
 from torchvitals.agent.nothing_moves import rounded_away, standstill, throttled, usual_move
 from torchvitals.agent.step_evidence import leap, scalars
 
 WORKING = (1e-5, 0.1)
 """Rates at which a net learns what can be learnt, as a rule."""
 CONSEQUENCES = ("divergence", "loss_spike", "plateau", "overfit", "lost_progress")
-"""What a loss does when labels no longer fit. Units that die or numbers that grow are something else."""
+"""What a loss does when labels no longer fit. Units that die or numbers that grow are something else,
+unless the units were seen to work after it."""
 MOVES = 1e-6
 """Relative change by which weights move in an ordinary step (1e-3) and a thousandth of that."""
 
@@ -62,7 +64,8 @@ def _no_longer(case: Case) -> Opinion | None:
     clues = [
         Clue(2.0, f"the loss went from {before:.3g} to that of a guess ({chance:.3g}) at one step, and stays there")
     ]
-    if other := next((f for f in case.findings if f.kind not in CONSEQUENCES), None):
+    others = (f for f in case.findings if f.kind not in CONSEQUENCES and not outlived(lost, f))
+    if other := next(others, None):
         clues.append(Clue(-4.0, f"the {other.kind.replace('_', ' ')} of step {other.first_step} says why"))
     if leap(case, "learning_rate"):
         clues.append(Clue(-3.0, "the learning rate leapt"))
