@@ -56,10 +56,14 @@ class ServedWeights:
         if module is None or request < self._tries or not self._left:
             return
         if self._module is None:
-            self._module = weakref.ref(module)
+            self._module = weakref.ref(module, self._forget)
             self._keep(module, request)
         elif self._module() is module and (any(map(_moved, self._ends)) or request - self._looked >= self._every):
             self._look(module, request)
+
+    def _forget(self, _module: object) -> None:
+        """The model is gone, and its weights shall go with it."""
+        self._module, self._marks, self._ends = None, [], []
 
     def _look(self, module: Module, request: int) -> None:
         before = {mark.name: mark.value for mark in self._marks}

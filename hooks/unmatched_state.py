@@ -54,10 +54,11 @@ class UnmatchedState:
 
     def taken(self, module: Module, state: Mapping[str, Any], result: Any) -> None:
         """``module`` has taken what it could of ``state``; ``result`` names what was missing and what was too much."""
-        own = dict(module.named_parameters())
         self._waiting.pop(module, None)
-        missing = set(result.missing_keys)
-        if len(own) < LEAST or not result.unexpected_keys or not missing.issuperset(own):
+        if not (result.unexpected_keys and result.missing_keys):
+            return
+        own = dict(module.named_parameters())
+        if len(own) < LEAST or not set(result.missing_keys).issuperset(own):
             return
         there = _places(state)
         others = {name: found for name, weight in own.items() if (found := _other_name(name, weight, there))}

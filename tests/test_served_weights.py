@@ -1,5 +1,7 @@
 """A service whose weights are replaced between two requests."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,6 +90,22 @@ def test_a_model_that_learns_from_its_requests_is_told_a_few_times() -> None:
             model.get_parameter("0.weight").add_(0.1)
         weights.answered(model, request)
     assert len(told) == 3
+
+
+def test_a_model_that_goes_takes_its_weights_with_it_and_the_next_one_is_watched() -> None:
+    told: list[dict[str, Any]] = []
+    weights, model = ServedWeights(told.append), net()
+    weights.answered(model, 20)
+    weight = weakref.ref(model.get_parameter("2.weight"))
+    del model
+    gc.collect()
+    assert weight() is None
+
+    model = net()
+    weights.answered(model, 21)
+    load_others(model)
+    weights.answered(model, 22)
+    assert [details["request"] for details in told] == [21]
 
 
 def test_a_model_without_weights_on_the_host_is_not_looked_at() -> None:
