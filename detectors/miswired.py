@@ -35,11 +35,10 @@ class BrokenRelation:
     binary cross-entropy), ``broadcast_targets`` (each answer is compared with all of them),
     ``initialized_by_ancestors`` (weights that one pass drew for each module around them), ``loaded_then_overwritten``
     and ``loaded_zeros`` (of a checkpoint), ``loaded_nothing`` (of one that holds all under other names),
-    ``spectral_norm_unsettled`` (an evaluation with norms that nobody knows
-    yet), ``frozen_late`` (layers that a model freezes when they have been trained), ``served_in_training_mode`` (by a
-    process that trains nothing), ``unused_experts`` (to which the router of a mixture sends no token),
-    ``no_log_probabilities`` and ``softmax_over_batch`` (under a negative log-likelihood). They are exact, or far
-    beyond chance, so there is nothing to set.
+    ``spectral_norm_unsettled`` (an evaluation with norms that nobody knows yet), ``frozen_late`` (layers that a model
+    freezes when they have been trained), ``served_in_training_mode`` (by a service), ``unused_experts`` (to which the
+    router of a mixture sends no token), ``no_log_probabilities`` and ``softmax_over_batch`` (under a negative
+    log-likelihood). They are exact, or far beyond chance, so there is nothing to set.
 
     >>> detector, hello = BrokenRelation(), Hello(run="r", rank=0, world_size=1, pid=7)
     >>> event = Event(9.5, 3, "relation", {"relation": "squashed_twice", "line": "train.py:31", "inner": "softmax"})

@@ -1,5 +1,6 @@
 """The weights of a service between two requests: a reload that put others in their place, in part or as a whole."""
 
+import math
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -104,4 +105,4 @@ def _moved(mark: _Mark) -> bool:
 
 def _alike(one: float, other: float) -> bool:
     """NaN is like itself here: it has stayed what it was."""
-    return one == other or (one != one and other != other)  # noqa: PLR0124
+    return one == other or (math.isnan(one) and math.isnan(other))

@@ -116,6 +116,17 @@ def test_a_net_without_squashing_activations_does_not_saturate():
     assert SaturatingActivation().weigh(case(finding("vanishing", "0.weight"), activations={"ReLU": 3})) is None
 
 
+def test_a_rate_that_falls_to_nothing_is_told_from_where_it_was_highest():
+    history = History()
+    for step in range(60):
+        history.add("learning_rate", step, 2e-3 * 0.5**step)
+    found = finding("stuck_parameters", first_step=50, relation="unchanged")
+    opinion = LearningRateZero().weigh(Case(findings=[found], history=history, facts={}, events=[]))
+
+    assert "has fallen from 0.002 (step 0) to" in opinion.explanation
+    assert f"is {2e-3 * 0.5**55:.3g} at step 55" in opinion.explanation
+
+
 def test_a_learning_rate_that_is_there_is_not_blamed():
     assert LearningRateZero().weigh(case(finding("stuck_parameters", relation="unchanged"))) is None
 

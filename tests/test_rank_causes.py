@@ -184,8 +184,15 @@ def test_a_learning_rate_of_one_rank():
     norms = [[0.5] * 100] * 2
     cause, _, opinion = best(case(desync(), collectives=SHARED, learning_rate=rates, gradient_norm=norms))
 
-    assert (cause, opinion.first_step) == ("rank_local_update", 57)
+    assert (cause, opinion.rank, opinion.first_step) == ("rank_local_update", 1, 57)
     assert "learning rate" in opinion.title
+
+
+def test_where_the_rates_of_both_ranks_changed_neither_is_accused():
+    rates = [[1e-3] * 57 + [5e-4] * 43, [1e-3] * 57 + [2e-3] * 43]
+    _, _, opinion = best(case(desync(), collectives=SHARED, learning_rate=rates, gradient_norm=[[0.5] * 100] * 2))
+
+    assert (opinion.rank, opinion.first_step) == (None, 57)
 
 
 def test_a_few_tensors_of_one_rank_are_a_corruption():
@@ -239,7 +246,9 @@ def test_an_abort_in_a_collective_that_all_have_come_to(places, expected):
     stood = sorted(places)
     found = crash("train.py:33", 0, gone=True, signal=6, places=places, in_collective=stood, victims=[1])
 
-    assert best(case(found))[0] == expected
+    cause, _, opinion = best(case(found))
+    assert cause == expected
+    assert ("Join" in opinion.remedy) == (len(places) == 1)  # the other rank may have run out of batches
 
 
 def test_weights_written_to_on_one_rank_name_it_where_ranks_cannot():

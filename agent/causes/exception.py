@@ -129,12 +129,13 @@ def _dead_thread(case: Case) -> Opinion | None:
 
 def _absent(case: Case, kind: str, evidence: dict[str, Any]) -> str:
     """That a rank never came, of a rendezvous that timed out; empty where it is something else."""
-    message = str(evidence.get("message", "")).lower()
-    if not kind.startswith("Dist") or not any(words in message for words in NOBODY_CAME):
-        return ""
-    if not any(words in message for words in RENDEZVOUS):
+    if not _rendezvous_timed_out(kind, str(evidence.get("message", "")).lower()):
         return ""
     return f"it waited for {case.world_size} ranks to join the process group, and at least one did not come in time"
+
+
+def _rendezvous_timed_out(kind: str, message: str) -> bool:
+    return kind.startswith("Dist") and all(any(w in message for w in words) for words in (NOBODY_CAME, RENDEZVOUS))
 
 
 def _short(evidence: dict[str, Any]) -> str:
@@ -173,7 +174,7 @@ def _remedy(evidence: dict[str, Any], name: str) -> str:
             "fewer checkpoints, and write each under another name first (then rename it), so that no torn one replaces "
             "another."
         )
-    if kind.startswith("Dist") and all(any(w in message for w in words) for words in (NOBODY_CAME, RENDEZVOUS)):
+    if _rendezvous_timed_out(kind, message):
         return (
             "See why the other rank did not come: whether its process was started, what it does before "
             "`init_process_group` (a download, a mount, a lock), and whether all agree on WORLD_SIZE, MASTER_ADDR and "

@@ -27,7 +27,7 @@ class LabelShift:
                 Clue(1.0, f"{name}: {change_of(finding)}"),
                 Clue(1.5, "no single input has drifted"),
             ],
-            title=f"Answers have shifted since request {finding.first_step}: {name}"[:79],
+            title=f"Answers have shifted since request {finding.first_step}: {name}",
             explanation=(
                 f"{name} changed at request {finding.first_step}: {change_of(finding)}. No single input moved, so "
                 "the mix of what is asked has changed, or the model (weights, precision, preprocessing) has."

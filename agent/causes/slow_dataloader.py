@@ -71,7 +71,7 @@ def _of_what_came_on_top(case: Case) -> Opinion | None:
         )
     return Opinion(
         clues=clues,
-        title=f"Each step waits {1e3 * waits:.3g} ms longer for its data since step {onset}"[:79],
+        title=f"Each step waits {1e3 * waits:.3g} ms longer for its data since step {onset}",
         explanation=(
             f"Since step {onset} each step takes {1e3 * total:.3g} ms longer, and {1e3 * waits:.3g} ms of that it "
             "waits for the data loader; the model takes as long as it did."

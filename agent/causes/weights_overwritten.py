@@ -79,7 +79,7 @@ def _after_loading(case: Case) -> Opinion | None:
         clues=[
             Clue(4.0, f"of {finding.value:.0f} weights that the {model} had loaded nothing was left at its first use")
         ],
-        title=f"What the {model} had loaded was overwritten before its first use"[:79],
+        title=f"What the {model} had loaded was overwritten before its first use",
         explanation=(
             f"`load_state_dict` put a checkpoint into the {model}, and then its weights, `{finding.name}` first, got "
             "other values that have nothing to do with it: the training begins from nothing."
@@ -134,7 +134,7 @@ def _not_finite(case: Case) -> Opinion | None:
         return None
     return Opinion(
         clues=[Clue(2.5, f"`{name}` was not finite already when the forward pass of step {step} began"), innocent],
-        title=f"`{name}` was written to before step {step}"[:79],
+        title=f"`{name}` was written to before step {step}",
         explanation=(
             f"When step {step} began {number} of the values of `{name}` were not finite ({found.get('value')}, flat "
             f"index {', '.join(map(str, entries[:4]))}), and no operation of that step made them so: something other "
