@@ -23,19 +23,17 @@ import contextlib
 import json
 import platform
 import statistics
-import tempfile
 import time
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
 
 from benchmarks.overhead_contenders import CONTENDERS, Contender
 from benchmarks.overhead_jobs import WORKLOADS, Job, describe
+from benchmarks.ranks import agreed, hush, measured
 
 BLOCK_SECONDS = 0.4
 """In so long there is a look at a watched step even where steps cannot pay for any (one a second)."""
@@ -53,7 +51,7 @@ def measure(workload: str, names: list[str], blocks: int, device: str, *, allowa
                 _begin(contender, device)
             _block(contender, 5, device)
             steps = max(5, round(BLOCK_SECONDS / (_block(contender, 10, device, watched=False) / 10)))
-        steps = _agreed(steps)
+        steps = agreed(steps)
         ratios: dict[str, list[float]] = {name: [] for name in contenders}
         bare_seconds = []
         for _ in range(blocks):
@@ -98,18 +96,9 @@ def _prepare(
 def _begin(contender: Contender, device: str) -> None:
     """Train until what the start costs has been paid on every rank."""
     for _ in range(MOST_STEPS_TO_BEGIN // 20):
-        if _agreed(int(contender.begun()), dist.ReduceOp.MIN):
+        if agreed(int(contender.begun()), dist.ReduceOp.MIN):
             return
         _block(contender, 20, device)
-
-
-def _agreed(number: int, operation: Any = dist.ReduceOp.MAX) -> int:
-    """The same number on all ranks, which must take the same steps."""
-    if not dist.is_initialized():
-        return number
-    told = torch.tensor(number)
-    dist.all_reduce(told, operation)
-    return int(told)
 
 
 def _block(contender: Contender, steps: int, device: str, *, watched: bool = True) -> float:
@@ -134,28 +123,6 @@ def _summary(ratios: list[float]) -> dict[str, float]:
     return {"median": middle, "lower_quartile": low, "upper_quartile": high, "least": min(ratios), "most": max(ratios)}
 
 
-def _rank(rank: int, ranks: int, folder: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-    """One rank of a workload of several; rank 0 leaves the result in ``folder``."""
-    torch.set_num_threads(1)
-    _hush()
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=ranks)
-    result = measure(*arguments, **options)
-    dist.destroy_process_group()
-    if rank == 0:
-        (Path(folder) / "result.json").write_text(json.dumps(result))
-
-
-def measured(workload: str, *arguments: Any, **options: Any) -> dict[str, Any]:
-    """:func:`measure` in this process, or in one process for each rank of the workload."""
-    ranks = WORKLOADS[workload].ranks
-    if ranks == 1:
-        return measure(workload, *arguments, **options)
-    with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(_rank, (ranks, folder, (workload, *arguments), options), nprocs=ranks)
-        result: dict[str, Any] = json.loads((Path(folder) / "result.json").read_text())
-    return result
-
-
 def table(results: list[dict[str, Any]]) -> str:
     """The results as text."""
     lines = []
@@ -166,11 +133,6 @@ def table(results: list[dict[str, Any]]) -> str:
             lines.append(f"  {name:36s} × {found['median']:.4f}   {spread}")
         lines += [f"  {name:36s} not possible: {why}" for name, why in result["refused"].items()]
     return "\n".join(lines)
-
-
-def _hush() -> None:
-    """Anomaly mode warns that it is slow, which is measured here, and torchmortem's hooks of what they do not see."""
-    warnings.filterwarnings("ignore", message="Anomaly Detection has been enabled|Full backward hook is firing")
 
 
 def _installed(names: list[str]) -> list[str]:
@@ -193,7 +155,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("overhead.json"))
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    _hush()
+    hush()
     names = _installed(["nobody", *(name for name in chosen.contenders or CONTENDERS if name != "nobody")])
     results = []
     for workload in chosen.workloads:
@@ -201,7 +163,8 @@ def main() -> None:
             print(f"{workload}: on CPU only, its ranks share one machine")
             continue
         options = {"allowance": chosen.with_allowance}
-        results.append(measured(workload, names, max(2, chosen.blocks), chosen.device, **options))
+        asked = (workload, names, max(2, chosen.blocks), chosen.device)
+        results.append(measured(measure, WORKLOADS[workload].ranks, *asked, **options))
         print(table(results[-1:]), flush=True)
         chosen.json.write_text(json.dumps(results, indent=1))
 

@@ -6,7 +6,8 @@ Blocks of a dozen steps of one job run in turn: bare, watched. Steps that are wa
 and light ones among those (see hooks/counted.py) are told apart, and of each kind quantiles of their CPU time are shown
 beside those of the bare steps, which an interruption of one step in ten does not move. Taking turns makes watched steps
 more frequent: how frequent each kind is otherwise is counted while the job runs by itself, and from both follows what
-all of it costs. On a machine that nobody else uses benchmarks/overhead.py shows that by itself.
+all of it costs. Of several ranks, each a process of its own, all take the same steps and rank 0 tells. On a machine
+that nobody else uses benchmarks/overhead.py shows that by itself.
 """
 
 import argparse
@@ -15,9 +16,11 @@ import time
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from benchmarks.overhead_contenders import Torchvitals
 from benchmarks.overhead_jobs import WORKLOADS, Job
+from benchmarks.ranks import agreed, measured
 
 BLOCK = 12
 """Steps of a job before the next one has its turn."""
@@ -33,11 +36,11 @@ def measure(workload: str, seconds: float) -> tuple[dict[str, list[float]], dict
     found: dict[str, list[float]] = {kind: [] for kind in ("bare", *KINDS)}
     with contextlib.closing(watched):
         with watched.active():
-            while not watched.begun():
-                watched.step()
+            while not agreed(int(watched.begun()), dist.ReduceOp.MIN):
+                _steps(watched, BLOCK)
         shares = _shares(watched, seconds / 4)
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        while agreed(int(time.monotonic() < end)):
             _bare_block(watched, found["bare"])
             _watched_block(watched, found)
     return found, shares
@@ -45,11 +48,20 @@ def measure(workload: str, seconds: float) -> tuple[dict[str, list[float]], dict
 
 def _shares(watched: Torchvitals, seconds: float) -> dict[str, float]:
     with watched.active():
-        kinds, end = [], time.monotonic() + seconds
-        while time.monotonic() < end:
-            kinds.append(_kind(watched))
-            watched.step()
+        kinds: list[str] = []
+        end = time.monotonic() + seconds
+        while agreed(int(time.monotonic() < end)):
+            kinds += _steps(watched, BLOCK)
     return {kind: kinds.count(kind) / len(kinds) for kind in KINDS}
+
+
+def _steps(watched: Torchvitals, steps: int) -> list[str]:
+    """Make them; of which kind each was."""
+    kinds = []
+    for _ in range(steps):
+        kinds.append(_kind(watched))
+        watched.step()
+    return kinds
 
 
 def _kind(watched: Torchvitals) -> str:
@@ -82,13 +94,11 @@ def _watched_block(job: Torchvitals, found: dict[str, list[float]]) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--workload", default="mlp", choices=[name for name, job in WORKLOADS.items() if job.ranks == 1]
-    )
+    parser.add_argument("--workload", default="mlp", choices=list(WORKLOADS))
     parser.add_argument("--seconds", type=float, default=20.0)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    found, shares = measure(chosen.workload, chosen.seconds)
+    found, shares = measured(measure, WORKLOADS[chosen.workload].ranks, chosen.workload, chosen.seconds)
     alone = ", ".join(f"{share:.2%} {kind}" for kind, share in shares.items())
     print(f"{chosen.workload}: {len(found['bare'])} bare steps; left alone {alone}")
     for quantile in QUANTILES:
